@@ -57,7 +57,7 @@ outcomes! {
     BadRequest "bad_request" 400,
     /// A request that did not arrive completely in time.
     TooSlow "too_slow" 408,
-    /// A delivery that hookhold cannot verify because it could not fetch a public key.
+    /// A delivery that names a public key of its sender which the source lacks, so that hookhold cannot verify it.
     KeyUnavailable "key_unavailable" 503,
     /// An event that the journal rejects because the journal is full or the topic has reached `max_backlog`.
     JournalFull "journal_full" 503,

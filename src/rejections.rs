@@ -190,6 +190,7 @@ fn is_explained_by_delivery(outcome: Outcome) -> bool {
             | Outcome::AddressNotAllowed
             | Outcome::MethodNotAllowed
             | Outcome::TooLarge
+            | Outcome::KeyUnavailable
     )
 }
 
@@ -307,6 +308,7 @@ mod tests {
             "address_not_allowed",
             "method_not_allowed",
             "too_large",
+            "key_unavailable",
         ];
         assert_eq!(stored, expected);
     }

@@ -16,6 +16,8 @@ pub struct Secret {
     /// Name of the secret in logs, metrics and Kafka headers. The default is the name of the environment variable or the base
     /// name of the file.
     pub name: Arc<str>,
+    /// Key id of a public key, by which a delivery names the key; `None` for a secret and for a key without an id.
+    pub id: Option<Arc<str>>,
     /// Bytes of the environment variable, or of the file without its final line break.
     pub bytes: Vec<u8>,
     /// Time at which the secret expires; `None` if the secret does not expire. At and after this time, the verifier rejects
@@ -43,21 +45,21 @@ impl fmt::Debug for Secret {
 /// form, the variable is unset or empty, or the file is unreadable, empty or too large. No diagnostic contains text that may be
 /// a secret.
 pub fn read(item: Item) -> Option<Secret> {
-    read_with(item, follow)
+    read_with(item, false, follow)
 }
 
 /// Reads the public key to which `item` refers, in the same forms as [`read`]. A public key is no secret, so `item` may also
-/// contain its text. `name` is the name of such a key if `item` names none.
+/// contain its text. A table may also contain the key's `id`. `name` is the name of such a key if `item` names none.
 pub fn read_public(item: Item, name: &str) -> Option<Secret> {
-    let literal = |text: &str| Secret { name: name.into(), bytes: text.as_bytes().to_vec(), not_after: None };
+    let literal = |text: &str| Secret { name: name.into(), id: None, bytes: text.as_bytes().to_vec(), not_after: None };
     let follow_public = |item: &Item| match item.as_str() {
         Some(text) if !text.is_empty() && !["env:", "file:"].iter().any(|scheme| text.starts_with(scheme)) => Some(literal(text)),
         _ => follow(item),
     };
-    read_with(item, follow_public)
+    read_with(item, true, follow_public)
 }
 
-fn read_with(item: Item, follow: impl Fn(&Item) -> Option<Secret>) -> Option<Secret> {
+fn read_with(item: Item, may_have_id: bool, follow: impl Fn(&Item) -> Option<Secret>) -> Option<Secret> {
     if !item.is_table() {
         return follow(&item);
     }
@@ -65,15 +67,20 @@ fn read_with(item: Item, follow: impl Fn(&Item) -> Option<Secret>) -> Option<Sec
     let name = table.take("name");
     let from = table.take("from");
     let not_after = table.take("not_after");
+    let id = if may_have_id { table.take("id") } else { None };
     if from.is_none() {
         table.missing("from", REFERENCE);
     }
     table.finish();
     let (is_named, name) = (name.is_some(), name.and_then(label));
+    let (has_id, id) = (id.is_some(), id.and_then(key_id));
     let (is_limited, end) = (not_after.is_some(), not_after.and_then(Item::end));
     let mut secret = follow(&from?)?;
     if is_named {
         secret.name = name?;
+    }
+    if has_id {
+        secret.id = Some(id?);
     }
     if is_limited {
         secret.not_after = Some(end?);
@@ -86,6 +93,11 @@ fn label(item: Item) -> Option<Arc<str>> {
     let fits = |text: &str| !text.is_empty() && text.len() <= MAX_NAME && text.chars().all(is_plain);
     let expected = format!("a name of 1 to {MAX_NAME} letters, digits, \"-\", \"_\" and \".\"");
     item.parse(expected, |text| fits(text).then(|| text.into()))
+}
+
+fn key_id(item: Item) -> Option<Arc<str>> {
+    let fits = |text: &str| (1..=MAX_ID).contains(&text.len());
+    item.parse(format!("a key id of 1 to {MAX_ID} bytes"), |text| fits(text).then(|| text.into()))
 }
 
 fn follow(item: &Item) -> Option<Secret> {
@@ -106,7 +118,7 @@ fn variable(item: &Item, name: &str) -> Option<Secret> {
         return item.unexpected("env:NAME, where NAME consists of letters, digits and \"_\"");
     }
     match std::env::var_os(name).map(OsStringExt::into_vec) {
-        Some(bytes) if !bytes.is_empty() => Some(Secret { name: name.into(), bytes, not_after: None }),
+        Some(bytes) if !bytes.is_empty() => Some(Secret { name: name.into(), id: None, bytes, not_after: None }),
         Some(_) => item.expected(variable_of(name), "the variable empty; set it in hookhold's environment"),
         None => item.expected(variable_of(name), "the variable unset; set it in hookhold's environment"),
     }
@@ -125,7 +137,7 @@ fn file(item: &Item, path: &Path) -> Option<Secret> {
         Ok(bytes) if bytes.len() as u64 > MAX_FILE => {
             item.expected(FILE, format_args!("{}, which is larger; check the path", path.display()))
         }
-        Ok(bytes) => Some(Secret { name: name.into(), bytes, not_after: None }),
+        Ok(bytes) => Some(Secret { name: name.into(), id: None, bytes, not_after: None }),
         Err(error) => item.reject(format_args!("cannot read {}: {error}; check the path and its permissions", path.display())),
     }
 }
@@ -143,6 +155,8 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 const MAX_NAME: usize = 64;
+/// Maximum length of a key id in bytes. A key id may be a URL.
+const MAX_ID: usize = 512;
 /// Maximum size of a file with a secret, in bytes. A PEM key has only a few KiB, so a larger file is not the intended file.
 const MAX_FILE: u64 = 64 << 10;
 const REFERENCE: &str = "\"env:NAME\" or \"file:PATH\"";

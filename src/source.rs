@@ -350,7 +350,8 @@ impl ConfiguredKeys {
         let needs = |public: bool| proofs.iter().any(|proof| proof.needs_key() && proof.uses_public_keys() == public);
         let missing = self.locations.iter().zip([false, true]).find(|(_, public)| needs(*public));
         if let Some((location, _)) = missing.filter(|_| self.is_empty()) {
-            location.expected("an array of \"env:NAME\" or \"file:PATH\"", "nothing");
+            let is_published = proofs.iter().any(|proof| proof.fetch().is_some());
+            location.expected("an array of \"env:NAME\" or \"file:PATH\"", if is_published { NOT_FETCHED } else { "nothing" });
             return None;
         }
         let mut keys: Vec<Key> = Vec::new();
@@ -368,6 +369,10 @@ impl ConfiguredKeys {
                 continue;
             }
             match Key::decode(configured, is_public, proofs) {
+                Ok(key) if key.id.is_none() && is_named_by_id(&key, proofs) => {
+                    let found = format_args!("{name} without an id; write {{ id = \"…\", from = \"…\" }}");
+                    item.location.expected("a public key with the id by which a delivery names it", found);
+                }
                 Ok(key) => keys.push(key),
                 Err(found) => item.location.expected(if is_public { PUBLIC_KEY } else { SECRET }, found),
             }
@@ -381,6 +386,12 @@ impl ConfiguredKeys {
         }
         (keys.len() == self.secrets.len() + self.public_keys.len()).then_some(keys)
     }
+}
+
+/// Returns true if deliveries name this key by its id.
+fn is_named_by_id(key: &Key, proofs: &[Proof]) -> bool {
+    let mut users = proofs.iter().enumerate().filter(|(index, _)| key.for_proof(*index).is_some());
+    users.any(|(_, proof)| proof.fetch().is_some())
 }
 
 fn dedupe(table: &mut TomlTable) -> (Option<Duration>, Option<Duration>, Location) {
@@ -397,6 +408,8 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
 }
 
 const SECRET: &str = "a secret in the form that key_format describes";
+const NOT_FETCHED: &str =
+    "nothing; hookhold does not fetch the sender's keys, so download them from the place that fetch.url names and list them here";
 const PUBLIC_KEY: &str = "a public key for the recipe's algorithm, in the form that key_format describes";
 /// The required keys of an inline recipe.
 const PROOF: [&str; 5] = ["auth", "algorithm", "signature", "content", "proof"];

@@ -542,6 +542,26 @@ fn a_wrong_verify_token_is_named_as_the_cause() {
 }
 
 #[test]
+fn a_key_that_is_not_listed_is_named_as_the_cause() {
+    let acme = "[sources.acme]\nauth = \"signature\"\nalgorithm = \"ed25519\"\nkey_format = \"raw-hex\"\ncontent = [\"body\"]\n\
+                signature = { from = \"header:Acme\" }\nfetch = { url = \"https://acme.example/keys\", key_id = \"header:Key-Id\" }\n\
+                public_keys = [{ id = \"1\", from = \"dff7f38f2732eb12c658d84c5851a455ce3647a25d6ae3397a93a6fb117a0a42\" }]\n";
+    let home = Home::new(SECRETS, acme);
+    let signed_with = |id: &str| {
+        let head = format!("POST /hooks/acme HTTP/1.1\r\nacme: {}\r\nkey-id: {id}\r\ncontent-length: 2\r\n\r\n", "00".repeat(64));
+        [head.as_bytes(), b"{}"].concat()
+    };
+    let (code, line) = examine(&home, "acme", &signed_with("2"), &[]);
+    assert_eq!(
+        (code, &line["outcome"], &line["causes"][0]["cause"]),
+        (Some(1), &"key_unavailable".into(), &"key_not_listed".into())
+    );
+    let what = line["causes"][0]["what"].as_str().expect("a text");
+    assert!(what.contains("the key 2 from https://acme.example/keys"), "{what}");
+    assert!(!causes(&home, "acme", &signed_with("1")).contains(&"key_not_listed".to_owned()), "a listed key");
+}
+
+#[test]
 fn time_dependent_causes_are_certain_only_with_at() {
     let entry =
         "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [{ name = \"old\", from = \"file:old\", not_after = 2021-02-01 }]";

@@ -272,6 +272,10 @@ fn every_verb_knows_the_recipe_files() {
         "{steps}"
     );
 
+    put(&home, "keys", &format!("{SIGNALS}fetch = {{ url = \"https://keys.example/\", key_id = \"header:Key-Id\" }}\n"));
+    let steps = printed(home.verb(&["providers", "keys"])).1;
+    assert!(steps.contains("hookhold does not fetch keys: list them in public_keys, each with its id."), "{steps}");
+
     let process = home.start();
     let (code, sent) = printed(home.verb(&["send", "acme", "--count", "3"]));
     assert_eq!(code, Some(0), "{sent}");

@@ -198,6 +198,12 @@ pub(super) fn notes(name: &str, recipe: &Recipe) -> Vec<String> {
              answer."
         ));
     }
+    if recipe.proofs.iter().any(|proof| proof.fetch().is_some()) {
+        notes.push(format!(
+            "{title} publishes its public keys, and each delivery names its key. hookhold does not fetch keys: list them in \
+             public_keys, each with its id. A delivery with another key gets a 503."
+        ));
+    }
     if let Some(limit) = recipe.limits.respond_within {
         notes.push(format!("{title} waits {} for a response to a delivery.", duration_text(limit)));
     }

@@ -345,8 +345,17 @@ mod tests {
         for outcome in ["signature_mismatch", "timestamp_stale", "unknown_source", "address_not_allowed", "too_slow"] {
             assert!(against.contains(&outcome), "{outcome}");
         }
-        let neither =
-            ["stored", "challenge", "overloaded", "journal_full", "deadline", "draining", "disconnected", "rate_limited"];
+        let neither = [
+            "stored",
+            "challenge",
+            "key_unavailable",
+            "overloaded",
+            "journal_full",
+            "deadline",
+            "draining",
+            "disconnected",
+            "rate_limited",
+        ];
         assert!(neither.iter().all(|outcome| !against.contains(outcome)), "{against:?}");
     }
 

@@ -22,6 +22,8 @@ use crate::source::recipe::{Algorithm, Encoding, KeyFormat, Proof};
 pub struct Key {
     /// The key's name, as used in logs, metrics and record headers.
     pub name: Arc<str>,
+    /// The id by which a delivery names a public key, or `None` if the key has no id.
+    pub id: Option<Arc<str>>,
     /// The time at which the key expires, or `None` if the key never expires.
     pub not_after: Option<UnixMillis>,
     /// True for a public key, false for a secret.
@@ -64,15 +66,16 @@ impl Key {
             let remedy = if configured.is_wrapped() { "; remove the whitespace or quotes around the secret" } else { "" };
             return Err(format!("{name}, {error}{}", if is_public { "" } else { remedy }));
         }
-        Ok(Key { name: name.clone(), not_after: configured.not_after, is_public, configured: configured.clone(), decoded })
+        let id = configured.id.clone().or_else(|| public_key::jwk_id(text).filter(|_| is_public));
+        Ok(Key { name: name.clone(), id, not_after: configured.not_after, is_public, configured: configured.clone(), decoded })
     }
 
     /// Returns a secret with the same name and the decoded bytes `bytes`, which never expires, so that `hookhold doctor` can
     /// try other ways to decode the secret.
     pub fn with_bytes(&self, bytes: Vec<u8>, proofs: &[Proof]) -> Key {
         let decoded = proofs.iter().map(|proof| of_bytes(proof, bytes.clone()).ok().flatten()).collect();
-        let configured = Secret { name: self.name.clone(), bytes, not_after: None };
-        Key { name: self.name.clone(), not_after: None, is_public: false, configured, decoded }
+        let configured = Secret { name: self.name.clone(), id: None, bytes, not_after: None };
+        Key { name: self.name.clone(), id: None, not_after: None, is_public: false, configured, decoded }
     }
 
     /// Returns the configured secret or public key, so that `hookhold doctor` can try other ways to decode it.

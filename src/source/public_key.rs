@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, Digest};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -169,6 +170,12 @@ fn jwk(text: &str) -> Result<Vec<u8>, &'static str> {
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => number(&key.x),
         _ => Err(OTHER_JWK),
     }
+}
+
+/// Returns the key id (`kid`) of a JSON Web Key, or `None` for another text and for a key without an id.
+pub(crate) fn jwk_id(text: &[u8]) -> Option<Arc<str>> {
+    let key: Jwk = serde_json::from_slice(text).ok()?;
+    key.common.key_id.map(Into::into)
 }
 
 /// Returns true for a private key in DER: a sequence that begins with a version number. A public key begins with another

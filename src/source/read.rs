@@ -19,6 +19,7 @@ use crate::toml_value::{Item, TomlTable};
 mod batch;
 mod challenge;
 mod content;
+mod fetch;
 mod locator;
 mod proof;
 

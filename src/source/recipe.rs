@@ -14,6 +14,7 @@ use crate::source::pointers::Pointers;
 
 mod challenge;
 mod content;
+mod fetch;
 mod proof;
 
 pub use challenge::{Challenge, EffectRule, ReplyPart, ReplyTemplate, RequestText, TextMatch};
@@ -21,6 +22,8 @@ pub use content::{
     Algorithm, BodyHash, Choice, Encoding, EventArray, EventLocators, FormJoin, KeyFormat, Locator, SignatureFormat,
     SignatureLocator, Term, TimeUnit, Timestamp, UrlStyle,
 };
+pub(crate) use fetch::https_host;
+pub use fetch::{HostPattern, KeyFetch, KeyUrl};
 pub use proof::{
     DigestProof, HashClaim, JwtAlgorithm, JwtKeyKind, JwtProof, MacProof, Proof, PublicKeyAlgorithm, PublicKeyFormat,
     PublicKeyProof, SignedContent, TokenProof,

@@ -48,7 +48,7 @@ use decompress::Unlimited;
 pub use decompress::{Memory, UnreadBody, decompressed};
 use proof::{ProofVerifier, Proven, Request};
 use request_view::{BodyFacts, RequestView, body_facts};
-pub use verdict::{ChallengeReply, Identity, Rejection, Verdict, Verified, VerifiedBatch, VerifiedItem};
+pub use verdict::{ChallengeReply, Identity, KeyRef, Rejection, Verdict, Verified, VerifiedBatch, VerifiedItem};
 
 /// Verifier for the deliveries of one source. Prepares the source's keys once, for all deliveries.
 pub struct Verifier {

@@ -17,6 +17,7 @@ use crate::verify::verdict::Rejection;
 
 mod basic;
 mod digest;
+mod fetch;
 pub(super) mod jwt;
 pub(super) mod mac;
 mod public_key;

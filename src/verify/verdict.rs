@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::answer::Effect;
 use crate::event::Event;
+use crate::log::escaped;
 use crate::outcome::Outcome;
 use crate::source::recipe::Reply;
 use crate::verify::decompress::UnreadBody;
@@ -105,13 +106,26 @@ pub enum Identity {
 pub struct Rejection {
     /// The outcome, which names the check that the delivery failed.
     pub outcome: Outcome,
-    /// The explanation for the operator's log. The explanation contains nothing from the request.
+    /// The explanation for the operator's log. Text of the request in the explanation is escaped.
     pub hint: String,
+    /// The public key without which the verifier cannot check the delivery. `Some` only if the outcome is `key_unavailable`.
+    pub needs_key: Option<Box<KeyRef>>,
 }
 
 impl Rejection {
-    pub(super) fn new(outcome: Outcome, hint: impl Into<String>) -> Rejection {
-        Rejection { outcome, hint: hint.into() }
+    /// Creates a rejection that a public key would not change.
+    pub fn new(outcome: Outcome, hint: impl Into<String>) -> Rejection {
+        Rejection { outcome, hint: hint.into(), needs_key: None }
+    }
+
+    /// Creates the rejection of a delivery that names a public key which the source lacks.
+    pub(super) fn needs_key(key: KeyRef) -> Rejection {
+        let hint = format!(
+            "public key: expected the key {} from {} in public_keys, found none with this id; add the key to public_keys",
+            escaped(&key.id),
+            escaped(&key.url)
+        );
+        Rejection { outcome: Outcome::KeyUnavailable, hint, needs_key: Some(key.into()) }
     }
 
     /// Returns `other` if its check failed later than the check of this rejection, otherwise this rejection. The verifier
@@ -121,9 +135,20 @@ impl Rejection {
     }
 }
 
+/// A public key that a sender publishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRef {
+    /// The HTTPS URL of the key or of the key set. Its host is one that the recipe allows.
+    pub url: String,
+    /// The id by which the delivery names the key. If the URL identifies the key, the id is the URL.
+    pub id: String,
+}
+
 /// Returns the rank of a rejection by the check that failed. A later check has a higher rank.
 fn rank(outcome: Outcome) -> u8 {
     match outcome {
+        // The missing key may be the one that made the signature.
+        Outcome::KeyUnavailable => 4,
         Outcome::TimestampStale | Outcome::TimestampFuture => 3,
         Outcome::SignatureMismatch => 2,
         Outcome::SignatureMalformed => 1,

@@ -179,6 +179,7 @@ fn the_page_shows_every_parameter() {
         ("token.", &format!("{jwt}token = {{ from = \"header:X\", no_such_option = 1 }}")),
         ("body_claim.", &format!("{jwt}body_claim = {{ name = \"x\", no_such_option = 1 }}")),
         ("url_claim.", &format!("{jwt}url_claim = {{ name = \"x\", no_such_option = 1 }}")),
+        ("fetch.", "auth = \"signature\"\nfetch = { url = \"https://a.example/\", key_id = \"header:X\", no_such_option = 1 }"),
         ("event.", "event = { no_such_option = 1 }"),
         ("event.time.", "event = { time = [{ from = \"json:/t\", unit = \"s\", no_such_option = 1 }] }"),
         ("reply.", "reply = { no_such_option = 1 }"),

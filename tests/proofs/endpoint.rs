@@ -80,6 +80,7 @@ pub fn run(topic: &str, sources: &str, files: &[(&str, &str)], sent: &[Sent]) {
         let (word, status) = match expected {
             Expected::Stored(..) => ("stored", 200),
             Expected::Outcome("duplicate") => ("duplicate", 200),
+            Expected::Outcome("key_unavailable") => ("key_unavailable", 503),
             Expected::Outcome(word) => (*word, 401),
         };
         let (outcome, found) = send(&home, &process, request);

@@ -8,6 +8,7 @@ mod content;
 #[path = "../common/crypto.rs"]
 mod crypto;
 mod endpoint;
+mod fetch;
 mod hashes;
 mod jwt;
 #[path = "../common/kafka.rs"]

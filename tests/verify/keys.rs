@@ -5,6 +5,8 @@ use hookhold::event::Delivery;
 use hookhold::outcome::Outcome;
 use hookhold::source::Source;
 use hookhold::toml_value::Diagnostics;
+use hookhold::verify::KeyRef;
+use http::HeaderValue;
 
 use crate::crypto::{KeyPair, certificate, jwt, key_pair, shared_key_pair, sign};
 use crate::support::*;
@@ -264,4 +266,101 @@ fn each_kind_of_proof_asks_for_its_kind_of_key() {
         let diagnostics = compile_alone(&entry).expect_err(what).to_string();
         assert!(diagnostics.contains(what), "{what}: {diagnostics}");
     }
+}
+
+#[test]
+fn a_delivery_with_an_unknown_key_names_the_key() {
+    let key = key_pair("ed25519");
+    let fetch = "fetch = { url = \"header:Key-Url\", hosts = [\"keys.example.com\"], key_id = \"header:Key-Id\" }\n";
+    let entry = recipe("ed25519", "raw-base64") + fetch;
+    let keys = format!("public_keys = [{{ name = \"a\", id = \"k1\", from = {:?} }}]\n", key.raw);
+    let source = compile_alone(&(keys + &entry)).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    let signed = signed(&sign("ed25519", &key, b"{\"n\":1}"));
+    let with = |id: &'static str, url: &'static str| {
+        let mut delivery = Delivery { ..signed.clone() };
+        delivery.headers.insert("key-id", HeaderValue::from_static(id));
+        delivery.headers.insert("key-url", HeaderValue::from_static(url));
+        verify(&source, &delivery)
+    };
+    assert!(with("k1", "https://keys.example.com/1").is_ok());
+    let rejection = with("k\t2", "https://keys.example.com/2").expect_err("an unknown key");
+    let expected = KeyRef { url: "https://keys.example.com/2".into(), id: "k\t2".into() };
+    assert_eq!((rejection.outcome, rejection.needs_key.as_deref()), (Outcome::KeyUnavailable, Some(&expected)));
+    assert_eq!(
+        rejection.hint,
+        "public key: expected the key k\\t2 from https://keys.example.com/2 in public_keys, found none with this id; add the key to \
+         public_keys"
+    );
+    assert_eq!(with("k2", "https://keys.example.org/2").expect_err("another host").outcome, Outcome::SignatureMalformed);
+}
+
+/// A proof whose key is missing cannot be told from a forged one, so that another proof decides only if it holds.
+#[test]
+fn an_unknown_key_of_one_proof_outweighs_a_wrong_signature_of_another() {
+    let entry = "encoding = \"hex\"\ncontent = [\"body\"]\nsignature = { from = \"header:Acme-Signature\" }\n\
+                 [[proof]]\nauth = \"mac\"\nalgorithm = \"sha512\"\n[[proof]]\nauth = \"signature\"\nalgorithm = \"ed25519\"\n\
+                 fetch = { url = \"https://keys.example.com\", key_id = \"header:Key-Id\" }\n";
+    let source = compile(entry, &[("secret", "hush")]).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    let outcome = |headers: &[(&str, &str)]| verify(&source, &delivery("{}", headers)).expect_err("a forgery").outcome;
+    let code = "00".repeat(64);
+    assert_eq!(outcome(&[("acme-signature", &code)]), Outcome::SignatureMismatch);
+    assert_eq!(outcome(&[("acme-signature", &code), ("key-id", "k1")]), Outcome::KeyUnavailable);
+}
+
+#[test]
+fn each_error_in_the_place_of_published_keys_is_reported() {
+    let key = key_pair("ed25519");
+    let jwt = "auth = \"jwt\"\nalgorithm = [\"EdDSA\"]\nkey_format = \"raw-base64\"\ntoken = { from = \"header:X\" }\n";
+    let own = recipe("ed25519", "raw-base64");
+    const URL: &str =
+        "expected a URL such as \"https://example.com/keys\", or a locator such as header:NAME or json:/POINTER, found ";
+    const HOSTS: &str = "expected an array of hosts such as [\"*.example.com\"] with at least two labels at their end, found ";
+    for (entry, fetch, expected) in [
+        (&*own, "{}", format!("fetch.url: {URL}nothing")),
+        (&own, "7", "fetch: expected a table, found an integer".to_owned()),
+        (&own, "{ url = 7 }", format!("fetch.url: {URL}an integer")),
+        (&own, "{ url = \"http://a.example/\", key_id = \"header:K\" }", format!("fetch.url: {URL}an invalid string")),
+        (&own, "{ url = \"https://u:p@a.example/\", key_id = \"header:K\" }", format!("fetch.url: {URL}an invalid string")),
+        (&own, "{ url = \"const:x\", hosts = [\"a.example\"] }", format!("fetch.url: {URL}an invalid string")),
+        (
+            &own,
+            "{ url = \"https://a.example/\" }",
+            "fetch.key_id: expected a locator such as header:NAME, found nothing; without it, a delivery names no key of a fixed URL; \
+             add key_id or remove fetch"
+                .to_owned(),
+        ),
+        (
+            &own,
+            "{ url = \"header:U\" }",
+            format!("fetch.hosts: {HOSTS}nothing; list the hosts, because anyone can choose the url of a forged delivery"),
+        ),
+        (&own, "{ url = \"header:U\", hosts = [\"*.com\"] }", format!("fetch.hosts[0]: {HOSTS}an invalid string")),
+        (
+            &own,
+            "{ url = \"https://a.example/\", hosts = [\"a.example\"], key_id = \"header:K\" }",
+            "fetch.hosts: expected no hosts for a fixed url, found a list; remove hosts".to_owned(),
+        ),
+        (jwt, "{ url = \"https://a.example/\", key_id = \"header:K\" }", "fetch.key_id: expected hosts or url, found an unknown key; rename or remove the key".to_owned()),
+    ] {
+        let keys = format!("public_keys = [{{ id = \"k\", name = \"k\", from = {:?} }}]\n", key.raw);
+        let found = compile_alone(&format!("{keys}{entry}fetch = {fetch}\n")).expect_err(fetch).to_string();
+        assert!(found.lines().count() == 1 && found.ends_with(&expected), "{fetch}:\n{found}\n{expected}");
+    }
+    let fetch = "fetch = { url = \"https://a.example/keys\" }\n";
+    let without_keys = compile_alone(&format!("{jwt}{fetch}")).expect_err("no key").to_string();
+    assert!(
+        without_keys.ends_with(
+            "public_keys: expected an array of \"env:NAME\" or \"file:PATH\", found nothing; hookhold does not fetch the sender's keys, \
+             so download them from the place that fetch.url names and list them here"
+        ),
+        "{without_keys}"
+    );
+    let without_id = with_keys(&format!("{jwt}{fetch}"), &[&key.raw]).expect_err("no id").to_string();
+    assert!(
+        without_id.ends_with(
+            "public_keys[0]: expected a public key with the id by which a delivery names it, found public-key-1 without an id; write \
+             { id = \"…\", from = \"…\" }"
+        ),
+        "{without_id}"
+    );
 }

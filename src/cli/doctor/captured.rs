@@ -39,14 +39,14 @@ impl CapturedDelivery {
             content_length: self.declared,
         };
         let verifier = Verifier::new(source.clone());
-        let limit = judge_head(&verifier, head).map_err(|answer| Rejection { outcome: answer.outcome, hint: answer.hint })?;
+        let limit = judge_head(&verifier, head).map_err(|answer| Rejection::new(answer.outcome, answer.hint))?;
         let size = delivery.body.len();
         if size > limit {
             let hint = format!(
                 "body: expected at most {limit} bytes (max_body of this source), found {size}; raise max_body for a genuine \
                  sender"
             );
-            return Err(Rejection { outcome: Outcome::TooLarge, hint });
+            return Err(Rejection::new(Outcome::TooLarge, hint));
         }
         verifier.verify(delivery)
     }

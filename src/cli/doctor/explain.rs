@@ -48,6 +48,11 @@ fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
             vec![Cause::certain("too_many_items", hint, "raise max_items of the source if such batches are genuine")]
         }
         Outcome::TooLarge => vec![Cause::certain("too_large", hint, "raise the source's max_body if such bodies are genuine")],
+        Outcome::KeyUnavailable => {
+            let advice =
+                "download the key from this URL, check that the URL belongs to the sender, and list the key in public_keys";
+            vec![Cause::certain("key_not_listed", hint, advice)]
+        }
         _ if timing::is_about_time(rejection) => vec![timing::late_or_early(captured, rejection)],
         Outcome::SignatureMissing if captured.delivery.method != Method::POST => {
             let advice = "compare when in the recipe with the query and the headers of the request; if the sender sends a verify \

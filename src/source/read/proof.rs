@@ -1,6 +1,7 @@
 //! Reads the proofs of a recipe. A recipe with one proof names its parameters at the top level. A recipe with several proofs
 //! lists them as `[[proof]]`, and each inherits the parameters that it does not set from the top level.
 
+use super::fetch::key_fetch;
 use super::locator::{LocatorParser, header};
 use super::{Invalid, content, need};
 use crate::source::recipe::{
@@ -95,10 +96,11 @@ fn public_key(table: &mut TomlTable, event: &EventLocators, locators: &mut Locat
     let words = PublicKeyAlgorithm::WORDS;
     let algorithm = need(table, "algorithm", SIGNATURES, |table| table.take_one_of("algorithm", words));
     let key_format = table.take_one_of("key_format", PublicKeyFormat::WORDS).unwrap_or_default();
+    let fetch = table.take("fetch").map(|item| key_fetch(item, false, locators).ok_or(Invalid)).transpose();
     let mut signed = signed(table, algorithm.and_then(PublicKeyAlgorithm::size), event, locators)?;
     validate::content_has_no_secret(table, &signed)?;
     signed.max_signatures = MAX_PUBLIC_KEY_SIGNATURES;
-    Some(PublicKeyProof { algorithm: algorithm?, key_format, signed })
+    Some(PublicKeyProof { algorithm: algorithm?, key_format, fetch: fetch.ok()?, signed })
 }
 
 /// Takes the parameters that MACs, digests and public-key signatures share.
@@ -222,6 +224,8 @@ fn jwt(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParse
     let is_secret = kind == crate::source::recipe::JwtKeyKind::Secret;
     let key_format = if is_secret { key_format(table) } else { KeyFormat::default() };
     let public = if is_secret { None } else { table.take_one_of("key_format", PublicKeyFormat::WORDS) };
+    let fetch = if is_secret { None } else { table.take("fetch") };
+    let fetch = fetch.map(|item| key_fetch(item, true, locators).ok_or(Invalid)).transpose().ok()?;
     let claims = claims(table, locators)?;
     let body_claim = table.take("body_claim").map(|item| hash_claim(item).ok_or(Invalid)).transpose().ok()?;
     let url_claim = table.take("url_claim").map(|item| hash_claim(item).ok_or(Invalid)).transpose().ok()?;
@@ -229,7 +233,19 @@ fn jwt(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParse
     let (from, prefix) = token?;
     let coverage = validate::token_coverage(body_claim.is_some(), url_claim.is_some(), event);
     let public_key_format = public.unwrap_or_default();
-    Some(JwtProof { from, prefix, algorithms, public_key_format, key_format, claims, body_claim, url_claim, max_age, coverage })
+    Some(JwtProof {
+        from,
+        prefix,
+        algorithms,
+        public_key_format,
+        fetch,
+        key_format,
+        claims,
+        body_claim,
+        url_claim,
+        max_age,
+        coverage,
+    })
 }
 
 /// Takes the claims that a token must contain, such as `claims = { iss = "netlify", aud = "config:audience" }`.
@@ -326,6 +342,7 @@ const KEYS: &[&str] = &[
     "encoding",
     "signature",
     "key_format",
+    "fetch",
     "content",
     "content_variants",
     "body_sha256",

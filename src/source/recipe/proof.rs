@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
-use super::{Algorithm, Coverage, Encoding, KeyFormat, Locator, SignatureFormat, SignatureLocator, Term, Timestamp};
+use super::{Algorithm, Coverage, Encoding, KeyFetch, KeyFormat, Locator, SignatureFormat, SignatureLocator, Term, Timestamp};
 
 /// One way in which a sender proves that a delivery is genuine. A recipe lists at least one proof, and a delivery is genuine if
 /// any of them holds.
@@ -57,6 +57,8 @@ pub struct PublicKeyProof {
     pub algorithm: PublicKeyAlgorithm,
     /// The text format of a configured public key.
     pub key_format: PublicKeyFormat,
+    /// The place where the sender publishes its keys, or `None` if a delivery does not name its key.
+    pub fetch: Option<KeyFetch>,
     /// The signature and the signed content.
     pub signed: SignedContent,
 }
@@ -72,6 +74,8 @@ pub struct JwtProof {
     pub algorithms: Vec<JwtAlgorithm>,
     /// The text format of a configured public key. Unused for HMAC algorithms.
     pub public_key_format: PublicKeyFormat,
+    /// The place where the sender publishes its keys, or `None` if a delivery does not name its key.
+    pub fetch: Option<KeyFetch>,
     /// The steps that decode a configured secret. Unused for algorithms with public keys.
     pub key_format: KeyFormat,
     /// The claims that the token must contain, with their values.
@@ -291,6 +295,15 @@ impl Proof {
         self.signed()?.timestamp.as_ref()
     }
 
+    /// Returns the place where the sender publishes its public keys, or `None` if a delivery does not name its key.
+    pub fn fetch(&self) -> Option<&KeyFetch> {
+        match self {
+            Proof::PublicKey(proof) => proof.fetch.as_ref(),
+            Proof::Jwt(proof) => proof.fetch.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Returns true if the proof covers the URL, so that the source needs its public URL.
     pub fn signs_url(&self) -> bool {
         match self {
@@ -349,10 +362,11 @@ impl Proof {
     /// Returns true if the verifier must parse the body before it can check the proof.
     pub fn reads_body(&self) -> bool {
         let is_inside = |locator: &Locator| matches!(locator, Locator::Body(_));
-        match self {
+        let in_proof = match self {
             Proof::Jwt(_) | Proof::Token(_) => self.tokens().iter().any(is_inside),
             _ => self.signed().is_some_and(|signed| signed.reads_body),
-        }
+        };
+        in_proof || self.fetch().is_some_and(KeyFetch::reads_body)
     }
 
     /// Returns true if the signature or token is inside the body.

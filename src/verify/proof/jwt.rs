@@ -4,6 +4,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm as LibraryAlgorithm, Validation, decode};
 use serde::Deserialize;
@@ -15,7 +18,7 @@ use crate::source::recipe::{HashClaim, JwtAlgorithm, JwtProof};
 use crate::verify::code::Code;
 use crate::verify::content::{Content, Part};
 use crate::verify::hash::hash;
-use crate::verify::proof::{ProofVerifier, Proven, Request, token};
+use crate::verify::proof::{ProofVerifier, Proven, Request, fetch, token};
 use crate::verify::request_view::{RequestView, path_and_query};
 use crate::verify::verdict::Rejection;
 
@@ -75,6 +78,7 @@ pub(super) fn check<T>(
 ) -> Result<T, Rejection> {
     let token = &*readable(proof, &request.view)?;
     let received_at = request.delivery.received_at;
+    check_key(verifier, proof, &request, token)?;
     let (mut expired, mut is_readable) = (None, false);
     for (_, prepared, key) in verifier.keys_at(request.source, received_at) {
         let Some(DecodedKey::Jwt(jwt_key)) = key.for_proof(verifier.proof) else { continue };
@@ -108,6 +112,20 @@ pub(super) fn check<T>(
         return Err(unreadable(proof));
     }
     Err(verifier.mismatch(request.source, expired, "token"))
+}
+
+/// Rejects a delivery whose token names a public key which the source lacks. Before that, checks the parts of the token that a
+/// forged token could have wrong: its form, its times and its claims.
+fn check_key(verifier: &ProofVerifier, proof: &JwtProof, request: &Request<'_>, token: &[u8]) -> Result<(), Rejection> {
+    let Some(fetch) = &proof.fetch else { return Ok(()) };
+    let id = jsonwebtoken::decode_header(token).ok().and_then(|header| header.kid);
+    let Some(rejection) = fetch::unknown_key(verifier, fetch, request, id.as_deref()) else { return Ok(()) };
+    let code = token.rsplit(|byte| *byte == b'.').next().and_then(|code| URL_SAFE_NO_PAD.decode(code).ok());
+    let claims = insecure_decode_claims::<Claims>(token).ok().filter(|_| code.is_some_and(|code| code.len() >= MIN_CODE));
+    let claims = claims.ok_or_else(|| unreadable(proof))?;
+    let times = check_times(proof, &claims, request.delivery.received_at.0 / 1000);
+    times.and_then(|()| check_claims(proof, &claims)).map_err(fetch::unproved)?;
+    Err(rejection)
 }
 
 /// Rejects a request without a token that names an accepted algorithm. Accepts every request if the token may be in the body.
@@ -262,5 +280,7 @@ pub(in crate::verify) fn library(algorithm: JwtAlgorithm) -> LibraryAlgorithm {
 
 /// Maximum length of a token in bytes. The library decodes it before it checks the signature.
 const MAX_TOKEN: usize = 16 << 10;
+/// Length of the shortest public-key signature of a token in bytes.
+const MIN_CODE: usize = 64;
 /// Difference between the clocks of the sender and of this machine that a token may have, in seconds.
 const LEEWAY_S: u64 = 60;

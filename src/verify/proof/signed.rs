@@ -6,7 +6,7 @@ use crate::source::recipe::{SignatureLocator, SignedContent, Term};
 use crate::verify::code::Code;
 use crate::verify::content::Content;
 use crate::verify::items::Items;
-use crate::verify::proof::{ProofKey, ProofVerifier, Proven, Request};
+use crate::verify::proof::{ProofKey, ProofVerifier, Proven, Request, fetch};
 use crate::verify::request_view::RequestView;
 use crate::verify::signature::{self, Signatures};
 use crate::verify::signing_input::SigningInput;
@@ -27,6 +27,7 @@ pub(super) fn check<T>(
         return check_items(verifier, signed, request, &made_one_of, accept);
     }
     let signatures = signature::read(signed, &request.view)?;
+    check_key(verifier, signed, &request, &signatures)?;
     let input = SigningInput::new(request.source, signed, request.delivery);
     accept(check_groups(verifier, signed, request, &input, &signatures, &made_one_of)?)
 }
@@ -51,6 +52,9 @@ fn check_items<T>(
     for (at, item) in of_items.iter().enumerate() {
         signatures.push(signature::read(signed, &item.view).map_err(in_item(at))?);
     }
+    if let (Some(item), Some(first)) = (of_items.first(), signatures.first()) {
+        check_key(verifier, signed, item, first)?;
+    }
     let input = SigningInput::new(request.source, signed, request.delivery);
     let mut proofs = Vec::with_capacity(of_items.len());
     for (at, (item, signatures)) in of_items.iter().zip(&signatures).enumerate() {
@@ -65,6 +69,23 @@ fn check_items<T>(
 /// Returns a function that names the item with this index in a rejection, so that the operator finds it among many.
 fn in_item(at: usize) -> impl Fn(Rejection) -> Rejection {
     move |rejection| Rejection { hint: format!("item {}: {}", at + 1, rejection.hint), ..rejection }
+}
+
+/// Rejects a delivery that names a public key which the source lacks. Before that, checks the time of the delivery.
+fn check_key(
+    verifier: &ProofVerifier,
+    signed: &SignedContent,
+    request: &Request<'_>,
+    signatures: &Signatures<'_>,
+) -> Result<(), Rejection> {
+    let Some(fetch) = request.source.recipe.proofs[verifier.proof].fetch() else { return Ok(()) };
+    let Some(rejection) = fetch::unknown_key(verifier, fetch, request, None) else { return Ok(()) };
+    if let Some(rule) = &signed.timestamp {
+        let time = |group| tolerance::check(rule, &request.view.with_tags(&signatures.tags, group), request.delivery.received_at);
+        let times: Result<Vec<()>, Rejection> = (0..signatures.groups).map(time).collect();
+        times.map_err(fetch::unproved)?;
+    }
+    Err(rejection)
 }
 
 fn check_groups<'p>(
