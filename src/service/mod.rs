@@ -127,6 +127,7 @@ impl Service {
         let gateway = Arc::new(Gateway::new(sources, journal.clone(), config.dedupe.hot_keys, &metrics));
         gateway.rejections().set_limit(config.admin.limits.keep_rejected);
         let forwarding = Forwarding::new(journal.clone(), metrics.clone(), clock.clone());
+        settings::log_replaced_recipes(&config);
         let config = Mutex::new(config);
         let service = Service(Arc::new(Components { config, journal, gateway, forwarding, tls, shutdown, clock, metrics }));
         service.set_reloaded();

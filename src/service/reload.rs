@@ -42,6 +42,7 @@ impl Service {
                 *running = config;
                 self.set_reloaded();
                 changes.iter().for_each(|ConfigChange { key, change, .. }| tracing::info!(key, change, "configuration changed"));
+                settings::log_replaced_recipes(&running);
                 tracing::info!(file, changes = changes.len(), "configuration reloaded");
             }
             Err(error) => {

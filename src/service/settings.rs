@@ -42,6 +42,14 @@ pub(super) fn forward_settings(config: &Config) -> Option<forward::Settings> {
     })
 }
 
+/// Logs the name of each recipe file that replaces a built-in recipe. Such a file may be older than the built-in recipe.
+pub(super) fn log_replaced_recipes(config: &Config) {
+    for file in config.providers.files().iter().filter(|file| file.is_replacement()) {
+        let (recipe, file) = (&*file.name, &*file.path);
+        tracing::info!(recipe, file, "a recipe file replaces a built-in recipe; remove the file to use the built-in recipe");
+    }
+}
+
 /// Returns the longest of all configured dedupe windows. The journal must remember dedupe keys for this time.
 pub(super) fn longest_dedupe_window(config: &Config) -> Duration {
     let windows = config.sources.iter().flat_map(|source| [source.dedupe.window, source.dedupe.body.unwrap_or_default()]);
