@@ -49,6 +49,29 @@ when = { "query:mode" = "subscribe", "query:verify" = "config:verify" }
 authenticated = false
 reply = { content_type = "text/plain", body = "echo(query:challenge)" }
 "#;
+/// A sender that checks the endpoint in four ways: with the methods HEAD and OPTIONS, by GET with a token in the recipe, and by
+/// an unsigned POST whose reply contains an HMAC.
+const PROBE: &str = r#"
+auth = "mac"
+algorithm = "sha256"
+signature = { from = "header:Probe-Signature" }
+content = ["body"]
+event = { id = "json:/id" }
+[[challenge]]
+methods = ["HEAD", "OPTIONS"]
+when = { "header:Probe-Origin" = true }
+authenticated = false
+reply = { status = 204, headers = { Probe-Allowed = "echo(header:Probe-Origin)" } }
+[[challenge]]
+methods = ["GET"]
+when = { "query:mode" = "subscribe", "query:verify_token" = "l1teral-t0ken" }
+authenticated = false
+reply = { body = "echo(query:c)" }
+[[challenge]]
+when = { "json:/event" = "validate" }
+authenticated = false
+reply = { content_type = "application/json", body = ["const:{\"hash\":", "json(hmac(sha256, json:/text, hex))", "const:}"] }
+"#;
 /// A sender that signs with a private key.
 const SIGNALS: &str = r#"
 title = "Signals"
@@ -165,6 +188,50 @@ fn three_new_senders_need_only_recipe_files() {
 }
 
 #[test]
+fn a_file_adds_challenges_with_every_method() {
+    let (home, _) = home();
+    put(&home, "probe", PROBE);
+    home.configure(&config(&format!("{SOURCES}[sources.probe]\nprovider = \"probe\"\nsecrets = [\"file:acme\"]\n")));
+    let process = home.start();
+    for method in ["HEAD", "OPTIONS"] {
+        let request = |headers: &str| format!("{method} /hooks/probe HTTP/1.1\r\nhost: h\r\n{headers}\r\n").into_bytes();
+        let answer = Line::open(home.hooks).ask(&request("probe-origin: a.example\r\n"));
+        assert!(answer.status == 204 && answer.head.contains("probe-allowed: a.example\r\n"), "{}", answer.head);
+        assert_eq!(Line::open(home.hooks).ask(&request("")).status, 401, "{method} without the header");
+    }
+    assert_eq!(get(&home, "/hooks/probe?mode=subscribe&verify_token=l1teral-t0ken&c=7"), (200, "7".into()));
+    let hmac = |text: &str| base16ct::lower::encode_string(&openssl_hmac("sha256", ACME_KEY.as_bytes(), text.as_bytes()));
+    let validation = post("/hooks/probe", &[], b"{\"event\":\"validate\",\"text\":\"abc\"}");
+    assert_eq!(ask(&home, &validation), (200, format!("{{\"hash\":\"{}\"}}", hmac("abc"))));
+    let signed = |body: &str| post("/hooks/probe", &[("probe-signature".into(), hmac(body))], body.as_bytes());
+    assert_eq!(ask(&home, &signed("{\"id\":\"p-1\"}")).0, 200);
+    assert_eq!(process.deliveries()[&("probe".to_owned(), "stored".to_owned())], 1, "no challenge is an event");
+
+    // The hash in a reply must not become the signature of an event.
+    assert_eq!(ask(&home, &signed("abc")).0, 401);
+    let causes = printed(home.verb(&["doctor", "probe", "--last", "1", "--format", "json"])).1;
+    let line: Value = serde_json::from_str(&causes).expect("one line of JSON");
+    assert_eq!((&line["causes"][0]["cause"], line["causes"].as_array().map(Vec::len)), (&"signed_for_anyone".into(), Some(1)));
+
+    // The token in the recipe is shown nowhere, with the wrong mode and in the copy of the URL that a proxy adds.
+    let target = "/hooks/probe?mode=other&verify_token=l1teral-t0ken&c=7";
+    assert_eq!(ask(&home, format!("GET {target} HTTP/1.1\r\nx-original-url: {target}\r\n\r\n").as_bytes()).0, 401);
+    let rejections = Line::open(home.admin).ask(b"GET /api/rejections HTTP/1.1\r\nhost: localhost\r\n\r\n").body;
+    let rejections = String::from_utf8(rejections).expect("JSON is text");
+    let requests = rejections.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        let request = STANDARD.decode(line["request_base64"].as_str().expect("a text")).expect("Base64");
+        String::from_utf8(request).expect("the requests of this test are text")
+    });
+    let requests: Vec<String> = requests.filter(|request| request.contains("mode=other")).collect();
+    assert_eq!(requests.len(), 1, "{rejections}");
+    assert!(requests[0].contains("?mode=other&verify_token=REDACTED&c=7 "), "{}", requests[0]);
+    let shown = [home.log(), rejections, printed(home.verb(&["doctor", "probe"])).1, requests.concat()].concat();
+    assert!(!shown.contains("t0ken"), "{shown}");
+    drop(process);
+}
+
+#[test]
 fn a_reload_reads_the_recipe_files_again() {
     let (home, _) = home();
     let process = home.start();
@@ -277,6 +344,9 @@ fn every_verb_knows_the_recipe_files() {
     assert!(steps.contains("hookhold does not fetch keys: list them in public_keys, each with its id."), "{steps}");
 
     let process = home.start();
+    let log = home.log();
+    let named = log.lines().filter(|line| line.contains("a recipe file replaces a built-in recipe"));
+    assert!(named.clone().count() == 1 && named.clone().all(|line| line.contains("stripe")), "{log}");
     let (code, sent) = printed(home.verb(&["send", "acme", "--count", "3"]));
     assert_eq!(code, Some(0), "{sent}");
     let (code, rejected) = printed(home.verb(&["send", "signals"]));

@@ -53,6 +53,7 @@ fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
                 "download the key from this URL, check that the URL belongs to the sender, and list the key in public_keys";
             vec![Cause::certain("key_not_listed", hint, advice)]
         }
+        Outcome::SignatureMismatch if rejection.hint.starts_with("signed content: ") => vec![signed_for_anyone(hint)],
         _ if timing::is_about_time(rejection) => vec![timing::late_or_early(captured, rejection)],
         Outcome::SignatureMissing if captured.delivery.method != Method::POST => {
             let advice = "compare when in the recipe with the query and the headers of the request; if the sender sends a verify \
@@ -92,6 +93,14 @@ fn other_address(captured: &CapturedDelivery) -> Cause {
         captured.source.name
     );
     Cause::certain("address", what, advice)
+}
+
+/// Returns the cause of a rejected delivery whose signature matches, but whose content any sender can have signed.
+fn signed_for_anyone(hint: &str) -> Cause {
+    let what = format!("the signature matches, but it proves nothing about the sender; {hint}");
+    let advice = "if you sent this delivery as a test, send a JSON body; if the sender's events are texts of this form, remove \
+                  hmac from the challenge in the recipe; otherwise, the delivery is a forgery";
+    Cause::certain("signed_for_anyone", what, advice)
 }
 
 fn unsigned(captured: &CapturedDelivery, hint: &str) -> Cause {

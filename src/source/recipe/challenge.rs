@@ -25,10 +25,15 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// Returns the locators of texts that may be secrets: those that the challenge compares with a text of the source, and the
-    /// secret that a sender proposes.
+    /// Returns the locators of texts that may be secrets: those that the challenge compares with a text of the source, those that
+    /// it compares with a fixed text under a name such as `verify_token`, and the secret that a sender proposes.
     pub fn secrets(&self) -> impl Iterator<Item = &Locator> {
-        let compared = self.when.iter().filter(|(_, wanted)| matches!(wanted, TextMatch::Configured(_))).map(|(from, _)| from);
+        let is_secret = |(from, wanted): &&(Locator, TextMatch)| match wanted {
+            TextMatch::Configured(_) => true,
+            TextMatch::Exactly(_) => is_named_like_a_secret(from),
+            TextMatch::Any => false,
+        };
+        let compared = self.when.iter().filter(is_secret).map(|(from, _)| from);
         let proposed = self.effect.iter().filter(|effect| effect.kind == EffectKind::LearnSecret);
         compared.chain(proposed.filter_map(|effect| effect.from.as_ref()))
     }
@@ -37,6 +42,17 @@ impl Challenge {
     pub fn signs_for_anyone(&self) -> bool {
         !self.authenticated && self.reply.parts().any(|part| matches!(part.inner(), ReplyPart::Hmac { .. }))
     }
+}
+
+/// Returns true for a header or query parameter whose name says that it contains a secret.
+fn is_named_like_a_secret(locator: &Locator) -> bool {
+    let name = match locator {
+        Locator::Header(name) => name.as_str(),
+        Locator::Query(name) => name,
+        _ => return false,
+    };
+    let name = name.to_ascii_lowercase();
+    ["token", "secret", "password"].iter().any(|word| name.contains(word))
 }
 
 /// The text that an endpoint challenge must have at a locator. A query parameter is decoded before the comparison.
