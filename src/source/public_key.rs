@@ -1,6 +1,7 @@
 //! Parses configured public keys. A key is parsed when the configuration is read, so that `hookhold check` reports a wrong key.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::PublicKeyComponents as RsaPublicKeyComponents;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA512,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA512, RsaPssSaltLength,
     VerificationAlgorithm,
 };
 use base64::Engine;
@@ -27,7 +28,10 @@ use crate::source::recipe::{JwtKeyKind, PublicKeyAlgorithm, PublicKeyFormat};
 #[derive(Clone)]
 pub(crate) struct PublicKey {
     /// The key in the form that the library needs.
-    pub(crate) parsed: ParsedPublicKey,
+    parsed: ParsedPublicKey,
+    /// The key for RSA-PSS signatures with the longest salt that fits, which is the default of `openssl dgst`. `None` for every
+    /// other algorithm.
+    with_longest_salt: Option<ParsedPublicKey>,
     algorithm: PublicKeyAlgorithm,
 }
 
@@ -58,7 +62,13 @@ impl PublicKey {
         if algorithm == PublicKeyAlgorithm::Ed25519 && is_placeholder(&parsed) {
             return Err("which is a placeholder; write the key from the provider's dashboard to it".to_owned());
         }
-        Ok(PublicKey { parsed, algorithm })
+        let with_longest_salt = longest_salt(algorithm).and_then(|variant| ParsedPublicKey::new(variant, key).ok());
+        Ok(PublicKey { parsed, with_longest_salt, algorithm })
+    }
+
+    /// Returns the forms of the key with which a signature can verify, the usual one first.
+    pub(crate) fn forms(&self) -> impl Iterator<Item = &ParsedPublicKey> {
+        iter::once(&self.parsed).chain(&self.with_longest_salt)
     }
 
     /// Returns the hash of the concatenated `parts` that the key signs, or `None` if the algorithm signs the parts themselves.
@@ -224,6 +234,16 @@ fn implementation(algorithm: PublicKeyAlgorithm) -> &'static dyn VerificationAlg
         PublicKeyAlgorithm::RsaPkcs1Sha512 => &RSA_PKCS1_2048_8192_SHA512,
         PublicKeyAlgorithm::RsaPssSha256 => &RSA_PSS_2048_8192_SHA256,
         PublicKeyAlgorithm::RsaPssSha512 => &RSA_PSS_2048_8192_SHA512,
+    }
+}
+
+/// Returns the implementation of RSA-PSS with the longest salt, or `None` for another algorithm. The usual implementation accepts
+/// only a salt as long as the hash (RFC 7518).
+fn longest_salt(algorithm: PublicKeyAlgorithm) -> Option<&'static dyn VerificationAlgorithm> {
+    match algorithm {
+        PublicKeyAlgorithm::RsaPssSha256 => Some(&const { RSA_PSS_2048_8192_SHA256.with_pss_salt_length(RsaPssSaltLength::Max) }),
+        PublicKeyAlgorithm::RsaPssSha512 => Some(&const { RSA_PSS_2048_8192_SHA512.with_pss_salt_length(RsaPssSaltLength::Max) }),
+        _ => None,
     }
 }
 

@@ -156,6 +156,15 @@ fn rsa_pss_arrives_in_kafka() {
         sent.extend([
             genuine.clone().stored("RSA-PSS", &format!("rsa-pss-sha{bits}:key.pem"), "full", Some("p-1")),
             signed(&key, "p-1", &own, &options).outcome("a retry with another signature", "duplicate"),
+            signed(&key, "p-3", &own, &options[..2]).stored(
+                "the longest salt",
+                &format!("rsa-pss-sha{bits}:key.pem"),
+                "full",
+                Some("p-3"),
+            ),
+            signed(&key, "p-2", &own, &[options[0], options[1], "-sigopt", "rsa_pss_saltlen:20"])
+                .outcome("another salt length", "signature_mismatch"),
+            signed(&other, "p-2", &own, &options[..2]).outcome("the longest salt of another key", "signature_mismatch"),
             signed(&other, "p-2", &own, &options).outcome("another key", "signature_mismatch"),
             signed(&key, "p-2", &own, &[]).outcome("PKCS#1 instead of PSS", "signature_mismatch"),
             signed(&key, "p-2", "-sha384", &options).outcome("another hash", "signature_mismatch"),
