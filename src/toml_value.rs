@@ -48,6 +48,11 @@ impl Item {
         if let TomlValue::String(text) = &self.value { Some(text) } else { None }
     }
 
+    /// Returns the boolean, or `None` without a report if the value has another type.
+    pub fn as_bool(&self) -> Option<bool> {
+        if let TomlValue::Boolean(on) = self.value { Some(on) } else { None }
+    }
+
     /// Returns true if the value is a table.
     pub fn is_table(&self) -> bool {
         matches!(self.value, TomlValue::Table(_))

@@ -60,35 +60,51 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, String> {
 /// Reads one recipe file and checks its recipe.
 fn read_file(path: &Path) -> (RecipeFile, Vec<Diagnostic>) {
     let (shown, name) = (path.display().to_string(), path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
-    let unreadable = |what: String| {
-        let diagnostic = Diagnostic { file: shown.clone(), line: 1, key: String::new(), what, known: Vec::new() };
+    let unreadable = |line: usize, what: String| {
+        let diagnostic = Diagnostic { file: shown.clone(), line, key: String::new(), what, known: Vec::new() };
         (RecipeFile::unreadable(name.clone(), shown.clone()), vec![diagnostic])
     };
     if !is_name(&name) {
-        return unreadable(format!("expected {NAME}, found another name; rename the file"));
+        return unreadable(1, format!("expected {NAME}, found another name; rename the file"));
     }
-    match text(path) {
+    let bytes = match contents(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            return unreadable(
+                1,
+                match error.kind() {
+                    ErrorKind::FileTooLarge => {
+                        format!(
+                            "expected a recipe of at most {}, found a larger file; shorten it or remove it",
+                            bytes_text(MAX_SIZE)
+                        )
+                    }
+                    ErrorKind::InvalidInput => {
+                        "expected a file, found a directory, a pipe or a device; remove it from the directory".to_owned()
+                    }
+                    _ => format!("cannot read the file: {error}; check its permissions"),
+                },
+            );
+        }
+    };
+    match String::from_utf8(bytes) {
         Ok(text) => RecipeFile::check(name, shown, text),
-        Err(error) => unreadable(match error.kind() {
-            ErrorKind::InvalidData | ErrorKind::FileTooLarge => {
-                format!("expected a recipe in UTF-8 of at most {}, found another file; remove it", bytes_text(MAX_SIZE))
-            }
-            ErrorKind::InvalidInput => {
-                "expected a file, found a directory, a pipe or a device; remove it from the directory".to_owned()
-            }
-            _ => format!("cannot read the file: {error}; check its permissions"),
-        }),
+        Err(error) => {
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+            unreadable(line, "expected a recipe in UTF-8, found other bytes; save the file in UTF-8".to_owned())
+        }
     }
 }
 
-/// Reads the text of a file. Opens only regular files, because opening a pipe would wait for a writer.
-fn text(path: &Path) -> io::Result<String> {
+/// Reads a file. Opens only regular files, because opening a pipe would wait for a writer.
+fn contents(path: &Path) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(ErrorKind::InvalidInput.into());
     }
-    let mut text = String::new();
-    File::open(path)?.take(MAX_SIZE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_SIZE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 fn is_name(name: &str) -> bool {

@@ -22,7 +22,10 @@ pub(super) fn parts_agree(table: &TomlTable, signed: &SignedContent, event: &Eve
     }
     let id_in_item = event.id.0.iter().flatten().any(|locator| matches!(locator, Locator::Item(_)));
     if contents.iter().flatten().any(|term| *term == Term::Id) && (id_in_item || !is_single(&event.id)) {
-        let found = "a locator of another kind; use one of these kinds, or remove \"id\" from the option content";
+        let found = match event.id.0.is_empty() {
+            true => "nothing; add event.id, or remove \"id\" from content",
+            false => "a locator of another kind; use one of these kinds, or remove \"id\" from content",
+        };
         table.expected("event.id", "a locator such as header:NAME, tag:NAME or json:/POINTER", found);
         return None;
     }

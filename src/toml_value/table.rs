@@ -233,7 +233,7 @@ fn unknown_key(near: Option<&str>, known: &[String]) -> String {
         (Some(near), _) => ("a known key".to_owned(), format!("did you mean {near}?")),
         (None, 0) => ("no key".to_owned(), "remove the key".to_owned()),
         (None, 1..=FEW) => (alternatives(known), "rename or remove the key".to_owned()),
-        (None, _) => ("a known key".to_owned(), "see config/hookhold.toml for every option".to_owned()),
+        (None, _) => ("a known key".to_owned(), "see config/hookhold.toml and docs/recipes.md for every option".to_owned()),
     };
     format!("expected {expected}, found an unknown key; {remedy}")
 }

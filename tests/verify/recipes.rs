@@ -160,7 +160,7 @@ titel = "Shop""#;
         ":7: timestamp.unit: expected \"s\", \"ms\" or \"rfc3339\", found an invalid string",
         ":7: timestamp.past: expected a duration from \"0ms\" to \"30d\" in ms, s, m, h or d, found an invalid string",
         ":8: event.id[0]: expected header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, ",
-        ":8: event.id[1]: expected a JSON pointer such as json:/data/id, found an invalid string",
+        ":8: event.id[1]: expected a JSON pointer of at most 16 steps such as json:/data/id, found an invalid string",
         ":8: event.kind: expected batch, id, key, time, type or type_prefix, found an unknown key; rename or remove the key",
         ":8: event.time[0].unit: expected \"s\", \"ms\" or \"rfc3339\", found nothing",
         ":9: reply.ok.status: expected an integer from 200 to 299, found 404",
@@ -202,7 +202,10 @@ fn every_error_in_a_challenge_is_reported() {
         ("{ when = {} }", "found an empty table, which matches every delivery"),
         ("{ when = { \"json:/a\" = false } }", "found false, which never matches"),
         ("{ when = { \"json:/a\" = \"\" } }", "found an empty string, which never matches"),
-        ("{ when = { \"json:/a\" = 1 } }", "challenge.when.json:/a: expected true or false, found an integer"),
+        (
+            "{ when = { \"json:/a\" = 1 } }",
+            "to true for any string, such as { \"json:/type\" = \"url_verification\" }, found an integer",
+        ),
         ("{ when = { type = \"x\" } }", "challenge.when.type: expected header:NAME, "),
         (
             "{ when = { \"tag:t\" = true } }",
@@ -349,7 +352,7 @@ fn contradicting_parts_of_a_recipe_are_reported() {
         ),
         (
             INLINE.replace("\"body\"", "\"id\", \"body\""),
-            "event.id: expected a locator such as header:NAME, tag:NAME or json:/POINTER, found a locator of another kind; use one of these kinds",
+            "event.id: expected a locator such as header:NAME, tag:NAME or json:/POINTER, found nothing; add event.id, or remove \"id\" from content",
         ),
         (
             INLINE.replace("\"body\"", "\"tag:t\", \"body\""),
@@ -476,4 +479,38 @@ fn a_recipe_without_a_proof_needs_addresses() {
         found.contains("proof: expected proofs of which none is auth = \"none\", found one that accepts every delivery"),
         "{found}"
     );
+}
+
+/// Parameters that are empty or of another type, and a second error that only follows from the first one.
+#[test]
+fn an_empty_or_wrong_parameter_causes_one_error() {
+    let token = "auth = \"token\"\n";
+    let jwt = "auth = \"jwt\"\ntoken = { from = \"header:X\" }\n";
+    for (entry, expected) in [
+        (
+            format!("{token}token = {{ from = [] }}"),
+            "token.from: expected header:NAME, query:NAME, json:/POINTER or form:NAME, found an empty array",
+        ),
+        (format!("{jwt}algorithm = []"), "algorithm: expected an array of algorithms such as [\"HS256\"], found an empty array"),
+        (
+            format!("{INLINE}key_format = [7]"),
+            "key_format[0]: expected strip-prefix:TEXT, utf8, hex, base64, base64url, sha1 or sha256, found an integer",
+        ),
+        (
+            format!("{INLINE}challenge = [{{ methods = [\"PUT\"] }}]"),
+            "challenge.methods[0]: expected \"GET\", \"HEAD\", \"OPTIONS\" or \"POST\", found an invalid string",
+        ),
+        (
+            format!("{INLINE}challenge = [{{ methods = [] }}]"),
+            "challenge.methods: expected at least one method, found an empty array",
+        ),
+        (
+            format!("{INLINE}claims = {{ iss = \"x\" }}"),
+            "claims: expected a known key, found an unknown key; see config/hookhold.toml and docs/recipes.md for every option",
+        ),
+    ] {
+        let found = compile(&entry, &[("secret", "x")]).expect_err(&entry).to_string();
+        let flat = found.replace("challenge[0]", "challenge");
+        assert!(found.lines().count() == 1 && flat.ends_with(expected), "{entry}:\n{found}");
+    }
 }

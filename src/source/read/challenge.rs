@@ -53,7 +53,7 @@ fn conditions(
     methods: Option<&[Method]>,
     locators: &mut LocatorParser,
 ) -> Option<Vec<(Locator, TextMatch)>> {
-    let is_needed = methods.is_none_or(|methods| methods.contains(&Method::POST));
+    let is_needed = methods.is_some_and(|methods| methods.contains(&Method::POST));
     let is_absent = !table.keys().iter().any(|key| key == "when");
     if is_absent && !is_needed {
         table.take("when");
@@ -73,10 +73,10 @@ fn predicate(mut table: TomlTable, locators: &mut LocatorParser) -> Option<Vec<(
             Some("") => item.expected(WHEN, "an empty string, which never matches"),
             Some(text) if text.starts_with("config:") => literal(text, &item, locators).map(TextMatch::Configured),
             Some(text) => Some(TextMatch::Exactly(text.to_owned())),
-            None => match item.clone().boolean() {
+            None => match item.as_bool() {
                 Some(true) => Some(TextMatch::Any),
                 Some(false) => item.expected(WHEN, "false, which never matches"),
-                None => None,
+                None => item.unexpected(WHEN),
             },
         };
         all.push(locator.zip(wanted));

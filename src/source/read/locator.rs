@@ -110,5 +110,5 @@ pub(super) fn header(text: &str) -> Option<HeaderName> {
 
 pub(super) const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, query:NAME, \
                                    jwt:CLAIM, basic:user, config:NAME or const:TEXT";
-const JSON: &str = "a JSON pointer such as json:/data/id";
+const JSON: &str = "a JSON pointer of at most 16 steps such as json:/data/id";
 const FORM_JSON: &str = "a form field and a JSON pointer such as form-json:payload/data/id";

@@ -213,6 +213,9 @@ fn body_hash(item: Item) -> Option<BodyHash> {
 fn jwt(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParser) -> Option<JwtProof> {
     let token = token(table, locators);
     let names = need(table, "algorithm", JWT_ALGORITHMS, |table| table.take_list("algorithm"));
+    if names.as_ref().is_some_and(Vec::is_empty) {
+        table.expected("algorithm", JWT_ALGORITHMS, "an empty array");
+    }
     let algorithms: Option<Vec<JwtAlgorithm>> =
         names.unwrap_or_default().into_iter().map(|item| item.one_of(JwtAlgorithm::WORDS)).collect();
     let algorithms = algorithms.filter(|all| !all.is_empty())?;
@@ -279,8 +282,12 @@ fn hash_claim(item: Item) -> Option<HashClaim> {
 /// Takes `token = { from = …, prefix = … }`.
 fn token(table: &mut TomlTable, locators: &mut LocatorParser) -> Option<(Vec<Locator>, String)> {
     let mut table = need(table, "token", TOKEN, |table| table.take_table("token"))?;
-    let from = need(&mut table, "from", TOKEN_FROM, |table| table.take_list("from")).unwrap_or_default();
+    let from = need(&mut table, "from", TOKEN_FROM, |table| table.take_list("from"));
+    if from.as_ref().is_some_and(Vec::is_empty) {
+        table.expected("from", TOKEN_FROM, "an empty array");
+    }
     let from: Option<Vec<Locator>> = from
+        .unwrap_or_default()
         .into_iter()
         .map(|item| match locators.item(item.clone())? {
             locator @ (Locator::Header(_) | Locator::Query(_) | Locator::Body(_)) => Some(locator),
@@ -314,7 +321,10 @@ fn key_format(table: &mut TomlTable) -> KeyFormat {
                 KeyStep::Encoding
             }
             _ => {
-                item.location.expected(KEY_STEPS, "an unknown step");
+                match item.as_str() {
+                    Some(_) => item.location.expected(KEY_STEPS, "an unknown step"),
+                    None => drop(item.unexpected::<()>(KEY_STEPS)),
+                }
                 continue;
             }
         };
