@@ -2,12 +2,14 @@
 //! The verifier stores and forwards the body as received. It decompresses only after the proof holds, and only one layer.
 //!
 //! The output has three limits: the source's `max_body`, the memory that the caller has, and the windows of the formats (8 MiB
-//! for Zstandard, 16 MiB for Brotli). A body beyond a limit has no facts.
+//! for Zstandard, 16 MiB for Brotli). A body beyond a limit has no facts. Brotli's window also counts towards the memory that
+//! the caller has, because a body of a few bytes can ask for the largest window.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::io::{self, Read};
 
-use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use brotli_decompressor::{Allocator, BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
@@ -173,8 +175,9 @@ fn members<'b>(
 
 /// Reads a Brotli stream. Rejects the extension for large windows, whose memory has no limit.
 fn brotli(body: &[u8], output: &mut Output<'_>) -> Result<(), UnreadBody> {
-    let alloc = StandardAlloc::default;
-    let mut state = BrotliState::new_strict(alloc(), alloc(), alloc());
+    let is_over_limit = Cell::new(false);
+    let window = WindowAlloc { memory: output.memory, is_over_limit: &is_over_limit };
+    let mut state = BrotliState::new_strict(window, StandardAlloc::default(), StandardAlloc::default());
     let (mut unread, mut at, mut total) = (body.len(), 0, 0);
     loop {
         let (mut room, mut filled) = (output.chunk.len(), 0);
@@ -184,9 +187,32 @@ fn brotli(body: &[u8], output: &mut Output<'_>) -> Result<(), UnreadBody> {
         match result {
             BrotliResult::ResultSuccess => return Ok(()),
             BrotliResult::NeedsMoreOutput => {}
+            _ if is_over_limit.get() => return Err(UnreadBody::NoMemory),
             BrotliResult::NeedsMoreInput | BrotliResult::ResultFailure => return Err(UnreadBody::Malformed),
         }
     }
+}
+
+/// Allocator for the window of a Brotli decoder. Charges each window, also one that only replaces a smaller one.
+struct WindowAlloc<'m> {
+    memory: &'m dyn Memory,
+    /// Set to true if the memory rejects a charge.
+    is_over_limit: &'m Cell<bool>,
+}
+
+impl Allocator<u8> for WindowAlloc<'_> {
+    type AllocatedMemory = <StandardAlloc as Allocator<u8>>::AllocatedMemory;
+
+    fn alloc_cell(&mut self, size: usize) -> Self::AllocatedMemory {
+        if size > SMALL_WINDOW && !self.memory.charge(size) {
+            self.is_over_limit.set(true);
+            // The decoder ends with an error if its window is too small.
+            return Self::AllocatedMemory::default();
+        }
+        StandardAlloc::default().alloc_cell(size)
+    }
+
+    fn free_cell(&mut self, _cell: Self::AllocatedMemory) {}
 }
 
 /// The decompressed bytes, and the limits that they must respect.
@@ -240,5 +266,7 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 const MAX_MEMBERS: usize = 1_000;
 /// Number of bytes that one step of the decompression writes.
 const CHUNK: usize = 16 << 10;
+/// Size in bytes up to which the memory of a decoder is not charged: the window of gzip.
+const SMALL_WINDOW: usize = 32 << 10;
 /// Number of bytes at the start of a body that show whether the body is text.
 const BINARY_PREFIX: usize = 64;
