@@ -163,12 +163,16 @@ impl Gateway {
     /// Verifies one complete delivery, deduplicates the event and stores the event. If the result is not known by
     /// `deadline`, returns an answer with the outcome `deadline`. The journal may still store the event after this answer.
     /// Dropping the future does not cancel the append.
+    ///
+    /// If a long verification ends without a sender that waits for it, and the delivery is rejected, calls `unanswered` with
+    /// the answer. The work of the delivery must count, although the sender has disconnected or its deadline has passed.
     pub async fn receive(
         self: &Arc<Gateway>,
         live: &Arc<LiveSource>,
         delivery: Delivery,
         charge: &mut InFlightCharge<'_>,
         deadline: Instant,
+        unanswered: impl FnOnce(&Answer) + Send + 'static,
     ) -> Answer {
         if !live.verifier.is_long(&delivery) {
             let verdict = live.verifier.verify(&delivery);
@@ -180,7 +184,11 @@ impl Gateway {
             memory.release_output();
             (gateway.admit_verdict(&source, delivery, verdict), memory)
         };
-        let Some(verified) = self.long_verifications.run(verification) else {
+        let unanswered = |(admitted, _memory): (Admitted, DetachedCharge)| match admitted {
+            Admitted::Answered(answer) => unanswered(&answer),
+            Admitted::Waiting { .. } => {}
+        };
+        let Some(verified) = self.long_verifications.run(verification, unanswered) else {
             return Answer::plain(Outcome::Overloaded).with_hint(TOO_MANY_LONG);
         };
         match tokio::time::timeout_at(deadline, verified).await {
@@ -346,9 +354,9 @@ pub fn method_not_allowed(source: &Source, hint: impl Into<String>) -> Answer {
 
 fn rejected(source: &Source, rejection: Rejection) -> Answer {
     if rejection.outcome == Outcome::MethodNotAllowed {
-        return method_not_allowed(source, rejection.hint);
+        return Answer { work: rejection.work, ..method_not_allowed(source, rejection.hint) };
     }
-    let answer = Answer::plain(rejection.outcome).with_hint(rejection.hint);
+    let answer = Answer { work: rejection.work, ..Answer::plain(rejection.outcome) }.with_hint(rejection.hint);
     match rejection.outcome.is_unavailable() {
         true => answer,
         // The sender of a batch with too many items is genuine.

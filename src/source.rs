@@ -16,6 +16,7 @@ use crate::outcome::Outcome;
 use crate::secret;
 use crate::source::recipe::{Proof, Recipe};
 use crate::source::url::PublicUrl;
+use crate::source::work_limits::{MAX_KEYS, WorkLimits};
 use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::Rate;
 
@@ -29,6 +30,7 @@ pub mod recipe;
 mod type_filter;
 pub mod url;
 mod validate;
+pub(crate) mod work_limits;
 
 pub use key::Key;
 use providers::STAND_IN;
@@ -347,6 +349,12 @@ impl ConfiguredKeys {
     /// proof can use.
     fn decode(&self, recipe: &Recipe) -> Option<Vec<Key>> {
         let proofs = &recipe.proofs;
+        let count = self.secrets.len() + self.public_keys.len();
+        let location = &self.locations[usize::from(self.secrets.is_empty())];
+        if count > MAX_KEYS {
+            location.expected(format_args!("at most {MAX_KEYS} keys"), format_args!("{count}; remove keys"));
+            return None;
+        }
         let needs = |public: bool| proofs.iter().any(|proof| proof.needs_key() && proof.uses_public_keys() == public);
         let missing = self.locations.iter().zip([false, true]).find(|(_, public)| needs(*public));
         if let Some((location, _)) = missing.filter(|_| self.is_empty()) {
@@ -380,11 +388,14 @@ impl ConfiguredKeys {
         let slots = proofs.iter().filter_map(Proof::signed).filter(|signed| signed.in_slots);
         if let Some(most) = slots.map(|signed| signed.signature.from.len()).min().filter(|most| keys.len() > *most) {
             let expected = format_args!("at most {most} keys, one for each locator of signature.from");
-            self.locations[usize::from(self.secrets.is_empty())]
-                .expected(expected, format_args!("{}; remove a key or match = \"slots\"", keys.len()));
+            location.expected(expected, format_args!("{}; remove a key or match = \"slots\"", keys.len()));
             return None;
         }
-        (keys.len() == self.secrets.len() + self.public_keys.len()).then_some(keys)
+        if let Err((expected, found)) = WorkLimits::new(proofs, &keys).validate() {
+            location.expected(expected, format_args!("{found}; remove keys"));
+            return None;
+        }
+        (keys.len() == count).then_some(keys)
     }
 }
 

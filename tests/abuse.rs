@@ -195,6 +195,31 @@ fn a_large_rejected_body_counts_more_than_once() {
     assert_eq!([(); 3].map(|()| line.ask(&forged(&home, 640 * 1024)).status), [401, 401, 429]);
 }
 
+/// One request with eight signature groups makes hookhold hash its body once for each group and secret: 24 times here, which is
+/// 120 MiB. It counts like 1,921 rejections, once and once more for each 64 KiB.
+#[test]
+fn a_rejection_counts_by_the_bytes_that_it_made_hookhold_hash() {
+    let config = fixture::config(&[("stripe", "webhooks.stripe")], None);
+    let config = config.replace("[\"file:secret\"]", "[\"file:secret\", \"file:second\", \"file:third\"]");
+    let secrets = [("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0"), ("second", "whsec_c2Vjb25k"), ("third", "whsec_dGhpcmQ")];
+    let home = Home::new(&secrets, &format!("server.max_rejected_per_address = \"2000/h\"\n{config}"));
+    let process = home.start();
+    let body = body((5 << 20) - 100);
+    let forged = |groups: usize| {
+        let header = (0..groups).map(|group| ("Stripe-Signature".to_owned(), format!("t={group},v1={}", "0".repeat(64))));
+        post("/hooks/stripe", &header.collect::<Vec<_>>(), &body)
+    };
+    let statuses =
+        |from, groups, count: usize| -> Vec<u16> { (0..count).map(|_| line(&home, from).ask(&forged(groups)).status).collect() };
+    // One request of 1,921 fits into the allowance of 2,000, and the second one exceeds it.
+    assert_eq!(statuses(FORGER, 8, 3), [401, 401, 429]);
+    // With one group, a request counts like 241 rejections, and eight of them fit.
+    assert_eq!(statuses(OTHER, 1, 10), [vec![401; 9], vec![429]].concat());
+    assert_eq!(statuses(HOARDER, 9, 50), vec![401; 50], "rejected before the body is read");
+    assert_eq!(process.metric(&deliveries("stripe", "signature_malformed")), Some(50.0));
+    assert_eq!(line(&home, PROVIDER).ask(&genuine(&home, "a")).status, 200);
+}
+
 #[test]
 fn forgeries_never_limit_an_address_that_has_delivered() {
     let home = home("max_rejected_per_address = \"3/h\"", "");

@@ -20,11 +20,12 @@ impl LongVerifications {
         LongVerifications { places: Arc::new(Semaphore::new(MAX_LONG)), threads: Arc::new(Semaphore::new(threads)) }
     }
 
-    /// Starts a verification, and returns the receiver for its result. Dropping the receiver does not cancel the verification.
-    /// Returns `None` if [`MAX_LONG`] verifications run or wait.
+    /// Starts a verification, and returns the receiver for its result. Dropping the receiver does not cancel the verification,
+    /// whose result then goes to `unanswered`. Returns `None` if [`MAX_LONG`] verifications run or wait.
     pub(super) fn run<T: Send + 'static>(
         &self,
         verification: impl FnOnce() -> T + Send + 'static,
+        unanswered: impl FnOnce(T) + Send + 'static,
     ) -> Option<oneshot::Receiver<T>> {
         let place = self.places.clone().try_acquire_owned().ok()?;
         let (sender, receiver) = oneshot::channel();
@@ -32,8 +33,10 @@ impl LongVerifications {
         tokio::spawn(async move {
             let thread = threads.acquire_owned().await;
             tokio::task::spawn_blocking(move || {
-                // The receiver is gone if the sender has disconnected.
-                drop(sender.send(verification()));
+                // The receiver is gone if the sender has disconnected or the deadline has passed.
+                if let Err(result) = sender.send(verification()) {
+                    unanswered(result);
+                }
                 drop((thread, place));
             });
         });
@@ -59,21 +62,24 @@ mod tests {
             let held = held.clone();
             move || held.lock().is_ok_and(|held| held.recv().is_err())
         };
-        let waiting: Vec<_> = (0..MAX_LONG).filter_map(|_| long.run(wait(&held))).collect();
+        let waiting: Vec<_> = (0..MAX_LONG).filter_map(|_| long.run(wait(&held), drop)).collect();
         assert_eq!(waiting.len(), MAX_LONG);
-        assert!(long.run(|| ()).is_none());
+        assert!(long.run(|| (), drop).is_none());
         drop(release);
         for result in waiting {
             assert_eq!(result.await, Ok(true));
         }
-        assert_eq!(long.run(|| 7).expect("the places are free again").await, Ok(7));
+        assert_eq!(long.run(|| 7, drop).expect("the places are free again").await, Ok(7));
     }
 
     #[tokio::test]
     async fn a_dropped_receiver_cancels_nothing() {
         let long = LongVerifications::new();
         let (sender, receiver) = mpsc::channel();
-        drop(long.run(move || sender.send(7)));
+        let (release, held) = mpsc::channel::<()>();
+        let verification = move || held.recv().map_or(7, |()| 0);
+        drop(long.run(verification, move |result| assert_eq!(sender.send(result), Ok(()))));
+        drop(release);
         let received = tokio::task::spawn_blocking(move || receiver.recv());
         assert_eq!(received.await.expect("it does not panic"), Ok(7));
     }
@@ -84,11 +90,12 @@ mod tests {
         let (long, running, most) = (LongVerifications::new(), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let start = |_| {
             let (running, most) = (running.clone(), most.clone());
-            long.run(move || {
+            let verification = move || {
                 most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
                 thread::yield_now();
                 running.fetch_sub(1, SeqCst);
-            })
+            };
+            long.run(verification, drop)
         };
         let all: Vec<_> = (0..200).filter_map(start).collect();
         for result in all {

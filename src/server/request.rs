@@ -74,7 +74,7 @@ pub(super) async fn serve(
     };
     let now = Instant::now();
     pending.record(&answer, now);
-    context.sender.record(answer.outcome, charge.received(), now);
+    context.sender.record(answer.outcome, charge.received().max(answer.work), now);
     let close = context.progress.response_ready(now);
     match answer.outcome {
         Outcome::Disconnected => Err(SenderDisconnected),
@@ -135,7 +135,9 @@ impl ServerState {
         };
         context.progress.request_complete();
         let delivery = delivery(head, body, context, arrival);
-        let received = self.gateway.receive(live, delivery, charge, arrival.at + deadline);
+        let (sender, size) = (context.sender.clone(), charge.received());
+        let unanswered = move |answer: &Answer| sender.record(answer.outcome, size.max(answer.work), Instant::now());
+        let received = self.gateway.receive(live, delivery, charge, arrival.at + deadline, unanswered);
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
     }
 

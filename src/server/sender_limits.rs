@@ -237,14 +237,14 @@ impl SenderGuard {
         limited
     }
 
-    /// Updates the record of the address after a delivery with `outcome`. `size` is the number of body bytes that
-    /// hookhold has received.
-    pub(super) fn record(&self, outcome: Outcome, size: usize, now: Instant) {
+    /// Updates the record of the address after a delivery with `outcome`. `work` is the number of bytes that hookhold has
+    /// received or hashed, whichever is larger. Only a rejected delivery counts.
+    pub(super) fn record(&self, outcome: Outcome, work: usize, now: Instant) {
         // A duplicate does not make its address known good, because an attacker can replay a recorded genuine delivery.
         if outcome == Outcome::Stored {
             self.mark_known_good(now);
         } else if counts_against_sender(outcome) {
-            self.count_rejection(outcome, size, now);
+            self.count_rejection(outcome, work, now);
         }
     }
 
@@ -264,13 +264,13 @@ impl SenderGuard {
         }
     }
 
-    fn count_rejection(&self, outcome: Outcome, size: usize, now: Instant) {
+    fn count_rejection(&self, outcome: Outcome, work: usize, now: Instant) {
         let now_ms = self.limits.millis(now);
         if self.is_known_good(now_ms) {
             return;
         }
         self.record.last_rejection.store(outcome as u8, Relaxed);
-        self.charge(size, now_ms);
+        self.charge(work, now_ms);
         let relevant_until_ms = now_ms + self.limits.max_rejected.burst_size_replenished_in().as_millis() as u64;
         self.record.relevant_until_ms.fetch_max(relevant_until_ms, Relaxed);
     }
@@ -279,10 +279,14 @@ impl SenderGuard {
         self.record.known_good_until_ms.load(Relaxed) > now_ms
     }
 
-    /// Charges the address with one rejection, plus one per [`BYTES_PER_REJECTION`] bytes of the hashed body.
-    fn charge(&self, size: usize, now_ms: u64) {
+    /// Charges the address with one rejection, plus one per [`BYTES_PER_REJECTION`] bytes of work. One delivery costs at most the
+    /// whole allowance, so it limits the address for at most the unit of the rate.
+    ///
+    /// A charge beyond the rest of the allowance uses up nothing, but limits the address until the allowance suffices for the
+    /// charge. Together, the deliveries of an address can therefore cost up to twice the rate.
+    fn charge(&self, work: usize, now_ms: u64) {
         let burst = self.limits.max_rejected.burst_size();
-        let additional = u32::try_from(size / BYTES_PER_REJECTION).unwrap_or(u32::MAX);
+        let additional = u32::try_from(work / BYTES_PER_REJECTION).unwrap_or(u32::MAX);
         let wait = match self.record.rejections.check_n(NonZeroU32::MIN.saturating_add(additional).min(burst)) {
             Ok(Ok(left)) if left.remaining_burst_capacity() > 0 => return,
             Ok(Err(too_early)) => too_early.wait_time_from(MonotonicClock.now()),
@@ -308,7 +312,7 @@ fn counts_against_sender(outcome: Outcome) -> bool {
 /// the deliveries of a small account.
 const KNOWN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Number of hashed body bytes that hookhold charges like one rejection.
+/// Number of bytes of work that hookhold charges like one rejection. Hashing them takes about as long as the rest of a rejection.
 const BYTES_PER_REJECTION: usize = 64 * 1024;
 
 const TOO_MANY_CONNECTIONS: &str =
@@ -357,6 +361,41 @@ mod tests {
             "rate_limited",
         ];
         assert!(neither.iter().all(|outcome| !against.contains(outcome)), "{against:?}");
+    }
+
+    /// Returns the number of rejections with this work after which an address is limited.
+    fn rejections_until_limited(rate: &str, work: usize) -> usize {
+        let max_rejected_per_address = Rate::parse(rate).expect("a rate");
+        let limits = sender_limits(ServerLimits { max_rejected_per_address, ..ServerLimits::default() });
+        let sender = limits.connect(IpAddr::from([192, 0, 2, 1])).expect("below the limit");
+        let now = Instant::now();
+        let mut count = 0;
+        while sender.limited(now).is_none() {
+            sender.record(Outcome::SignatureMismatch, work, now);
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn a_rejection_counts_once_and_once_more_for_each_64_kib() {
+        for (work, count) in [(0, 100), (65_535, 100), (65_536, 50), (9 * 65_536, 10), (99 * 65_536, 1)] {
+            assert_eq!(rejections_until_limited("100/h", work), count, "{work} bytes");
+        }
+    }
+
+    #[test]
+    fn one_rejection_limits_for_at_most_the_unit_of_the_rate() {
+        assert_eq!(rejections_until_limited("100/h", usize::MAX), 1);
+        let max_rejected_per_address = Rate::parse("60/h").expect("a rate");
+        let limits = sender_limits(ServerLimits { max_rejected_per_address, ..ServerLimits::default() });
+        let sender = limits.connect(IpAddr::from([192, 0, 2, 1])).expect("below the limit");
+        let wait = |work: usize| {
+            sender.record(Outcome::SignatureMismatch, work, Instant::now());
+            sender.limited(Instant::now()).expect("the allowance is used up").retry_after_s
+        };
+        assert!((55..=60).contains(&wait(usize::MAX)), "the next rejection fits after one part of the hour");
+        assert!((3_500..=3_600).contains(&wait(usize::MAX)), "a second one must wait for the whole allowance");
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl<'a> Content<'a> {
         self.0.iter().map(Part::bytes)
     }
 
+    /// Returns the number of bytes.
+    pub(super) fn size(&self) -> usize {
+        self.parts().map(<[u8]>::len).sum()
+    }
+
     /// Returns all bytes in one slice. Copies them unless the content is a single slice.
     pub(super) fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.0[..] {

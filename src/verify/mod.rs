@@ -17,6 +17,7 @@ use crate::event::Delivery;
 use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::recipe::Proof;
+use crate::source::work_limits::WorkLimits;
 
 mod challenge;
 mod code;
@@ -42,6 +43,7 @@ mod tolerance;
 mod url_rewrite;
 mod utf16;
 mod verdict;
+mod work;
 
 use challenge::ChallengeRequest;
 use decompress::Unlimited;
@@ -49,6 +51,7 @@ pub use decompress::{Memory, UnreadBody, decompressed};
 use proof::{ProofVerifier, Proven, Request};
 use request_view::{BodyFacts, RequestView, body_facts};
 pub use verdict::{ChallengeReply, Identity, KeyRef, Rejection, Verdict, Verified, VerifiedBatch, VerifiedItem};
+use work::Work;
 
 /// Verifier for the deliveries of one source. Prepares the source's keys once, for all deliveries.
 pub struct Verifier {
@@ -57,15 +60,18 @@ pub struct Verifier {
     proofs: Vec<ProofVerifier>,
     /// Maximum number of times that a verification reads the whole body.
     max_passes: usize,
+    /// True if the public-key checks of one delivery may take long, whatever its size.
+    has_many_checks: bool,
 }
 
 impl Verifier {
     /// Creates a verifier for `source` and prepares the source's keys.
     pub fn new(source: impl Into<Arc<Source>>) -> Verifier {
         let source = source.into();
-        let proofs: Vec<_> = (0..source.recipe.proofs.len()).map(|proof| ProofVerifier::new(&source, proof)).collect();
+        let limits = WorkLimits::new(&source.recipe.proofs, &source.keys);
+        let proofs: Vec<_> = (0..source.recipe.proofs.len()).map(|proof| ProofVerifier::new(&source, proof, limits)).collect();
         let max_passes = 1 + proofs.iter().map(|proof| proof.max_passes(&source)).sum::<usize>();
-        Verifier { source, proofs, max_passes }
+        Verifier { source, proofs, max_passes, has_many_checks: limits.has_many_checks() }
     }
 
     /// Returns the source whose deliveries this verifier checks.
@@ -120,10 +126,11 @@ impl Verifier {
     }
 
     /// Returns true if the verification may take so long that it would delay the other requests of its thread: it reads more than
-    /// [`MAX_QUICK_BYTES`], or the delivery is genuine and its body may be compressed.
+    /// [`MAX_QUICK_BYTES`], the source has many public keys, or the delivery is genuine and its body may be compressed.
     pub fn is_long(&self, delivery: &Delivery) -> bool {
         let may_be_compressed = || decompress::compression(&delivery.headers, &delivery.body).is_some();
-        delivery.body.len().saturating_mul(self.max_passes) > MAX_QUICK_BYTES
+        self.has_many_checks
+            || delivery.body.len().saturating_mul(self.max_passes) > MAX_QUICK_BYTES
             || (!self.source.recipe.pointers.is_empty() && may_be_compressed() && self.check_proof(delivery).is_ok())
     }
 
@@ -131,8 +138,11 @@ impl Verifier {
     fn check<T>(&self, delivery: &Delivery, accept: impl Fn(Proven<'_>) -> Result<T, Rejection>) -> Result<T, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
         let reads_body = recipe.proofs.iter().any(Proof::reads_body);
+        let work = Work::default();
         let body = if reads_body { body_facts(&recipe.pointers, &delivery.body) } else { BodyFacts::default() };
-        let request = Request { source, delivery, view: RequestView::new(delivery, &body.values), items: &body.items };
+        work.add(if reads_body { delivery.body.len() } else { 0 });
+        let view = RequestView::new(delivery, &body.values);
+        let request = Request { source, delivery, view, items: &body.items, work: &work };
         let mut closest: Option<Rejection> = None;
         for proof in &self.proofs {
             match proof.check(request, &accept) {
@@ -140,7 +150,7 @@ impl Verifier {
                 Err(rejection) => closest = Some(closer(closest, rejection)),
             }
         }
-        Err(closest.unwrap_or_else(no_proof))
+        Err(Rejection { work: work.bytes(), ..closest.unwrap_or_else(no_proof) })
     }
 }
 

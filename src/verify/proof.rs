@@ -8,12 +8,14 @@ use crate::event::Delivery;
 use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::key::{DecodedKey, Key};
-use crate::source::recipe::{Coverage, Proof};
+use crate::source::recipe::{Coverage, Proof, Term};
+use crate::source::work_limits::WorkLimits;
 use crate::verify::content::Content;
 use crate::verify::items::Items;
 use crate::verify::request_view::RequestView;
-use crate::verify::signature::MAX_GROUPS;
+use crate::verify::signature::{MAX_CODES, SignatureLimits};
 use crate::verify::verdict::Rejection;
+use crate::verify::work::Work;
 
 mod basic;
 mod digest;
@@ -31,6 +33,7 @@ pub(super) struct ProofVerifier {
     /// Index of the proof in the recipe.
     proof: usize,
     keys: Vec<ProofKey>,
+    limits: SignatureLimits,
 }
 
 /// One key, prepared for one proof.
@@ -52,6 +55,8 @@ pub(super) struct Request<'a> {
     pub(super) view: RequestView<'a>,
     /// The items of the batch. Empty unless a proof of the recipe reads the body.
     pub(super) items: &'a Items<'a>,
+    /// The work so far.
+    pub(super) work: &'a Work,
 }
 
 /// A proof that holds, with the key that made the proof and the bytes that the proof covers.
@@ -78,8 +83,8 @@ pub(super) struct Proven<'p> {
 }
 
 impl ProofVerifier {
-    /// Prepares the keys of `source` for the proof with the index `proof`.
-    pub(super) fn new(source: &Source, proof: usize) -> ProofVerifier {
+    /// Prepares the keys of `source` for the proof with the index `proof`. `limits` apply to each request to the source.
+    pub(super) fn new(source: &Source, proof: usize, limits: WorkLimits) -> ProofVerifier {
         let scheme = source.recipe.proofs[proof].scheme();
         let prepared = source.keys.iter().enumerate().filter_map(|(index, key)| {
             let mac = match (&source.recipe.proofs[proof], key.for_proof(proof)?) {
@@ -88,15 +93,18 @@ impl ProofVerifier {
             };
             Some(ProofKey { key: index, auth: format!("{scheme}:{}", key.name).into(), mac })
         });
-        ProofVerifier { proof, keys: prepared.collect() }
+        let is_public = source.recipe.proofs[proof].uses_public_keys();
+        let signatures = if is_public { limits.max_public_key_signatures() } else { MAX_CODES };
+        let limits = SignatureLimits { groups: limits.max_groups(), signatures };
+        ProofVerifier { proof, keys: prepared.collect(), limits }
     }
 
     /// Returns the maximum number of times that the check reads the whole body.
     pub(super) fn max_passes(&self, source: &Source) -> usize {
         match source.recipe.proofs[self.proof].signed() {
             Some(signed) => {
-                let groups = if signed.reads_tags { MAX_GROUPS } else { 1 };
-                groups * signed.contents.len() * self.keys.len()
+                let groups = if signed.reads_tags { self.limits.groups } else { 1 };
+                groups * signed.contents.iter().map(|terms| passes(terms)).sum::<usize>() * self.keys.len()
             }
             // A token may contain the hash of the body.
             None => 1,
@@ -114,14 +122,20 @@ impl ProofVerifier {
                 self,
                 &mac.signed,
                 request,
-                |key, content, codes| key.mac.as_ref().is_some_and(|mac| mac.signed(content, codes)),
+                |key, content, codes| {
+                    request.work.add(content.size());
+                    key.mac.as_ref().is_some_and(|mac| mac.signed(content, codes))
+                },
                 accept,
             ),
             Proof::Digest(proof) => signed::check(
                 self,
                 &proof.signed,
                 request,
-                |_, content, codes| digest::signed(proof.algorithm, content, codes),
+                |_, content, codes| {
+                    request.work.add(content.size());
+                    digest::signed(proof.algorithm, content, codes)
+                },
                 accept,
             ),
             Proof::PublicKey(public) => signed::check(
@@ -129,7 +143,7 @@ impl ProofVerifier {
                 &public.signed,
                 request,
                 |key, content, codes| match request.source.keys[key.key].for_proof(self.proof) {
-                    Some(DecodedKey::Public(key)) => public_key::signed(key, content, codes),
+                    Some(DecodedKey::Public(key)) => public_key::signed(key, content, codes, request.work),
                     _ => false,
                 },
                 accept,
@@ -145,9 +159,9 @@ impl ProofVerifier {
     /// and returns `Ok` if only the body can tell.
     pub(super) fn precheck(&self, source: &Source, view: &RequestView<'_>) -> Result<(), Rejection> {
         match &source.recipe.proofs[self.proof] {
-            Proof::Mac(mac) => signed::precheck(&mac.signed, view),
-            Proof::Digest(digest) => signed::precheck(&digest.signed, view),
-            Proof::PublicKey(public) => signed::precheck(&public.signed, view),
+            Proof::Mac(mac) => signed::precheck(&mac.signed, view, self.limits),
+            Proof::Digest(digest) => signed::precheck(&digest.signed, view, self.limits),
+            Proof::PublicKey(public) => signed::precheck(&public.signed, view, self.limits),
             Proof::Jwt(proof) => jwt::precheck(proof, view),
             Proof::Token(proof) => token::precheck(proof, view),
             Proof::Basic => basic::precheck(view),
@@ -188,6 +202,13 @@ impl ProofVerifier {
         };
         Rejection::new(Outcome::SignatureMismatch, hint)
     }
+}
+
+/// Returns the maximum number of times that one content reads the whole body. All values from inside the body together are at
+/// most as long as the body.
+fn passes(terms: &[Term]) -> usize {
+    let whole = terms.iter().filter(|term| term.is_of_body() && !term.reads_body()).count();
+    (whole + usize::from(terms.iter().any(Term::reads_body))).max(1)
 }
 
 impl<'p> Proven<'p> {

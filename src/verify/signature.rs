@@ -5,17 +5,25 @@ use std::iter;
 
 use crate::outcome::Outcome;
 use crate::source::recipe::{SignatureFormat, SignatureLocator, SignedContent};
+use crate::source::work_limits::MAX_GROUPS;
 use crate::verify::code::Code;
 use crate::verify::request_view::{RequestView, Tag};
 use crate::verify::verdict::Rejection;
 
 /// The signatures and tags of a request.
 pub(super) struct Signatures<'a> {
-    /// The number of signature groups in the request, at most [`MAX_GROUPS`]. 1 if all groups sign the same content.
+    /// The number of signature groups in the request, at most [`SignatureLimits::groups`]. 1 if all groups sign the same content.
     pub(super) groups: usize,
     /// The tags whose values are not signatures.
     pub(super) tags: Vec<Tag<'a>>,
     codes: Vec<StatedCode>,
+}
+
+/// The maximum numbers of signature groups and of readable signatures in a request.
+#[derive(Clone, Copy)]
+pub(super) struct SignatureLimits {
+    pub(super) groups: usize,
+    pub(super) signatures: usize,
 }
 
 /// One signature of a request.
@@ -68,22 +76,24 @@ pub(super) fn missing(signed: &SignedContent) -> Rejection {
     Rejection::new(Outcome::SignatureMissing, hint)
 }
 
-/// Parses the signatures of a request. Rejects a request without a readable signature, a request with more signatures than the
-/// recipe allows, and a request with more than [`MAX_GROUPS`] signature groups if the verifier must hash the body once for each
-/// group.
-pub(super) fn read<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Result<Signatures<'a>, Rejection> {
+/// Parses the signatures of a request. Rejects a request without a readable signature, and a request with more signatures than
+/// `limits` allow. The limit on groups applies only if the verifier must hash the body once for each group.
+pub(super) fn read<'a>(
+    signed: &'a SignedContent,
+    view: &RequestView<'a>,
+    limits: SignatureLimits,
+) -> Result<Signatures<'a>, Rejection> {
     let format = &signed.signature;
     let mut found = Signatures { groups: 0, tags: Vec::new(), codes: Vec::new() };
     // A proxy may join the values of a repeated header with a comma (RFC 9110). No encoding of a signature contains a comma.
     let is_bare = format.groups.is_none() && format.items.is_none() && format.pair.is_none() && !format.prefix.contains(',');
-    for (slot, text) in texts(signed, view)? {
-        let groups = if is_bare { Some(",") } else { format.groups.as_deref() };
+    let groups = if is_bare { Some(",") } else { format.groups.as_deref() };
+    let texts = texts(signed, view)?;
+    for (slot, text) in texts.iter().copied() {
         for group in split(text, groups) {
-            if found.groups == MAX_GROUPS && signed.reads_tags {
-                return Err(Rejection::new(
-                    Outcome::SignatureMalformed,
-                    format!("signature: expected at most {MAX_GROUPS} signature groups, found more"),
-                ));
+            if found.groups == limits.groups && signed.reads_tags {
+                let count = texts.iter().map(|(_, text)| split(text, groups).count()).sum();
+                return Err(too_many(limits.groups, "signature groups", count));
             }
             for item in split(group, format.items.as_deref()) {
                 found.add(signed, format, slot, item);
@@ -94,9 +104,8 @@ pub(super) fn read<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Res
     if found.codes.is_empty() {
         return Err(unreadable(signed));
     }
-    if found.codes.len() > signed.max_signatures {
-        let hint = format!("signature: expected at most {} signatures, found more", signed.max_signatures);
-        return Err(Rejection::new(Outcome::SignatureMalformed, hint));
+    if found.codes.len() > limits.signatures {
+        return Err(too_many(limits.signatures, "signatures", found.codes.len()));
     }
     if !signed.reads_tags {
         // All groups sign the same content. Merging the groups into one reduces the work to one hash.
@@ -104,6 +113,13 @@ pub(super) fn read<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Res
         found.codes.iter_mut().for_each(|stated| stated.group = 0);
     }
     Ok(found)
+}
+
+fn too_many(most: usize, what: &str, found: usize) -> Rejection {
+    // hookhold checks each group with each key, so a source with many keys accepts fewer groups.
+    let remedy = if most < MAX_GROUPS { "; remove unused secrets or public keys of this source" } else { "" };
+    let hint = format!("signature: expected at most {most} {what}, found {found}{remedy}");
+    Rejection::new(Outcome::SignatureMalformed, hint)
 }
 
 /// Returns the rejection for a request that contains no readable signature.
@@ -164,5 +180,5 @@ fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     }
 }
 
-/// Maximum number of signature groups in a request. Providers send two groups while they rotate a secret.
-pub(super) const MAX_GROUPS: usize = 8;
+/// Maximum number of MACs or hashes in a request. DocuSign sends one for each of at most 100 keys.
+pub(super) const MAX_CODES: usize = 128;

@@ -20,6 +20,7 @@ use crate::verify::request_view::{RequestView, path_and_query, query};
 use crate::verify::sorted_form;
 use crate::verify::url_rewrite::rewritten;
 use crate::verify::verdict::Rejection;
+use crate::verify::work::Work;
 
 /// The parts of a request from which the verifier builds the signed content.
 pub(super) struct SigningInput<'a> {
@@ -35,11 +36,12 @@ pub(super) struct SigningInput<'a> {
     /// The hash of the body from the URL's query, and the recipe parameter that describes this hash. `None` if the URL has no
     /// such hash.
     hash: Option<(&'a BodyHash, &'a str)>,
+    work: &'a Work,
 }
 
 impl<'a> SigningInput<'a> {
-    /// Collects the signed parts of a delivery to `source`.
-    pub(super) fn new(source: &'a Source, signed: &'a SignedContent, delivery: &'a Delivery) -> SigningInput<'a> {
+    /// Collects the signed parts of a delivery to `source`. Adds each pass over the body to `work`.
+    pub(super) fn new(source: &'a Source, signed: &'a SignedContent, delivery: &'a Delivery, work: &'a Work) -> SigningInput<'a> {
         let hash = signed.body_hash.as_ref().and_then(|rule| Some((rule, query(&delivery.target, &rule.query)?)));
         let mut forms: Vec<(&FormJoin, OnceCell<Bytes>)> = Vec::new();
         for term in signed.contents.iter().flatten() {
@@ -49,7 +51,7 @@ impl<'a> SigningInput<'a> {
             }
         }
         let target = path_and_query(&delivery.target);
-        SigningInput { source, signed, delivery, target, forms, rewritten: OnceCell::new(), hash }
+        SigningInput { source, signed, delivery, target, forms, rewritten: OnceCell::new(), hash, work }
     }
 
     /// Returns the alternatives of the signed content, in the recipe's order. Omits an alternative that is the same text as an
@@ -103,6 +105,7 @@ impl<'a> SigningInput<'a> {
     /// make hookhold hash a body.
     pub(super) fn body_hash(&self) -> Result<Option<[u8; 32]>, Rejection> {
         let Some((rule, text)) = self.hash else { return Ok(None) };
+        self.work.add(self.delivery.body.len());
         let hash = sha256([&self.delivery.body[..]].into_iter());
         if Code::decode(rule.encoding, text).is_some_and(|stated| stated.bytes() == hash) {
             return Ok(Some(hash));
@@ -137,10 +140,14 @@ impl<'a> SigningInput<'a> {
             Term::Literal(text) => Part::Slice(text.as_bytes()),
             Term::Body => Part::Slice(body),
             Term::BodyHash(algorithm, encoding) => {
+                self.work.add(body.len());
                 let output = hash(*algorithm, [&body[..]].into_iter());
                 Part::Computed(encode(*encoding, output.bytes()).into())
             }
-            Term::BodyCrc32 => Part::Computed(crc32fast::hash(body).to_string().into()),
+            Term::BodyCrc32 => {
+                self.work.add(body.len());
+                Part::Computed(crc32fast::hash(body).to_string().into())
+            }
             Term::Timestamp => {
                 let rule = self.signed.timestamp.as_ref();
                 required(rule.and_then(|rule| view.signed(&rule.from)))?
@@ -175,6 +182,7 @@ impl<'a> SigningInput<'a> {
         if let Some(text) = text.get() {
             return Ok(text.clone());
         }
+        self.work.add(self.delivery.body.len());
         let computed = Bytes::from(sorted_form::text(&self.delivery.body, join)?);
         Ok(text.get_or_init(|| computed).clone())
     }
@@ -182,7 +190,7 @@ impl<'a> SigningInput<'a> {
 
 /// Returns the values of the headers that the list at `names` names, joined with `separator`. If `pair` is not `None`, puts the
 /// name of each header before its value. A header that the request does not contain has an empty value. Rejects a list of more
-/// than [`MAX_LISTED`] headers.
+/// than [`MAX_LISTED`] headers and a list with a repeated name.
 fn listed_headers<'a>(
     view: &RequestView<'a>,
     names: &'a Locator,
@@ -194,16 +202,21 @@ fn listed_headers<'a>(
         Rejection::new(Outcome::SignatureMalformed, hint)
     };
     let list = view.find(names).and_then(|names| std::str::from_utf8(names).ok()).ok_or_else(|| malformed("none"))?;
-    let mut text = Vec::new();
+    let (mut text, mut seen) = (Vec::new(), Vec::new());
     for (index, name) in list.split([' ', ',']).filter(|name| !name.is_empty()).enumerate() {
         if index == MAX_LISTED {
             return Err(malformed("more"));
         }
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed("a name that no header can have"))?;
+        if seen.contains(&name) {
+            // A list that repeats the name of a long header would make a small request expensive.
+            return Err(malformed("a name that is repeated"));
+        }
         let value = view.header(&name).unwrap_or_default();
         let before = if index == 0 { "" } else { separator };
         let (shown, pair) = pair.map_or(("", ""), |pair| (name.as_str(), pair));
         [before.as_bytes(), shown.as_bytes(), pair.as_bytes(), value].iter().for_each(|part| text.extend_from_slice(part));
+        seen.push(name);
     }
     Ok(text.into())
 }
@@ -276,7 +289,7 @@ mod tests {
                 remote: (Ipv4Addr::LOCALHOST, 1).into(),
                 received_at: UnixMillis(0),
             };
-            assert_eq!(SigningInput::new(&source, signed, &delivery).contents().count(), count, "{target}");
+            assert_eq!(SigningInput::new(&source, signed, &delivery, &Work::default()).contents().count(), count, "{target}");
         }
     }
 }

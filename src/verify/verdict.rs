@@ -101,21 +101,23 @@ pub enum Identity {
     Keyless,
 }
 
-/// A rejected delivery: the outcome, and a hint for the operator.
+/// A rejected delivery: the outcome, a hint for the operator, and the work that the delivery caused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The outcome, which names the check that the delivery failed.
     pub outcome: Outcome,
     /// The explanation for the operator's log. Text of the request in the explanation is escaped.
     pub hint: String,
+    /// The work that the delivery caused before the rejection, in hashed bytes. 0 if a check of the request head failed.
+    pub work: usize,
     /// The public key without which the verifier cannot check the delivery. `Some` only if the outcome is `key_unavailable`.
     pub needs_key: Option<Box<KeyRef>>,
 }
 
 impl Rejection {
-    /// Creates a rejection that a public key would not change.
+    /// Creates a rejection that a public key would not change, of a delivery that caused no work.
     pub fn new(outcome: Outcome, hint: impl Into<String>) -> Rejection {
-        Rejection { outcome, hint: hint.into(), needs_key: None }
+        Rejection { outcome, hint: hint.into(), work: 0, needs_key: None }
     }
 
     /// Creates the rejection of a delivery that names a public key which the source lacks.
@@ -125,7 +127,7 @@ impl Rejection {
             escaped(&key.id),
             escaped(&key.url)
         );
-        Rejection { outcome: Outcome::KeyUnavailable, hint, needs_key: Some(key.into()) }
+        Rejection { needs_key: Some(key.into()), ..Rejection::new(Outcome::KeyUnavailable, hint) }
     }
 
     /// Returns `other` if its check failed later than the check of this rejection, otherwise this rejection. The verifier

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use hookhold::answer::Answer;
 use hookhold::event::Delivery;
 use hookhold::in_flight::{InFlightBudget, InFlightCharge};
 use hookhold::outcome::Outcome::*;
@@ -105,7 +106,7 @@ async fn an_unread_body_is_stored_and_counted() {
         let mut charge = InFlightCharge::new(server, &address);
         charge.add(delivery.body.len()).expect("the body fits");
         let source = harness.source("stripe");
-        let answer = harness.gateway.receive(&source, delivery.clone(), &mut charge, far_away()).await;
+        let answer = harness.gateway.receive(&source, delivery.clone(), &mut charge, far_away(), |_| ()).await;
         assert_eq!(answer.outcome, Stored, "without its id, the first copy is another event");
         assert_eq!(
             (harness.stored_ids(), unread(&harness, UnreadBody::NoMemory)),
@@ -113,4 +114,34 @@ async fn an_unread_body_is_stored_and_counted() {
         );
     }
     assert_eq!(InFlightCharge::new(&small, &address).add(size), Ok(()), "all memory is free again");
+}
+
+/// A forger that disconnects after its last byte, or whose deadline passes, must not escape the charge for its work.
+#[tokio::test]
+async fn the_work_of_an_unanswered_rejection_is_reported() {
+    let harness = Harness::new();
+    let genuine = plain(&harness, "evt_1", 4 << 20);
+    let forged = Delivery { body: plain(&harness, "evt_2", 4 << 20).body, ..genuine.clone() };
+    let (sender, mut reports) = tokio::sync::mpsc::unbounded_channel();
+    for (what, delivery, deadline) in
+        [("disconnected", &forged, far_away()), ("deadline", &forged, Instant::now()), ("genuine", &genuine, far_away())]
+    {
+        let (source, sender) = (harness.source("stripe"), sender.clone());
+        let [server, address] = [usize::MAX; 2].map(InFlightBudget::new);
+        let mut charge = InFlightCharge::new(&server, &address);
+        let unanswered = move |answer: &Answer| sender.send((what, answer.outcome, answer.work)).expect("the test waits");
+        let mut received = Box::pin(harness.gateway.receive(&source, delivery.clone(), &mut charge, deadline, unanswered));
+        std::future::poll_fn(|context| {
+            let _ = received.as_mut().poll(context);
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+    drop(sender);
+    let work = "1700000000.".len() + forged.body.len();
+    let mut all = vec![reports.recv().await, reports.recv().await];
+    all.sort_by_key(|report| report.map(|(what, ..)| what));
+    let report = |what| Some((what, SignatureMismatch, work));
+    assert_eq!(all, [report("deadline"), report("disconnected")]);
+    assert_eq!(reports.recv().await, None, "a genuine delivery never counts");
 }

@@ -15,3 +15,4 @@ mod secrets;
 mod support;
 mod urls;
 mod vectors;
+mod work;

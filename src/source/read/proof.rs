@@ -35,6 +35,10 @@ pub(super) fn all(table: &mut TomlTable, event: &EventLocators, locators: &mut L
         table.expected("proof", "at least one [[proof]]", "an empty array");
         return None;
     }
+    if items.len() > MAX_PROOFS {
+        table.expected("proof", format_args!("at most {MAX_PROOFS} proofs"), format_args!("{}; remove some", items.len()));
+        return None;
+    }
     let shared = table.split_off(KEYS);
     let proofs: Vec<Option<Proof>> = items
         .into_iter()
@@ -97,9 +101,8 @@ fn public_key(table: &mut TomlTable, event: &EventLocators, locators: &mut Locat
     let algorithm = need(table, "algorithm", SIGNATURES, |table| table.take_one_of("algorithm", words));
     let key_format = table.take_one_of("key_format", PublicKeyFormat::WORDS).unwrap_or_default();
     let fetch = table.take("fetch").map(|item| key_fetch(item, false, locators).ok_or(Invalid)).transpose();
-    let mut signed = signed(table, algorithm.and_then(PublicKeyAlgorithm::size), event, locators)?;
+    let signed = signed(table, algorithm.and_then(PublicKeyAlgorithm::size), event, locators)?;
     validate::content_has_no_secret(table, &signed)?;
-    signed.max_signatures = MAX_PUBLIC_KEY_SIGNATURES;
     Some(PublicKeyProof { algorithm: algorithm?, key_format, fetch: fetch.ok()?, signed })
 }
 
@@ -136,7 +139,6 @@ fn signed(
         reads_body: false,
         in_slots,
         by_item,
-        max_signatures: MAX_SIGNATURES,
         body_hash,
         coverage: crate::source::recipe::Coverage::NOTHING,
     };
@@ -386,9 +388,7 @@ const HASHED_FROM: &str = "query:NAME";
 const TOKEN: &str = "a table such as { from = \"header:NAME\" }";
 const TOKEN_FROM: &str = "header:NAME, query:NAME, json:/POINTER or form:NAME";
 const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url, sha1 or sha256";
-/// Maximum number of hashes or MACs in a request. DocuSign sends one for each of at most 100 keys.
-const MAX_SIGNATURES: usize = 128;
-/// Maximum number of public-key signatures in a request. The check of one takes 100 times as long as the check of a short MAC.
-const MAX_PUBLIC_KEY_SIGNATURES: usize = 8;
+/// Maximum number of proofs of a recipe.
+const MAX_PROOFS: usize = 8;
 const DEFAULT_TOLERANCE: Duration = Duration::from_secs(300);
 const TOLERANCE: RangeInclusive<Duration> = Duration::ZERO..=super::DAYS_30;

@@ -139,8 +139,6 @@ pub struct SignedContent {
     /// True if every item of the batch carries its own signature, and all of them must hold. The locators of the signature, the
     /// content and the timestamp then refer to an item.
     pub by_item: bool,
-    /// The maximum number of readable signatures in a request. The verifier rejects a request with more before it checks any.
-    pub max_signatures: usize,
     /// The query parameter that contains the hash of the body in a signed URL, or `None` if the sender signs the body itself.
     pub body_hash: Option<super::BodyHash>,
     /// The parts of an event that the signature covers. hookhold computes the coverage from the other parameters. A recipe

@@ -82,14 +82,14 @@ pub(super) fn check<T>(
     let (mut expired, mut is_readable) = (None, false);
     for (_, prepared, key) in verifier.keys_at(request.source, received_at) {
         let Some(DecodedKey::Jwt(jwt_key)) = key.for_proof(verifier.proof) else { continue };
-        let claims = match decode::<Claims>(token, &jwt_key.decoding, &validation(proof)) {
-            Ok(decoded) => decoded.claims,
-            Err(error) => {
-                is_readable |= matches!(error.kind(), ErrorKind::InvalidSignature);
-                continue;
-            }
-        };
-        is_readable = true;
+        request.work.add(token.len());
+        let decoded = decode::<Claims>(token, &jwt_key.decoding, &validation(proof));
+        let is_checked = decoded.as_ref().err().is_none_or(|error| matches!(error.kind(), ErrorKind::InvalidSignature));
+        if is_checked && jwt_key.secret().is_none() {
+            request.work.add_public_key_check();
+        }
+        is_readable |= is_checked;
+        let Ok(claims) = decoded.map(|decoded| decoded.claims) else { continue };
         if !key.is_valid_at(received_at) {
             expired = expired.or(Some(key));
             continue;
@@ -224,6 +224,7 @@ fn check_claims(proof: &JwtProof, claims: &Claims) -> Result<(), Rejection> {
 
 fn check_hashes(proof: &JwtProof, claims: &Claims, request: Request<'_>) -> Result<(), Rejection> {
     if let Some(rule) = &proof.body_claim {
+        request.work.add(request.delivery.body.len());
         check_hash(rule, claims, &[&request.delivery.body], "body")?;
     }
     if let Some(rule) = &proof.url_claim {

@@ -8,7 +8,7 @@ use crate::verify::content::Content;
 use crate::verify::items::Items;
 use crate::verify::proof::{ProofKey, ProofVerifier, Proven, Request, fetch};
 use crate::verify::request_view::RequestView;
-use crate::verify::signature::{self, Signatures};
+use crate::verify::signature::{self, SignatureLimits, Signatures};
 use crate::verify::signing_input::SigningInput;
 use crate::verify::tolerance;
 use crate::verify::verdict::Rejection;
@@ -26,9 +26,9 @@ pub(super) fn check<T>(
     if signed.by_item {
         return check_items(verifier, signed, request, &made_one_of, accept);
     }
-    let signatures = signature::read(signed, &request.view)?;
+    let signatures = signature::read(signed, &request.view, verifier.limits)?;
     check_key(verifier, signed, &request, &signatures)?;
-    let input = SigningInput::new(request.source, signed, request.delivery);
+    let input = SigningInput::new(request.source, signed, request.delivery, request.work);
     accept(check_groups(verifier, signed, request, &input, &signatures, &made_one_of)?)
 }
 
@@ -50,12 +50,12 @@ fn check_items<T>(
     let of_items: Vec<Request<'_>> = of_items.collect();
     let mut signatures = Vec::new();
     for (at, item) in of_items.iter().enumerate() {
-        signatures.push(signature::read(signed, &item.view).map_err(in_item(at))?);
+        signatures.push(signature::read(signed, &item.view, verifier.limits).map_err(in_item(at))?);
     }
     if let (Some(item), Some(first)) = (of_items.first(), signatures.first()) {
         check_key(verifier, signed, item, first)?;
     }
-    let input = SigningInput::new(request.source, signed, request.delivery);
+    let input = SigningInput::new(request.source, signed, request.delivery, request.work);
     let mut proofs = Vec::with_capacity(of_items.len());
     for (at, (item, signatures)) in of_items.iter().zip(&signatures).enumerate() {
         proofs.push(check_groups(verifier, signed, *item, &input, signatures, made_one_of).map_err(in_item(at))?);
@@ -166,9 +166,9 @@ fn check_group<'p>(
 
 /// Rejects a request without a readable signature. Accepts every request if the signature may be in the body or in an item of
 /// the body.
-pub(super) fn precheck(signed: &SignedContent, view: &RequestView<'_>) -> Result<(), Rejection> {
+pub(super) fn precheck(signed: &SignedContent, view: &RequestView<'_>, limits: SignatureLimits) -> Result<(), Rejection> {
     let is_inside = |from: &SignatureLocator| matches!(from, SignatureLocator::Other(locator) if locator.is_in_body());
-    if signed.signature.from.iter().any(is_inside) { Ok(()) } else { signature::read(signed, view).map(|_| ()) }
+    if signed.signature.from.iter().any(is_inside) { Ok(()) } else { signature::read(signed, view, limits).map(|_| ()) }
 }
 
 const SEVERAL_ARRAYS: &str =

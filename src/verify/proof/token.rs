@@ -36,7 +36,7 @@ pub(super) fn check<T>(
 
 /// Returns the tokens of a request without their prefix, at least one. Uses every value of a repeated header. Returns a query
 /// parameter as written and decoded, because a sender may encode the characters of a token that have a meaning in a URL.
-/// Rejects a request without a token, and a request whose tokens all lack the prefix or are empty.
+/// Rejects a request without a token, with more than [`MAX_TOKENS`] tokens, or with tokens that all lack the prefix.
 pub(super) fn texts<'a>(from: &'a [Locator], prefix: &str, view: &RequestView<'a>) -> Result<Vec<Cow<'a, [u8]>>, Rejection> {
     let mut present: Vec<Cow<'_, [u8]>> = Vec::new();
     for locator in from {
@@ -52,6 +52,10 @@ pub(super) fn texts<'a>(from: &'a [Locator], prefix: &str, view: &RequestView<'a
     present.retain(|text| !text.is_empty());
     if present.is_empty() {
         return Err(missing(from));
+    }
+    if present.len() > MAX_TOKENS {
+        let hint = format!("token: expected at most {MAX_TOKENS} tokens, found {}", present.len());
+        return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     }
     let tokens: Vec<_> = present.into_iter().filter_map(|text| without_prefix(text, prefix)).collect();
     if tokens.is_empty() {
@@ -97,3 +101,6 @@ fn missing(from: &[Locator]) -> Rejection {
     let hint = format!("token: expected the {names}, found none; configure a secret in the sender's dashboard");
     Rejection::new(Outcome::SignatureMissing, hint)
 }
+
+/// Maximum number of texts in a request that may be tokens. hookhold compares each with each key. A query parameter counts twice.
+const MAX_TOKENS: usize = 16;

@@ -20,6 +20,7 @@ use crate::verify::proof::jwt;
 use crate::verify::proof::mac::MacKey;
 use crate::verify::request_view::{RequestView, Tag, body_facts};
 use crate::verify::signing_input::{SigningInput, encode};
+use crate::verify::work::Work;
 
 /// The secret that signs a sample.
 pub(super) struct Signer {
@@ -84,7 +85,8 @@ impl SampleDraft {
         let body = body_facts(&source.recipe.pointers, &delivery.body);
         let view = RequestView::new(&delivery, &body.values).with_tags(&tags, 0);
         let view = body.items.list.first().map_or(view, |item| view.with_item(item));
-        let input = SigningInput::new(source, signed, &delivery);
+        let work = Work::default();
+        let input = SigningInput::new(source, signed, &delivery, &work);
         // Building the content fails if the form has more fields than the verifier accepts, or if the sample does not contain a
         // signed part.
         let Ok(content) = input.content(&signed.contents[0], &view, &signer.secret) else { return FILLER.to_owned() };
