@@ -1,6 +1,7 @@
 //! Builds the events of a verified delivery: one event, or one event for each item of a batch that the source splits. The body
 //! of an item's event consists of the bytes of the item, exactly as they stand in the received body.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::recipe::EventArray;
 use crate::verify::decompress::UnreadBody;
-use crate::verify::identity;
+use crate::verify::identity::{self, ItemPlace};
 use crate::verify::items::{BatchItem, BatchShape, Items};
 use crate::verify::proof::Proven;
 use crate::verify::request_view::{Located, RequestView};
@@ -63,12 +64,14 @@ struct EventFacts<'v> {
 impl<'e> EventBuilder<'e> {
     /// Returns the event of each item.
     fn split(&self, proven: &Proven<'_>, items: &'e Items<'e>) -> Vec<VerifiedItem> {
+        let content_sha256 = &OnceCell::new();
         let of_item = |(index, item): (usize, &'e BatchItem<'e>)| {
             let body = self.delivery.body.slice(item.range.clone());
             let facts = self.facts(self.view.with_item(item));
             // If one proof covers all items, only the index distinguishes two items without an id.
-            let (proven, index) = proven.of_item(index).map_or((proven, Some(index)), |own| (own, None));
-            let identity = identity::of(self.source, facts.id.as_ref(), proven, &body, index);
+            let place = ItemPlace { index, content_sha256 };
+            let (proven, place) = proven.of_item(index).map_or((proven, Some(place)), |own| (own, None));
+            let identity = identity::of(self.source, facts.id.as_ref(), proven, &body, place);
             let integrity = match proven.coverage.integrity {
                 Integrity::Full | Integrity::Body | Integrity::Item => Integrity::Item,
                 weaker @ (Integrity::Partial | Integrity::None) => weaker,

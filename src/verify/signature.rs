@@ -1,6 +1,7 @@
 //! Parses the signatures of a request. Splits a header value into groups, a group into items, and an item into a tag and a value. Accepts
 //! unknown tags. The verifier rejects a delivery without a readable signature.
 
+use std::fmt::Display;
 use std::iter;
 
 use crate::outcome::Outcome;
@@ -92,20 +93,24 @@ pub(super) fn read<'a>(
     for (slot, text) in texts.iter().copied() {
         for group in split(text, groups) {
             if found.groups == limits.groups && signed.reads_tags {
-                let count = texts.iter().map(|(_, text)| split(text, groups).count()).sum();
+                let count = texts.iter().map(|(_, text)| split(text, groups).count()).sum::<usize>();
                 return Err(too_many(limits.groups, "signature groups", count));
             }
             for item in split(group, format.items.as_deref()) {
                 found.add(signed, format, slot, item);
+                // A signature inside the body may be as long as the body.
+                if found.codes.len() > limits.signatures {
+                    return Err(too_many(limits.signatures, "signatures", "more"));
+                }
+                if found.tags.len() > MAX_TAGS {
+                    return Err(too_many(MAX_TAGS, "tags", "more"));
+                }
             }
             found.groups += 1;
         }
     }
     if found.codes.is_empty() {
         return Err(unreadable(signed));
-    }
-    if found.codes.len() > limits.signatures {
-        return Err(too_many(limits.signatures, "signatures", found.codes.len()));
     }
     if !signed.reads_tags {
         // All groups sign the same content. Merging the groups into one reduces the work to one hash.
@@ -115,7 +120,7 @@ pub(super) fn read<'a>(
     Ok(found)
 }
 
-fn too_many(most: usize, what: &str, found: usize) -> Rejection {
+fn too_many(most: usize, what: &str, found: impl Display) -> Rejection {
     // hookhold checks each group with each key, so a source with many keys accepts fewer groups.
     let remedy = if most < MAX_GROUPS { "; remove unused secrets or public keys of this source" } else { "" };
     let hint = format!("signature: expected at most {most} {what}, found {found}{remedy}");
@@ -149,7 +154,9 @@ impl<'a> Signatures<'a> {
                 let Some((name, value)) = cut(item, pair) else { return };
                 let (name, value) = (trim(name), trim(value));
                 if !format.take.iter().any(|take| take == name) {
-                    return self.tags.push(Tag { group: self.groups, name, value });
+                    // A recipe with a signature in each item reads no tags.
+                    self.tags.extend((!signed.by_item).then_some(Tag { group: self.groups, name, value }));
+                    return;
                 }
                 value
             }
@@ -182,3 +189,5 @@ fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
 
 /// Maximum number of MACs or hashes in a request. DocuSign sends one for each of at most 100 keys.
 pub(super) const MAX_CODES: usize = 128;
+/// Maximum number of tags in a request that are no signatures. Providers send at most a few.
+const MAX_TAGS: usize = 128;
