@@ -29,8 +29,6 @@ pub struct Answer {
     pub hint: String,
     /// Sequence of the stored event; for a duplicate, the sequence of the original event.
     pub seq: Option<u64>,
-    /// Work that a rejected delivery caused, in hashed bytes; zero for every other request.
-    pub work: usize,
     /// Action that an endpoint challenge asks for; `None` for every other request.
     pub effect: Option<Box<Effect>>,
 }
@@ -47,7 +45,6 @@ impl Answer {
             retry_after_s: 0,
             hint: String::new(),
             seq: None,
-            work: 0,
             effect: None,
         }
     }

@@ -63,8 +63,20 @@ pub struct Gateway {
 enum Admitted {
     /// Delivery with a known answer.
     Answered(Answer),
+    /// Rejected delivery, and its work in hashed bytes.
+    Rejected(Answer, usize),
     /// Delivery that waits for the result of its event or of its batch.
     Waiting { guard: SuccessGuard, result: PendingResult },
+}
+
+impl Admitted {
+    /// Returns the work of a rejected delivery, in hashed bytes. 0 for every other delivery.
+    fn work(&self) -> usize {
+        match self {
+            Admitted::Rejected(_, work) => *work,
+            Admitted::Answered(_) | Admitted::Waiting { .. } => 0,
+        }
+    }
 }
 
 /// The result for which a delivery waits.
@@ -164,19 +176,21 @@ impl Gateway {
     /// `deadline`, returns an answer with the outcome `deadline`. The journal may still store the event after this answer.
     /// Dropping the future does not cancel the append.
     ///
-    /// If a long verification ends without a sender that waits for it, and the delivery is rejected, calls `unanswered` with
-    /// the answer. The work of the delivery must count, although the sender has disconnected or its deadline has passed.
+    /// Adds the work of a rejected delivery to `charge`. If a long verification ends with a rejection after the sender has
+    /// disconnected or its deadline has passed, instead calls `unanswered` with the outcome and the work in hashed bytes.
     pub async fn receive(
         self: &Arc<Gateway>,
         live: &Arc<LiveSource>,
         delivery: Delivery,
         charge: &mut InFlightCharge<'_>,
         deadline: Instant,
-        unanswered: impl FnOnce(&Answer) + Send + 'static,
+        unanswered: impl FnOnce(Outcome, usize) + Send + 'static,
     ) -> Answer {
         if !live.verifier.is_long(&delivery) {
             let verdict = live.verifier.verify(&delivery);
-            return self.wait(live, self.admit_verdict(live, delivery, verdict), deadline).await;
+            let admitted = self.admit_verdict(live, delivery, verdict);
+            charge.add_work(admitted.work());
+            return self.wait(live, admitted, deadline).await;
         }
         let (gateway, source, memory) = (self.clone(), live.clone(), charge.detach());
         let verification = move || {
@@ -185,15 +199,18 @@ impl Gateway {
             (gateway.admit_verdict(&source, delivery, verdict), memory)
         };
         let unanswered = |(admitted, _memory): (Admitted, DetachedCharge)| match admitted {
-            Admitted::Answered(answer) => unanswered(&answer),
-            Admitted::Waiting { .. } => {}
+            Admitted::Rejected(answer, work) => unanswered(answer.outcome, work),
+            Admitted::Answered(_) | Admitted::Waiting { .. } => {}
         };
         let Some(verified) = self.long_verifications.run(verification, unanswered) else {
             return Answer::plain(Outcome::Overloaded).with_hint(TOO_MANY_LONG);
         };
         match tokio::time::timeout_at(deadline, verified).await {
             // The memory stays charged until the delivery is answered.
-            Ok(Ok((admitted, _memory))) => self.wait(live, admitted, deadline).await,
+            Ok(Ok((admitted, _memory))) => {
+                charge.add_work(admitted.work());
+                self.wait(live, admitted, deadline).await
+            }
             Ok(Err(_)) => Answer::plain(Outcome::Overloaded).with_hint(VERIFICATION_ENDED),
             Err(_) => Answer::plain(Outcome::Deadline).with_hint(NOT_VERIFIED_IN_TIME),
         }
@@ -210,10 +227,11 @@ impl Gateway {
                 return Admitted::Answered(Answer { effect: challenge.effect.map(Box::new), ..answer });
             }
             Err(rejection) => {
+                let work = rejection.work;
                 live.success_rate.count_rejection(now, rejection.outcome);
                 let answer = rejected(&live.source, rejection);
                 self.rejections.store(&live.source.name, &live.source.recipe.credentials, &delivery, &answer);
-                return Admitted::Answered(answer);
+                return Admitted::Rejected(answer, work);
             }
         };
         // Free the delivery's memory while the memory is still in the processor's cache, so that the next delivery can
@@ -254,7 +272,7 @@ impl Gateway {
 
     async fn wait(&self, live: &LiveSource, admitted: Admitted, deadline: Instant) -> Answer {
         let (guard, result) = match admitted {
-            Admitted::Answered(answer) => return answer,
+            Admitted::Answered(answer) | Admitted::Rejected(answer, _) => return answer,
             Admitted::Waiting { guard, result } => (guard, result),
         };
         let answered = match result {
@@ -354,9 +372,9 @@ pub fn method_not_allowed(source: &Source, hint: impl Into<String>) -> Answer {
 
 fn rejected(source: &Source, rejection: Rejection) -> Answer {
     if rejection.outcome == Outcome::MethodNotAllowed {
-        return Answer { work: rejection.work, ..method_not_allowed(source, rejection.hint) };
+        return method_not_allowed(source, rejection.hint);
     }
-    let answer = Answer { work: rejection.work, ..Answer::plain(rejection.outcome) }.with_hint(rejection.hint);
+    let answer = Answer::plain(rejection.outcome).with_hint(rejection.hint);
     match rejection.outcome.is_unavailable() {
         true => answer,
         // The sender of a batch with too many items is genuine.

@@ -43,17 +43,28 @@ pub struct InFlightCharge<'a> {
     /// Number of bytes that this charge releases.
     bytes: usize,
     received: usize,
+    hashed: usize,
 }
 
 impl<'a> InFlightCharge<'a> {
     /// Creates a charge of 0 bytes.
     pub fn new(server: &'a InFlightBudget, address: &'a InFlightBudget) -> InFlightCharge<'a> {
-        InFlightCharge { server, address, bytes: 0, received: 0 }
+        InFlightCharge { server, address, bytes: 0, received: 0, hashed: 0 }
     }
 
     /// Returns the number of body bytes that the request has charged so far.
     pub fn received(&self) -> usize {
         self.received
+    }
+
+    /// Adds bytes that hookhold has hashed for the request. They take no memory.
+    pub fn add_work(&mut self, bytes: usize) {
+        self.hashed += bytes;
+    }
+
+    /// Returns the work for the request: the number of bytes that hookhold has received or hashed, whichever is larger.
+    pub fn work(&self) -> usize {
+        self.received.max(self.hashed)
     }
 
     /// Charges `bytes` more. If this exceeds a budget, returns the outcome of the request. The charge nevertheless releases

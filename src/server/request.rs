@@ -74,7 +74,7 @@ pub(super) async fn serve(
     };
     let now = Instant::now();
     pending.record(&answer, now);
-    context.sender.record(answer.outcome, charge.received().max(answer.work), now);
+    context.sender.record(answer.outcome, charge.work(), now);
     let close = context.progress.response_ready(now);
     match answer.outcome {
         Outcome::Disconnected => Err(SenderDisconnected),
@@ -136,7 +136,7 @@ impl ServerState {
         context.progress.request_complete();
         let delivery = delivery(head, body, context, arrival);
         let (sender, size) = (context.sender.clone(), charge.received());
-        let unanswered = move |answer: &Answer| sender.record(answer.outcome, size.max(answer.work), Instant::now());
+        let unanswered = move |outcome, work: usize| sender.record(outcome, size.max(work), Instant::now());
         let received = self.gateway.receive(live, delivery, charge, arrival.at + deadline, unanswered);
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
     }

@@ -269,7 +269,7 @@ pub fn until(reached: impl Fn() -> bool) {
 /// Passes a delivery to the gateway. The memory for bodies has no limit.
 pub async fn receive(gateway: &Arc<Gateway>, source: &Arc<LiveSource>, delivery: Delivery, deadline: Instant) -> Answer {
     let [server, address] = [usize::MAX, usize::MAX].map(InFlightBudget::new);
-    gateway.receive(source, delivery, &mut InFlightCharge::new(&server, &address), deadline, |_| ()).await
+    gateway.receive(source, delivery, &mut InFlightCharge::new(&server, &address), deadline, |_, _| ()).await
 }
 
 /// Returns a deadline that only a failing test reaches.

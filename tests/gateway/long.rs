@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hookhold::answer::Answer;
 use hookhold::event::Delivery;
 use hookhold::in_flight::{InFlightBudget, InFlightCharge};
 use hookhold::outcome::Outcome::*;
@@ -106,7 +105,7 @@ async fn an_unread_body_is_stored_and_counted() {
         let mut charge = InFlightCharge::new(server, &address);
         charge.add(delivery.body.len()).expect("the body fits");
         let source = harness.source("stripe");
-        let answer = harness.gateway.receive(&source, delivery.clone(), &mut charge, far_away(), |_| ()).await;
+        let answer = harness.gateway.receive(&source, delivery.clone(), &mut charge, far_away(), |_, _| ()).await;
         assert_eq!(answer.outcome, Stored, "without its id, the first copy is another event");
         assert_eq!(
             (harness.stored_ids(), unread(&harness, UnreadBody::NoMemory)),
@@ -129,7 +128,7 @@ async fn the_work_of_an_unanswered_rejection_is_reported() {
         let (source, sender) = (harness.source("stripe"), sender.clone());
         let [server, address] = [usize::MAX; 2].map(InFlightBudget::new);
         let mut charge = InFlightCharge::new(&server, &address);
-        let unanswered = move |answer: &Answer| sender.send((what, answer.outcome, answer.work)).expect("the test waits");
+        let unanswered = move |outcome, work| sender.send((what, outcome, work)).expect("the test waits");
         let mut received = Box::pin(harness.gateway.receive(&source, delivery.clone(), &mut charge, deadline, unanswered));
         std::future::poll_fn(|context| {
             let _ = received.as_mut().poll(context);
