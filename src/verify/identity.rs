@@ -84,7 +84,8 @@ fn signed_content(proven: &Proven<'_>, body_sha256: impl Fn() -> [u8; 32]) -> [u
     }
 }
 
-/// Like [`signed_content`], but for one of several items, which differ by their index.
+/// Returns the hash of the signed content for one of several items. The hash contains the index of the item, because items may
+/// be equal.
 fn signed_content_of_item(proven: &Proven<'_>, item_sha256: impl Fn() -> [u8; 32], place: ItemPlace<'_>) -> [u8; 32] {
     let content = place.content_sha256.get_or_init(|| sha256(proven.content.parts()));
     let index = (place.index as u64).to_le_bytes();
