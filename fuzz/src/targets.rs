@@ -311,7 +311,7 @@ pub fn jwt(data: &[u8]) {
     static RECIPES: OnceLock<Vec<Verifier>> = OnceLock::new();
     let Some((recipe, verifier, data)) = chosen(RECIPES.get_or_init(|| all(TOKENS)), data) else { return };
     let Some((first, rest)) = data.split_first() else { return };
-    let signer = &signers()[usize::from(first >> 2) % signers().len()];
+    let signer = &token_keys()[usize::from(first >> 2) % token_keys().len()];
     let is_signed = first % 2 == 1;
     let token = if is_signed {
         let header = format!(r#"{{"alg":"{:?}"}}"#, signer.algorithm);
@@ -343,9 +343,9 @@ struct TokenSigner {
     recipes: &'static [usize],
 }
 
-fn signers() -> &'static [TokenSigner] {
-    static SIGNERS: OnceLock<Vec<TokenSigner>> = OnceLock::new();
-    SIGNERS.get_or_init(|| {
+fn token_keys() -> &'static [TokenSigner] {
+    static KEYS: OnceLock<Vec<TokenSigner>> = OnceLock::new();
+    KEYS.get_or_init(|| {
         let secret = EncodingKey::from_secret(secret().as_bytes()).expect("a secret of any length");
         let public = EncodingKey::from_secret(RSA_PUBLIC_KEY.as_bytes()).expect("a secret of any length");
         let rsa = EncodingKey::from_rsa_der(include_bytes!("../keys/rsa.der"));
@@ -372,8 +372,8 @@ pub fn recipe(data: &[u8]) {
     if text.contains("file:") {
         return;
     }
-    let (file, mistakes) = RecipeFile::check("fuzz".into(), "fuzz.toml".into(), text.to_owned());
-    if mistakes.is_empty() {
+    let (file, diagnostics) = RecipeFile::check("fuzz".into(), "fuzz.toml".into(), text.to_owned());
+    if diagnostics.is_empty() {
         let providers = Providers::with_directory("recipes".into(), vec![file]);
         assert!(providers.recipe("fuzz").is_some(), "a recipe without a mistake is not usable");
         let entry = "provider = \"fuzz\"\nsecrets = [\"env:PATH\"]\n";
