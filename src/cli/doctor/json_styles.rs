@@ -111,7 +111,11 @@ fn upper_ascii(token: &str) -> Cow<'_, str> {
 
 /// Rewrites a JSON string as the default encoder of .NET does.
 fn dotnet(token: &str) -> Cow<'_, str> {
-    let quoted = minimal(token).replace("\\\"", "\\u0022");
+    const BACKSLASH: &str = "\\\\";
+    // Splits at escaped backslashes, so that a quotation mark after one is not taken for an escaped quotation mark.
+    let minimal = minimal(token);
+    let parts: Vec<String> = minimal.split(BACKSLASH).map(|part| part.replace("\\\"", "\\u0022")).collect();
+    let quoted = parts.join(BACKSLASH);
     let is_escaped = |character: char| !character.is_ascii() || "&'+<>`\u{7f}".contains(character);
     escape_upper(&quoted, is_escaped).into()
 }
