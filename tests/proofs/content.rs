@@ -53,9 +53,9 @@ fn a_list_of_signed_headers_arrives_in_kafka() {
     let genuine =
         hook0(now(), "x-event-id x-delivery-id", "evt-1.dlv-1").with("X-Event-Id", "evt-1").with("X-Delivery-Id", "dlv-1");
     let many = |count: usize| {
-        let names = vec!["x-a"; count].join(" ");
-        let id = format!("many-{count}");
-        hook0(now(), &names, &vec!["1"; count].join(".")).with("X-A", "1").with("X-Event-Id", id)
+        let names: Vec<String> = (0..count).map(|number| format!("x-a-{number}")).collect();
+        let request = hook0(now(), &names.join(" "), &vec!["1"; count].join(".")).with("X-Event-Id", format!("many-{count}"));
+        names.iter().fold(request, |request, name| request.with(name, "1"))
     };
     let contentful = |list: &str, headers: &str, id: &str| {
         let body = json(id);
@@ -80,6 +80,7 @@ fn a_list_of_signed_headers_arrives_in_kafka() {
         ),
         many(32).stored("32 headers", "mac-sha256:key", "body", Some("many-32")),
         many(33).outcome("33 headers", "signature_malformed"),
+        hook0(now(), "x-a x-b X-A", "1.1.1").with("X-A", "1").with("X-B", "1").outcome("a repeated name", "signature_malformed"),
         genuine.clone().with("X-Event-Id", "evt-2").outcome("another id", "signature_mismatch"),
         genuine.clone().without("X-Delivery-Id").outcome("no delivery id", "signature_mismatch"),
         hook0(now() - 302, "x-a", "").outcome("a stale time", "timestamp_stale"),
