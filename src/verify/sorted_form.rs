@@ -16,12 +16,12 @@ use crate::verify::verdict::Rejection;
 /// UTF-16 code units, and joins them as `join` says. Leaves invalid UTF-8 unchanged. Rejects a form with more than
 /// [`MAX_FIELDS`] fields, because each field costs memory and comparisons before the sender is verified.
 pub(super) fn text(body: &[u8], join: &FormJoin) -> Result<Vec<u8>, Rejection> {
-    let mut fields: Vec<FormPair<'_>> = pairs(body).take(MAX_FIELDS + 1).map(form_pair).collect();
+    let mut fields = form_pairs(body);
     if fields.len() > MAX_FIELDS {
         let hint = format!("body: expected a form of at most {MAX_FIELDS} fields, found more; send fewer fields");
         return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     }
-    if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {
+    if body.is_ascii() && fields.iter().flat_map(|(name, value)| [name, value]).all(is_ascii_if_decoded) {
         // For ASCII text, the order of bytes equals the order of UTF-16 code units, and sorting bytes is much faster.
         fields.sort_unstable();
     } else {
@@ -41,32 +41,44 @@ pub(super) fn text(body: &[u8], join: &FormJoin) -> Result<Vec<u8>, Rejection> {
 /// The decoded name and the decoded value of one form field.
 type FormPair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
-/// Returns the fields of a form, without empty ones.
-fn pairs(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let ends = memchr_iter(b'&', body).chain(iter::once(body.len()));
-    let mut start = 0;
-    let pairs = ends.map(move |end| {
+/// Returns the fields of a form, without empty ones, but at most one more than [`MAX_FIELDS`].
+fn form_pairs(body: &[u8]) -> Vec<FormPair<'_>> {
+    let mut fields = Vec::with_capacity(USUAL_FIELDS);
+    // Most fields contain no escape, so one search for the next escape serves all fields in front of it.
+    let next_escape = |start: usize| memchr2(b'+', b'%', &body[start..]).map_or(body.len(), |at| start + at);
+    let (mut start, mut escape) = (0, next_escape(0));
+    for end in memchr_iter(b'&', body).chain(iter::once(body.len())) {
         let pair = &body[start..end];
+        if escape < start {
+            escape = next_escape(start);
+        }
         start = end + 1;
-        pair
-    });
-    pairs.filter(|pair| !pair.is_empty())
+        if !pair.is_empty() {
+            fields.push(form_pair(pair, escape < end));
+        }
+        if fields.len() > MAX_FIELDS {
+            break;
+        }
+    }
+    fields
 }
 
-fn form_pair(pair: &[u8]) -> FormPair<'_> {
+fn form_pair(pair: &[u8], has_escapes: bool) -> FormPair<'_> {
     let end_of_name = memchr(b'=', pair).unwrap_or(pair.len());
-    let value = pair.get(end_of_name + 1..).unwrap_or_default();
-    (decoded(&pair[..end_of_name]), decoded(value))
+    let (name, value) = (&pair[..end_of_name], pair.get(end_of_name + 1..).unwrap_or_default());
+    if has_escapes { (decoded(name), decoded(value)) } else { (name.into(), value.into()) }
 }
 
 fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    // Most names and values contain no escape, and a search for its first byte is faster than the decoder.
-    let Some(first) = memchr2(b'+', b'%', text) else { return Cow::Borrowed(text) };
-    if memchr(b'+', &text[first..]).is_none() {
+    if memchr(b'+', text).is_none() {
         return percent_decode(text).into();
     }
     let space = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
     percent_decode(&text.iter().map(space).collect::<Vec<u8>>()).collect()
+}
+
+fn is_ascii_if_decoded(text: &Cow<'_, [u8]>) -> bool {
+    matches!(text, Cow::Borrowed(_)) || text.is_ascii()
 }
 
 /// Compares two UTF-8 texts in the order of UTF-16 code units, as Java and JavaScript do. This order differs from the order of
@@ -83,6 +95,8 @@ fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
 
 /// Maximum number of fields in a signed form. Twilio sends a few dozen fields.
 pub(super) const MAX_FIELDS: usize = 1_000;
+/// Number of fields for which the list of fields initially has room.
+const USUAL_FIELDS: usize = 32;
 
 #[cfg(test)]
 mod tests {
