@@ -2,7 +2,7 @@
 //! other parts come from the request as received. If a provider signs the sorted fields of a form, the verifier must first
 //! decode and sort these fields.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -28,9 +28,9 @@ pub(super) struct SigningInput<'a> {
     signed: &'a SignedContent,
     delivery: &'a Delivery,
     target: &'a str,
-    /// The texts of the form, each with the way in which its fields are joined. All alternatives that join the fields in the
-    /// same way share one text.
-    forms: Vec<(&'a FormJoin, OnceCell<Bytes>)>,
+    /// The texts of the form that a content has needed so far, each with the way in which its fields are joined. All
+    /// alternatives that join the fields in the same way share one text.
+    forms: RefCell<Vec<(&'a FormJoin, Bytes)>>,
     /// The request target as other URL libraries write it, in the order of [`STYLES`]. Computed when a content needs it.
     rewritten: OnceCell<[Bytes; STYLES.len()]>,
     /// The hash of the body from the URL's query, and the recipe parameter that describes this hash. `None` if the URL has no
@@ -43,15 +43,8 @@ impl<'a> SigningInput<'a> {
     /// Collects the signed parts of a delivery to `source`. Adds each pass over the body to `work`.
     pub(super) fn new(source: &'a Source, signed: &'a SignedContent, delivery: &'a Delivery, work: &'a Work) -> SigningInput<'a> {
         let hash = signed.body_hash.as_ref().and_then(|rule| Some((rule, query(&delivery.target, &rule.query)?)));
-        let mut forms: Vec<(&FormJoin, OnceCell<Bytes>)> = Vec::new();
-        for term in signed.contents.iter().flatten() {
-            match term {
-                Term::FormSorted(join) if !forms.iter().any(|(have, _)| *have == join) => forms.push((join, OnceCell::new())),
-                _ => {}
-            }
-        }
         let target = path_and_query(&delivery.target);
-        SigningInput { source, signed, delivery, target, forms, rewritten: OnceCell::new(), hash, work }
+        SigningInput { source, signed, delivery, target, forms: RefCell::default(), rewritten: OnceCell::new(), hash, work }
     }
 
     /// Returns the alternatives of the signed content, in the recipe's order. Omits an alternative that is the same text as an
@@ -174,17 +167,19 @@ impl<'a> SigningInput<'a> {
         Ok(())
     }
 
-    fn form(&self, join: &FormJoin) -> Result<Bytes, Rejection> {
-        // If the URL contains the hash of the body, the provider signs only the URL.
-        let Some((_, text)) = self.forms.iter().find(|(have, _)| *have == join).filter(|_| self.hash.is_none()) else {
+    fn form(&self, join: &'a FormJoin) -> Result<Bytes, Rejection> {
+        if self.hash.is_some() {
+            // If the URL contains the hash of the body, the provider signs only the URL.
             return Ok(Bytes::new());
-        };
-        if let Some(text) = text.get() {
+        }
+        let mut forms = self.forms.borrow_mut();
+        if let Some((_, text)) = forms.iter().find(|(have, _)| *have == join) {
             return Ok(text.clone());
         }
         self.work.add(self.delivery.body.len());
-        let computed = Bytes::from(sorted_form::text(&self.delivery.body, join)?);
-        Ok(text.get_or_init(|| computed).clone())
+        let text = Bytes::from(sorted_form::text(&self.delivery.body, join)?);
+        forms.push((join, text.clone()));
+        Ok(text)
     }
 }
 
