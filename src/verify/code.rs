@@ -1,9 +1,9 @@
 //! The bytes of a signature, a MAC or a hash as a request states them. A code has any length up to [`MAX_CODE`], so that RSA
 //! signatures and DER sequences fit. Codes of up to 64 bytes need no allocation.
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_PAD_INDIFFERENT};
-use subtle::ConstantTimeEq;
 
 use crate::source::recipe::Encoding;
 
@@ -52,7 +52,7 @@ impl Code {
 
     /// Returns true if the code consists of `expected`. The comparison takes the same time wherever the bytes differ.
     pub(super) fn equals(&self, expected: &[u8]) -> bool {
-        self.bytes().ct_eq(expected).into()
+        verify_slices_are_equal(self.bytes(), expected).is_ok()
     }
 }
 
