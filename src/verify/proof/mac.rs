@@ -43,8 +43,8 @@ impl MacKey {
 
     /// Computes the MAC of content that consists of several slices.
     pub(in crate::verify) fn mac(&self, content: &Content<'_>) -> Hash {
-        each!(self.clone(), hmac => {
-            let mut hmac = hmac;
+        each!(self, hmac => {
+            let mut hmac = hmac.clone();
             content.parts().for_each(|part| hmac.update(part));
             Hash::of(&hmac.finalize().into_bytes())
         })
