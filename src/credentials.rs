@@ -117,6 +117,9 @@ fn decoded(name: &str) -> String {
 
 /// Replaces user and password in a request target in absolute form, such as `http://user:password@host/path`.
 fn redact_user(target: &str) -> Cow<'_, str> {
+    if target.starts_with('/') {
+        return Cow::Borrowed(target);
+    }
     let authority = target.split_once("://").filter(|(scheme, _)| !scheme.contains(['/', '?']));
     let found = authority.and_then(|(scheme, rest)| {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
