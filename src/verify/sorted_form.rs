@@ -121,6 +121,26 @@ mod tests {
     }
 
     #[test]
+    fn each_escape_is_decoded_wherever_its_field_stands() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let pieces = ["a", "b", "=", "&", "+", "%41", "%2b", "%26", "%z"];
+        let mut decoded = 0;
+        for _ in 0..20_000 {
+            let size = random.usize(..16);
+            let form: String = (0..size).map(|_| random.choice(pieces).expect("not empty")).collect();
+            let found = form_pairs(form.as_bytes());
+            let model = form_urlencoded::parse(form.as_bytes());
+            let model: Vec<_> = model.map(|(name, value)| [name, value].map(|text| text.as_bytes().to_vec())).collect();
+            decoded += found.iter().filter(|(_, value)| matches!(value, Cow::Owned(_))).count();
+            let found: Vec<_> = found.into_iter().map(|(name, value)| [name.into_owned(), value.into_owned()]).collect();
+            assert_eq!(found, model, "{form}");
+        }
+        assert!(decoded > 1_000, "only {decoded} values were decoded");
+    }
+
+    #[test]
     fn ascii_forms_sort_like_all_other_forms() {
         let text = |form: &str| {
             String::from_utf8(super::text(form.as_bytes(), &FormJoin::default()).expect("few fields")).expect("UTF-8")
