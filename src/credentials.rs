@@ -31,7 +31,7 @@ impl Credentials {
     }
 
     /// Returns true if the query parameter with this undecoded name contains a credential. Ignores case, a second encoding, and
-    /// punctuation around the name, because a sender that misspells the name sends the credential all the same.
+    /// punctuation around the name, because a sender that misspells the name still sends the credential.
     pub fn include_parameter(&self, name: &str) -> bool {
         if self.parameters.is_empty() {
             return false;
@@ -42,8 +42,8 @@ impl Credentials {
         self.parameters.iter().any(is_same)
     }
 
-    /// Returns the place of the credential in a part of a query between two `&`, if the part contains one. Some senders separate
-    /// parameters with `;`.
+    /// Returns the position at which a credential begins in a part of a query between two `&`, or `None` if the part contains no
+    /// credential. Some senders separate parameters with `;`.
     fn place_of_value(&self, pair: &str) -> Option<usize> {
         let mut start = 0;
         pair.split(';').find_map(|part| {
@@ -52,11 +52,6 @@ impl Credentials {
             start += part.len() + 1;
             place
         })
-    }
-
-    /// Returns true if no recipe-specific header or query parameter contains a credential.
-    pub fn is_empty(&self) -> bool {
-        self.headers.is_empty() && self.parameters.is_empty()
     }
 
     /// Returns the header fields of a request without those that contain a credential. A proxy may copy a token or the request

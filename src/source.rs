@@ -271,7 +271,7 @@ fn allow_from(table: &mut TomlTable) -> Option<Vec<IpNet>> {
     items.into_iter().map(network).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Reports a source that would accept every delivery of everyone.
+/// Reports a source without a proof that accepts every address.
 fn needs_addresses(table: &TomlTable, recipe: Option<&Recipe>, allow_from: Option<&[IpNet]>) {
     if recipe.is_some_and(Recipe::accepts_without_proof) && allow_from.is_some_and(<[IpNet]>::is_empty) {
         let found = "nothing; list the sender's networks, because auth = \"none\" accepts every delivery from them";

@@ -1,5 +1,5 @@
-//! Reads the recipe files in `[providers] dir`. One wrong file never hides the others: the reader reports every file that it
-//! cannot read, and every mistake in the other files.
+//! Reads the recipe files in `[providers] dir`. The reader reports every file that it cannot read, and every mistake in all other
+//! files.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};

@@ -183,7 +183,7 @@ fn of_bytes(proof: &Proof, bytes: Vec<u8>) -> Result<Option<DecodedKey>, String>
     })
 }
 
-/// Returns true for the credentials of HTTP Basic authentication, of which user name or password may be empty but not both.
+/// Returns true for credentials of HTTP Basic authentication. The user name or the password may be empty, but not both.
 fn is_credential(bytes: &[u8]) -> bool {
     bytes.contains(&b':') && bytes != b":"
 }

@@ -59,7 +59,7 @@ const PREFIXES: &[(&str, &str)] = &[
     ("https://", "a URL"),
     ("http://", "a URL"),
 ];
-/// Prefixes with which a secret that an operator chose could also begin.
+/// Prefixes that a secret chosen by the operator could also have.
 const SHORT_PREFIXES: [&str; 3] = ["SG.", "sk-", "AKIA"];
 /// Minimum length in bytes of a key with one of [`SHORT_PREFIXES`].
 const SHORTEST_KEY: usize = 20;

@@ -1,4 +1,4 @@
-//! Parses configured public keys. A key is parsed when the configuration is read, so that `hookhold check` reports a wrong key.
+//! Parses configured public keys. hookhold parses them with the configuration, so that `hookhold check` reports a wrong key.
 
 use std::collections::BTreeMap;
 use std::iter;

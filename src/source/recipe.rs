@@ -1,5 +1,5 @@
 //! Data types of a compiled recipe. hookhold compiles each recipe once, and the verifier interprets the compiled recipe. This
-//! module does not read deliveries. The recipe language has only the features that the built-in recipes need.
+//! module does not read deliveries. `docs/recipes.md` explains the recipe language.
 
 use std::sync::Arc;
 use std::time::Duration;

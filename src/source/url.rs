@@ -53,11 +53,6 @@ impl PublicUrl {
     pub fn credentials(&self) -> &str {
         UrlParts::of(self.as_written()).credentials
     }
-
-    /// Returns this URL with other credentials, which end in `@` unless they are empty.
-    pub fn with_credentials(&self, credentials: &str) -> PublicUrl {
-        PublicUrl::new(&UrlParts { credentials, ..UrlParts::of(self.as_written()) }.text())
-    }
 }
 
 impl fmt::Display for PublicUrl {

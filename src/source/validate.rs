@@ -78,7 +78,7 @@ fn items_are_signed(table: &TomlTable, signed: &SignedContent) -> Option<()> {
     Some(())
 }
 
-/// Reports a digest without the term `secret`, because everyone can compute such a digest.
+/// Reports a digest without the term `secret`, because any sender can compute such a digest.
 pub(super) fn digest_contains_secret(table: &TomlTable, signed: &SignedContent) -> Option<()> {
     if signs(&signed.contents, &Term::Secret) {
         return Some(());

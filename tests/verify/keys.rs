@@ -314,7 +314,8 @@ fn each_error_in_the_place_of_published_keys_is_reported() {
     let own = recipe("ed25519", "raw-base64");
     const URL: &str =
         "expected a URL such as \"https://example.com/keys\", or a locator such as header:NAME or json:/POINTER, found ";
-    const HOSTS: &str = "expected an array of hosts such as [\"*.example.com\"] with at least two labels at their end, found ";
+    const HOSTS: &str =
+        "expected an array of hosts such as [\"*.example.com\"], each with two labels at its end that are not *, found ";
     for (entry, fetch, expected) in [
         (&*own, "{}", format!("fetch.url: {URL}nothing")),
         (&own, "7", "fetch: expected a table, found an integer".to_owned()),
@@ -325,8 +326,8 @@ fn each_error_in_the_place_of_published_keys_is_reported() {
         (
             &own,
             "{ url = \"https://a.example/\" }",
-            "fetch.key_id: expected a locator such as header:NAME, found nothing; without it, a delivery names no key of a fixed URL; \
-             add key_id or remove fetch"
+            "fetch.key_id: expected a locator such as header:NAME, found nothing, so that a delivery would not name its key; add key_id \
+             or remove fetch"
                 .to_owned(),
         ),
         (

@@ -489,7 +489,7 @@ fn an_empty_or_wrong_parameter_causes_one_error() {
     for (entry, expected) in [
         (
             format!("{token}token = {{ from = [] }}"),
-            "token.from: expected header:NAME, query:NAME, json:/POINTER or form:NAME, found an empty array",
+            "token.from: expected header:NAME, query:NAME, json:/POINTER, form:NAME or form-json:NAME/POINTER, found an empty array",
         ),
         (format!("{jwt}algorithm = []"), "algorithm: expected an array of algorithms such as [\"HS256\"], found an empty array"),
         (

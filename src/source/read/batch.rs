@@ -29,7 +29,8 @@ pub(super) fn take(table: &mut TomlTable, event: &mut TomlTable, locators: &mut 
 pub(super) fn check_id(event: &TomlTable, batch: Option<EventArray>, id: &Choice) {
     let is_shared = |fields: &Vec<Locator>| !fields.iter().any(|locator| matches!(locator, Locator::Item(_)));
     if batch.is_some() && id.0.iter().any(is_shared) {
-        event.expected("id", "json:/POINTER in each alternative, because each item of a batch has its own id", "none in one");
+        let found = "an alternative without it; add json:/POINTER to each alternative";
+        event.expected("id", "json:/POINTER in each alternative, because each item of a batch has its own id", found);
     }
 }
 

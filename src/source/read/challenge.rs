@@ -146,7 +146,7 @@ impl ReplyParser<'_> {
             .collect();
         let body = table.take("body").map_or(Some(Vec::new()), |item| self.list(item));
         table.finish();
-        // A link to the source would make a browser run the text of the link.
+        // A browser that follows a link to the source would run the text of the link as a page.
         let is_page = content_type.as_deref().is_some_and(is_page) && !self.authenticated;
         if let Some(item) = media_type.filter(|_| is_page && body.iter().flatten().any(copies_request)) {
             return item.expected(
@@ -243,7 +243,7 @@ fn word<T: Copy>(words: &[(&str, T)], text: &str) -> Option<T> {
 }
 
 /// Parses the name of a header field that a reply may set. Rejects fields that the server sets itself, and fields with which a
-/// copied text could act on another site of the operator in a browser.
+/// copied text could act in a browser on another site of the operator.
 fn header_name(name: &str, item: &Item) -> Option<HeaderName> {
     let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
     parsed.filter(|name| !RESERVED.contains(&name.as_str())).or_else(|| {

@@ -99,9 +99,8 @@ fn word<T: Copy>(words: &[(&str, T)], text: &str) -> Option<T> {
     words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
 }
 
-/// Splits `NAME(ARGUMENT, ARGUMENT …)` into the name and the arguments. White space around an argument is removed. An argument
-/// in single quotes is taken as it is, so that it can be empty, or contain a comma or white space. Returns `None` for any other
-/// text.
+/// Splits `NAME(ARGUMENT, ARGUMENT …)` into the name and the arguments. Removes whitespace around an argument. Does not change an
+/// argument in single quotes, so that it can be empty, or contain a comma or whitespace. Returns `None` for any other text.
 pub(super) fn call(text: &str) -> Option<(&str, Vec<&str>)> {
     let (name, mut rest) = text.strip_suffix(')')?.split_once('(')?;
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {

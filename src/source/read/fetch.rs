@@ -5,8 +5,8 @@ use super::need;
 use crate::source::recipe::{HostPattern, KeyFetch, KeyUrl, Locator, https_host};
 use crate::toml_value::{Item, TomlTable};
 
-/// Reads `fetch = { url = …, hosts = …, key_id = … }`. A JSON Web Token names its key in its header (`kid`), so `is_jwt` excludes
-/// `key_id`.
+/// Reads `fetch = { url = …, hosts = …, key_id = … }`. Rejects `key_id` if `is_jwt` is true, because a JSON Web Token names its key
+/// in its header (`kid`).
 pub(super) fn key_fetch(item: Item, is_jwt: bool, locators: &mut LocatorParser) -> Option<KeyFetch> {
     let mut table = item.table()?;
     let url = need(&mut table, "url", URL, |table| table.take("url"));
@@ -15,7 +15,7 @@ pub(super) fn key_fetch(item: Item, is_jwt: bool, locators: &mut LocatorParser) 
     let (is_named, key_id) = (is_jwt || key_id.is_some(), key_id.map(|item| in_request(item, KEY_ID, locators)));
     let url = url.and_then(|item| key_url(&table, item, hosts, locators));
     if !is_named && matches!(url, Some(KeyUrl::Fixed(_))) {
-        let found = "nothing; without it, a delivery names no key of a fixed URL; add key_id or remove fetch";
+        let found = "nothing, so that a delivery would not name its key; add key_id or remove fetch";
         table.expected("key_id", KEY_ID, found);
         return None;
     }
@@ -62,5 +62,5 @@ fn in_request(item: Item, expected: &str, locators: &mut LocatorParser) -> Optio
 }
 
 const URL: &str = "a URL such as \"https://example.com/keys\", or a locator such as header:NAME or json:/POINTER";
-const HOSTS: &str = "an array of hosts such as [\"*.example.com\"] with at least two labels at their end";
+const HOSTS: &str = "an array of hosts such as [\"*.example.com\"], each with two labels at its end that are not *";
 const KEY_ID: &str = "a locator such as header:NAME";

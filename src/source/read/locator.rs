@@ -80,7 +80,7 @@ impl LocatorParser {
         }
     }
 
-    /// Returns the text `values.NAME`. A recipe file on its own has no such text, so the text is only recorded as missing.
+    /// Returns the text `values.NAME`. If the text is missing, records its name. A recipe file on its own has no `values`.
     fn value(&mut self, name: &str) -> Locator {
         let text = self.values.get(name).cloned();
         if text.is_none() && !self.missing.iter().any(|missing| missing == name) {

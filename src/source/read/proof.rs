@@ -1,18 +1,19 @@
 //! Reads the proofs of a recipe. A recipe with one proof names its parameters at the top level. A recipe with several proofs
 //! lists them as `[[proof]]`, and each inherits the parameters that it does not set from the top level.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use super::fetch::key_fetch;
 use super::locator::{LocatorParser, header};
 use super::{Invalid, content, need};
 use crate::source::recipe::{
-    Algorithm, BodyHash, DigestProof, Encoding, EventLocators, HashClaim, JwtAlgorithm, JwtProof, KeyFormat, Locator, MacProof,
-    Proof, PublicKeyAlgorithm, PublicKeyFormat, PublicKeyProof, SignatureFormat, SignatureLocator, SignedContent, TimeUnit,
-    Timestamp, TokenProof,
+    Algorithm, BodyHash, Coverage, DigestProof, Encoding, EventLocators, HashClaim, JwtAlgorithm, JwtKeyKind, JwtProof,
+    KeyFormat, Locator, MacProof, Proof, PublicKeyAlgorithm, PublicKeyFormat, PublicKeyProof, SignatureFormat, SignatureLocator,
+    SignedContent, Term, TimeUnit, Timestamp, TokenProof,
 };
 use crate::source::validate;
 use crate::toml_value::{Item, TomlTable};
-use std::ops::RangeInclusive;
-use std::time::Duration;
 
 /// The kind of a proof, as the parameter `auth` names it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +68,7 @@ pub(super) fn all(table: &mut TomlTable, event: &EventLocators, locators: &mut L
 
 fn one(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParser) -> Option<Proof> {
     let kind = need(table, "auth", AUTH, |table| table.take_one_of("auth", KINDS));
-    // A recipe without a valid kind is read as a MAC, so that the other errors are reported in the same pass.
+    // Reads a recipe without a valid kind as a MAC, to report the other mistakes in the same pass.
     let proof = match kind.unwrap_or(Kind::Mac) {
         Kind::Mac => mac(table, event, locators).map(Proof::Mac),
         Kind::Digest => digest(table, event, locators).map(Proof::Digest),
@@ -132,7 +133,7 @@ fn signed(
         encoding: inline_encoding.or(encoding).unwrap_or(Encoding::Hex),
         code_size,
         signature,
-        signs_form: contents.iter().flatten().any(|term| matches!(term, crate::source::recipe::Term::FormSorted(_))),
+        signs_form: contents.iter().flatten().any(|term| matches!(term, Term::FormSorted(_))),
         contents,
         timestamp,
         reads_tags: false,
@@ -140,7 +141,7 @@ fn signed(
         in_slots,
         by_item,
         body_hash,
-        coverage: crate::source::recipe::Coverage::NOTHING,
+        coverage: Coverage::NOTHING,
     };
     signed.reads_tags = validate::uses_tags(&signed, event);
     signed.reads_body = validate::reads_body(&signed, event);
@@ -226,7 +227,7 @@ fn jwt(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParse
         table.expected("algorithm", "algorithms with the same kind of key", "different kinds; write one [[proof]] for each kind");
         return None;
     }
-    let is_secret = kind == crate::source::recipe::JwtKeyKind::Secret;
+    let is_secret = kind == JwtKeyKind::Secret;
     let key_format = if is_secret { key_format(table) } else { KeyFormat::default() };
     let public = if is_secret { None } else { table.take_one_of("key_format", PublicKeyFormat::WORDS) };
     let fetch = if is_secret { None } else { table.take("fetch") };
@@ -386,7 +387,7 @@ const SIGNED_FROM: &str = "header:NAME, header:NAME-*, query:NAME, json:/POINTER
 const TIMED_FROM: &str = "a locator such as header:NAME, tag:NAME or json:/POINTER";
 const HASHED_FROM: &str = "query:NAME";
 const TOKEN: &str = "a table such as { from = \"header:NAME\" }";
-const TOKEN_FROM: &str = "header:NAME, query:NAME, json:/POINTER or form:NAME";
+const TOKEN_FROM: &str = "header:NAME, query:NAME, json:/POINTER, form:NAME or form-json:NAME/POINTER";
 const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url, sha1 or sha256";
 /// Maximum number of proofs of a recipe.
 const MAX_PROOFS: usize = 8;

@@ -38,7 +38,7 @@ impl Challenge {
         compared.chain(proposed.filter_map(|effect| effect.from.as_ref()))
     }
 
-    /// Returns true if hookhold computes an HMAC with the source's secret for every sender that asks for one.
+    /// Returns true if the reply to an unsigned challenge contains an HMAC with the source's secret.
     pub fn signs_for_anyone(&self) -> bool {
         !self.authenticated && self.reply.parts().any(|part| matches!(part.inner(), ReplyPart::Hmac { .. }))
     }

@@ -177,10 +177,10 @@ pub enum Term {
 /// The way in which a library writes a URL that it has parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UrlStyle {
-    /// The parser of the WHATWG URL standard: special characters are percent-encoded, and the order of the query stays.
+    /// The parser of the WHATWG URL standard. It percent-encodes special characters and does not change the order of the query.
     Normalized,
-    /// The same, and the query is parsed and written again by Node's legacy module `querystring`: fields with the same name
-    /// stand together, fields whose name is a whole number stand first, and every field has `=`.
+    /// The same, followed by Node's legacy module `querystring`, which parses the query and writes it again. It puts fields with
+    /// the same name together, puts fields whose name is a whole number first, and writes `=` in every field.
     LegacyQuery,
 }
 

@@ -1,11 +1,11 @@
-//! The place where a sender publishes its public keys, and the way in which a delivery names the key that signed it. hookhold
-//! does not fetch keys. With these parameters, it can distinguish a key that the source lacks from a forged signature.
+//! The URL at which a sender publishes its public keys, and the location of the id of the key that signed a delivery. hookhold
+//! does not fetch keys. With these parameters, the verifier recognises a delivery whose key the source lacks.
 
 use http::Uri;
 
 use super::Locator;
 
-/// The URL at which a sender publishes its public keys, and the location of the name of the key that signed a delivery.
+/// The URL at which a sender publishes its public keys, and the location of the id of the key that signed a delivery.
 #[derive(Clone, Debug)]
 pub struct KeyFetch {
     /// The URL of the keys.
@@ -23,13 +23,14 @@ pub enum KeyUrl {
     InRequest {
         /// The location of the URL.
         from: Locator,
-        /// The hosts that the URL may have, at least one. The sender of a delivery chooses the URL, so every other host is forged.
+        /// The hosts that the URL may have, at least one. Anyone can choose the URL of a forged delivery, so the verifier rejects
+        /// every other host.
         hosts: Vec<HostPattern>,
     },
 }
 
-/// The name of a host in which a label may be `*`, such as `*.paypal.com` or `sns.*.amazonaws.com`. The first `*` of a pattern
-/// stands for one or more labels if it is the first label. Every other `*` stands for exactly one label.
+/// The name of a host in which a label may be `*`, such as `*.paypal.com` or `sns.*.amazonaws.com`. A `*` that is the first label
+/// stands for one or more labels. Every other `*` stands for exactly one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPattern(Vec<String>);
 
@@ -42,8 +43,8 @@ impl KeyFetch {
 }
 
 impl HostPattern {
-    /// Parses a pattern. Returns `None` if a label has other characters, or if one of the last two labels is `*`, because such a
-    /// pattern matches hosts that do not belong to the sender.
+    /// Parses a pattern. Returns `None` if a label is neither `*` nor a part of a host name, or if one of the last two labels is
+    /// `*`, because such a pattern matches hosts that do not belong to the sender.
     pub fn parse(text: &str) -> Option<HostPattern> {
         let labels: Vec<String> = text.to_ascii_lowercase().split('.').map(str::to_owned).collect();
         let is_label = |label: &String| label == "*" || is_host_name(label);

@@ -367,7 +367,7 @@ impl Proof {
         in_proof || self.fetch().is_some_and(KeyFetch::reads_body)
     }
 
-    /// Returns true if the signature or token is inside the body.
+    /// Returns true if the first locator of the signature or token refers to the body.
     pub fn reads_evidence_in_body(&self) -> bool {
         let is_inside = |from: &[Locator]| from.first().is_some_and(Locator::is_in_body);
         match self {
