@@ -399,6 +399,7 @@ const NOT_VERIFIED_IN_TIME: &str =
     "verification: expected before the delivery's deadline, found it pending; add CPU cores, or lower max_body of the source";
 const TOO_MANY_LONG: &str =
     "long verifications: expected a free place in the queue, found it full; add CPU cores, or lower max_body of the source";
-const VERIFICATION_ENDED: &str = "verification: expected a result, found that the process is stopping";
+const VERIFICATION_ENDED: &str =
+    "verification: expected a result, found none, because the process is stopping; the sender should retry";
 const SYNC_TOO_OLD: &str =
     "journal sync: expected to end within the source's deadline, found it still running; move [journal] dir to a faster disk";

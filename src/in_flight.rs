@@ -57,7 +57,7 @@ impl<'a> InFlightCharge<'a> {
         self.received
     }
 
-    /// Adds bytes that hookhold has hashed for the request. They take no memory.
+    /// Adds bytes that hookhold has hashed for the request. These bytes take no memory.
     pub fn add_work(&mut self, bytes: usize) {
         self.hashed += bytes;
     }

@@ -1,8 +1,8 @@
-//! Stores the fresh items of a batch in one commit or none, and drops the items that were seen.
+//! Stores the new items of a batch in one commit or none, and drops the items that are already stored.
 //!
-//! The gateway claims the keys of all items in one step, so of two concurrent deliveries with common items, one owns all common
-//! items. The other delivery stores its own fresh items at once, and only its answer waits for the common items. No delivery
-//! waits between its claims and its append, so two deliveries cannot block each other.
+//! The gateway claims the keys of all items in one step. If two concurrent deliveries have common items, one of them claims all
+//! common items. The other delivery stores its own new items at once, and only its answer waits for the common items. No
+//! delivery waits between its claims and its append, so two deliveries cannot block each other.
 
 use tokio::sync::oneshot;
 
@@ -39,8 +39,8 @@ struct ItemCounts {
 }
 
 impl Gateway {
-    /// Passes the fresh events of a batch to the journal, as [`Gateway::store`] does for one event. The outcome of the delivery
-    /// is `filtered` if the source wants none of the items, and `duplicate` if it has seen all items that it wants.
+    /// Passes the new events of a batch to the journal, as [`Gateway::store`] does for one event. The outcome of the delivery is
+    /// `filtered` if `types` accepts none of the items, and `duplicate` if all accepted items are already stored.
     pub(super) fn store_batch(&self, live: &LiveSource, batch: VerifiedBatch, now: UnixMillis) -> Result<PendingResult, Answer> {
         let source = &live.source;
         live.count_verified(batch.secret.as_deref(), now);

@@ -1,5 +1,5 @@
-//! Appends the claimed items of a batch to the journal, and resolves their dedupe keys with the result. If any step fails, all
-//! claimed keys are forgotten.
+//! Appends the claimed items of a batch to the journal, and resolves their dedupe keys with the result. If a step fails, forgets
+//! all claimed keys.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use crate::journal::AppendError;
 /// An event of a batch that appears to be new. The delivery has claimed its dedupe key, unless the event is keyless.
 pub(super) struct ClaimedItem {
     pub(super) event: Event,
-    /// If the key may be in a key file: the time at or before which the key must have been first seen to count as new.
+    /// `Some` if the key may be in a key file. The key counts as new if it was first seen at or before this time.
     pub(super) look_up: Option<UnixMillis>,
 }
 

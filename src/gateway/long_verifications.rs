@@ -1,5 +1,5 @@
-//! Runs long verifications on blocking threads, at most as many at a time as the machine has processors. The others wait in a
-//! task of their own, so that a sender that disconnects cannot cancel them.
+//! Runs long verifications on blocking threads, at most one at a time for each processor. Further verifications wait in tasks of
+//! their own, so that a sender that disconnects cannot cancel them.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -7,10 +7,11 @@ use std::thread;
 
 use tokio::sync::{Semaphore, oneshot};
 
-/// The places for running and for waiting verifications.
+/// Limits on the number of long verifications.
 pub(super) struct LongVerifications {
     /// Places for verifications that run or wait.
     places: Arc<Semaphore>,
+    /// Permits for verifications that run.
     threads: Arc<Semaphore>,
 }
 
