@@ -149,9 +149,9 @@ impl Context {
         Ok(Config::load(&self.file()?, KAFKA)?)
     }
 
-    /// Returns the recipes: the built-in recipes and those in the directory `dir`. If `dir` is `None`, reads the directory that the
-    /// configuration file names, if there is such a file. Returns also the mistakes in the recipe files. If the configuration
-    /// file or the directory is unreadable, returns the built-in recipes with this mistake.
+    /// Returns the built-in recipes and the recipes in the directory `dir`, and the mistakes in the recipe files. If `dir` is
+    /// `None`, reads the directory that the configuration file names, if there is such a file. If the configuration file or the
+    /// directory is unreadable, returns the built-in recipes with this mistake.
     fn providers(&self, dir: Option<&Path>) -> Result<(Providers, Vec<Diagnostic>), Box<dyn Error>> {
         match (dir, Config::find(self.config.clone())) {
             (Some(dir), _) => Ok(config::read_providers(dir).map_err(|what| UsageError(format!("--providers-dir: {what}")))?),

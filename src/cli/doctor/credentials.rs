@@ -69,7 +69,7 @@ fn web_token(captured: &CapturedDelivery, proof: &JwtProof, rejection: &Rejectio
         let named = escaped(algorithm).chars().take(MAX_NAME).collect::<String>();
         let what = format!("the token names the algorithm {named}, but the source accepts {}", accepted.join(" or "));
         let advice = "select an accepted algorithm at the sender; if the sender offers only the other one, write its algorithm and its \
-                      key in the source. A token with the algorithm none proves nothing";
+                      key in the source; a token with the algorithm none proves nothing";
         return Some(Cause::certain("other_algorithm", what, advice));
     }
     if rejection.hint.starts_with("token: expected the claim ") {

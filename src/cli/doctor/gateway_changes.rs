@@ -49,8 +49,8 @@ fn of_base64(text: &[u8]) -> Option<Vec<u8>> {
     decoded.ok().filter(|bytes| !bytes.is_empty())
 }
 
-/// Returns the texts inside a JSON string, or inside the members of a JSON object such as the event of a serverless function. Looks
-/// at most [`MAX_NESTING`] levels deep, because a queue puts its messages into a list.
+/// Returns the text inside a JSON string, or the texts in the members of a JSON object such as the event of a serverless function.
+/// Reads at most [`MAX_NESTING`] levels of objects and lists. A queue puts its messages into a list.
 fn of_json(value: Value, depth: usize) -> Vec<Unwrapped> {
     match value {
         Value::String(text) => {

@@ -36,18 +36,19 @@ fn cause(order: &[&str]) -> Cause {
     Cause::certain("query_order", what, advice)
 }
 
-/// Yields orders of the parameters, starting with the likeliest: sorted, sorted backwards, and then every order.
+/// Yields orders of the parameters, starting with the likeliest: sorted by name, in descending order of the name, sorted by name
+/// and value, and reversed. Then yields every other order.
 fn orders<'q>(parameters: &[&'q str]) -> impl Iterator<Item = Vec<&'q str>> + use<'q> {
     let name = |pair: &&'q str| pair.split('=').next().unwrap_or_default();
     let mut by_name = parameters.to_vec();
     by_name.sort_by_key(name);
-    let mut backwards = by_name.clone();
-    backwards.reverse();
-    let mut whole = parameters.to_vec();
-    whole.sort_unstable();
-    let mut turned = parameters.to_vec();
-    turned.reverse();
-    [by_name, backwards, whole, turned].into_iter().chain(Permutations::of(parameters.to_vec()))
+    let mut descending = by_name.clone();
+    descending.reverse();
+    let mut by_value = parameters.to_vec();
+    by_value.sort_unstable();
+    let mut reversed = parameters.to_vec();
+    reversed.reverse();
+    [by_name, descending, by_value, reversed].into_iter().chain(Permutations::of(parameters.to_vec()))
 }
 
 /// Every order of a list, by Heap's algorithm.
