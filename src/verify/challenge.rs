@@ -1,5 +1,5 @@
-//! Recognises endpoint challenges and builds the replies that the recipe defines. The action that a challenge asks for leaves
-//! this module as data.
+//! Recognises endpoint challenges and builds the replies that the recipe defines. Returns the action that a challenge asks for
+//! as data.
 
 use std::borrow::Cow;
 
@@ -157,7 +157,8 @@ impl<'a> ChallengeRequest<'a> {
     }
 }
 
-/// Maximum size of the body of an unsigned challenge, in bytes. The sender of such a request is unknown, and hookhold must parse the body.
+/// Maximum size of the body of an unsigned challenge, in bytes. The sender of such a request is unknown, and hookhold must parse
+/// the body.
 pub(super) const MAX_UNSIGNED_BODY: usize = 16 << 10;
 /// Maximum length in bytes of a text whose HMAC hookhold computes for a sender without a proof. Providers send 20 to 64
 /// characters. No genuine delivery is as short and consists only of these characters, so such an HMAC is not the signature of

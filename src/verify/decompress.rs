@@ -1,9 +1,9 @@
 //! Decompresses a body (gzip, Brotli or Zstandard), so that the verifier can read the event's id, type, ordering key and time.
-//! The verifier stores and forwards the body as received. It decompresses only after the proof holds, and only one layer.
+//! hookhold stores and forwards the body as received. The verifier decompresses only after the proof holds, and only one layer.
 //!
 //! The output has three limits: the source's `max_body`, the memory that the caller has, and the windows of the formats (8 MiB
-//! for Zstandard, 16 MiB for Brotli). A body beyond a limit has no facts. Brotli's window also counts towards the memory that
-//! the caller has, because a body of a few bytes can ask for the largest window.
+//! for Zstandard, 16 MiB for Brotli). The verifier reads no values from a body beyond a limit. Brotli's window also counts
+//! towards the memory that the caller has, because a body of a few bytes can ask for the largest window.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -106,9 +106,8 @@ fn whole(decoder: impl Read, limit: usize) -> Option<Vec<u8>> {
 
 /// Returns the likely compression of a body, or `None` for a plain body.
 ///
-/// The first bytes of gzip and Zstandard are unmistakable. Only Brotli needs the header, and a body that is neither text nor
-/// UTF-16 may be Brotli without the header: no provider signs the header, and a replay without it must not become a second
-/// event.
+/// The first bytes show that a body is gzip or Zstandard. A body is likely Brotli if the header says so, or if it begins with
+/// bytes that no text contains: no provider signs the header, and a replay without it must not become a second event.
 pub(super) fn compression(headers: &HeaderMap, body: &[u8]) -> Option<Compression> {
     let may_be_brotli = || declared(headers).is_some_and(|coding| coding.eq_ignore_ascii_case("br")) || is_binary(body);
     by_magic(body).or_else(|| may_be_brotli().then_some(Compression::Brotli))
@@ -194,7 +193,7 @@ fn brotli(body: &[u8], output: &mut Output<'_>) -> Result<(), UnreadBody> {
     }
 }
 
-/// Allocator for the window of a Brotli decoder. Charges each window, also one that only replaces a smaller one.
+/// Allocator for the window of a Brotli decoder. Charges each window, even if it replaces a smaller one.
 struct WindowAlloc<'m> {
     memory: &'m dyn Memory,
     /// Set to true if the memory rejects a charge.
@@ -235,7 +234,8 @@ impl Output<'_> {
         }
     }
 
-    /// Appends the first `count` bytes of the chunk. Asks for memory before each allocation, and doubles the allocation so that copies are rare.
+    /// Appends the first `count` bytes of the chunk. Asks for memory before each allocation, and doubles the allocation so that
+    /// copies are rare.
     fn append(&mut self, count: usize) -> Result<(), UnreadBody> {
         let (length, capacity) = (self.bytes.len() + count, self.bytes.capacity());
         if length > self.limit {

@@ -1,5 +1,5 @@
 //! Builds the events of a verified delivery: one event, or one event for each item of a batch that the source splits. The body
-//! of an item's event consists of the bytes of the item, exactly as they stand in the received body.
+//! of an item's event consists of the bytes of the item as received.
 
 use std::cell::OnceCell;
 use std::sync::Arc;

@@ -24,8 +24,8 @@ pub(super) struct ItemPlace<'c> {
 /// duplicate, and so is an equal body if the operator sets `dedupe.body`. Otherwise returns [`Identity::Keyless`], because two
 /// genuine events can have equal bodies.
 ///
-/// If the recipe names an id, `dedupe.body` is only the last resort for a delivery whose id is absent or unreadable. If the
-/// recipe names no id, the operator has chosen `dedupe.body` for every delivery, so it takes precedence.
+/// If the recipe names an id, `dedupe.body` applies only to a delivery whose id is absent or unreadable and whose proof contains
+/// no time. If the recipe names no id, the operator has chosen `dedupe.body` for every delivery, so it takes precedence.
 ///
 /// `body` is the body of the event. `place` is not `None` if the event is one of several items that the proof covers together.
 pub(super) fn of(

@@ -1,4 +1,4 @@
-//! A second decision, for tests, on the bodies that the reader of JSON accepts. It rewrites a body as JSON and asks serde_json.
+//! A model of the JSON pass for tests. Decides with serde_json, not with the pass, which bodies the pass accepts.
 
 use serde::de::IgnoredAny;
 use serde_json::Deserializer;

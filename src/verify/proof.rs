@@ -51,7 +51,7 @@ struct ProofKey {
 pub(super) struct Request<'a> {
     pub(super) source: &'a Source,
     pub(super) delivery: &'a Delivery,
-    /// The request without the evidence of a proof. Contains the values in the body only if a proof of the recipe reads them.
+    /// The request without tags and claims. Contains the values in the body only if a proof of the recipe reads them.
     pub(super) view: RequestView<'a>,
     /// The items of the batch. Empty unless a proof of the recipe reads the body.
     pub(super) items: &'a Items<'a>,
@@ -156,7 +156,7 @@ impl ProofVerifier {
     }
 
     /// Checks the request head for the proof, before the server reads the body. Rejects a request that cannot contain the proof,
-    /// and returns `Ok` if only the body can tell.
+    /// and returns `Ok` if the body may contain it.
     pub(super) fn precheck(&self, source: &Source, view: &RequestView<'_>) -> Result<(), Rejection> {
         match &source.recipe.proofs[self.proof] {
             Proof::Mac(mac) => signed::precheck(&mac.signed, view, self.limits),
@@ -182,8 +182,7 @@ impl ProofVerifier {
         let is_public = source.recipe.proofs[self.proof].uses_public_keys();
         let hint = match (expired.and_then(|key| Some((&key.name, key.not_after?.rfc3339()))), is_public) {
             (Some((name, end)), false) => format!(
-                "signature: expected a valid secret, found the secret {name}, which expired at {end}; switch the sender to a valid \
-                 secret"
+                "{what}: expected a valid secret, found the secret {name}, which expired at {end}; switch the sender to a valid secret"
             ),
             (Some((name, end)), true) => format!(
                 "{what}: expected a valid public key, found the public key {name}, which expired at {end}; add the sender's new key \

@@ -239,7 +239,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
 
 /// Maximum length in bytes of an event id, event type, ordering key or `traceparent`, or of a text that a challenge contains.
 pub(super) const MAX_FACT: usize = 512;
-/// Name under which the user name of HTTP Basic authentication stands among the claims of a proof.
+/// Name of the claim that contains the user name of HTTP Basic authentication.
 pub(super) const BASIC_USER: &str = "user";
 /// Separator between the fields of an event id, event type or ordering key.
 pub(super) const JOINT: &str = ".";

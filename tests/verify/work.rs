@@ -212,7 +212,10 @@ fn too_many_tokens_are_rejected_before_any_comparison() {
     };
     assert!(verify(&source, &with_tokens(16)).is_ok());
     let rejection = rejected(&source, &with_tokens(17));
-    assert_eq!(rejection.to_string(), "signature_malformed: token: expected at most 16 tokens, found 17");
+    assert_eq!(
+        rejection.to_string(),
+        "signature_malformed: token: expected at most 16 tokens, found 17; compare the request with the provider's documentation"
+    );
 }
 
 /// Otherwise, a small request could make hookhold hash one long header many times.

@@ -1,4 +1,4 @@
-//! User name and password of HTTP Basic authentication (RFC 7617). A secret has the form `USER:PASSWORD`.
+//! Checks the user name and password of HTTP Basic authentication (RFC 7617). A secret has the form `USER:PASSWORD`.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Plain hashes over content that contains the secret.
+//! Checks plain hashes over content that contains the secret.
 
 use crate::source::recipe::Algorithm;
 use crate::verify::code::Code;

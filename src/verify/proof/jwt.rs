@@ -1,5 +1,5 @@
-//! JSON Web Tokens (RFC 7519). The library checks the signature and that the token names an accepted algorithm. This file
-//! checks the times and the claims, because the verifier must not read a clock of its own.
+//! Checks JSON Web Tokens (RFC 7519). The library checks the signature and that the token names an accepted algorithm. This file
+//! checks the times and the claims, because the verifier does not read the clock.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -174,7 +174,11 @@ fn validation(proof: &JwtProof) -> Validation {
 /// Checks the claims `exp`, `nbf` and `iat`, which are Unix seconds. A token without `iat` fails if the recipe limits the age.
 fn check_times(proof: &JwtProof, claims: &Claims, now: u64) -> Result<(), Rejection> {
     let time = |claim: &str| {
-        let invalid = || malformed(format!("token: expected Unix seconds in the claim {claim}, found another value"));
+        let invalid = || {
+            malformed(format!(
+                "token: expected Unix seconds in the claim {claim}, found another value; compare the token with RFC 7519"
+            ))
+        };
         claims.get(claim).map(|value| value.seconds().ok_or_else(invalid)).transpose()
     };
     let (expiry, start, issued) = (time("exp")?, time("nbf")?, time("iat")?);
@@ -238,7 +242,11 @@ fn check_hash(rule: &HashClaim, claims: &Claims, parts: &[&[u8]], what: &str) ->
     let text = claims.get(&rule.name).and_then(TokenClaim::text);
     let stated = text.and_then(|text| Code::decode(rule.encoding, &text));
     let stated = stated.ok_or_else(|| {
-        malformed(format!("token: expected a {} hash in the claim {}, found none", rule.algorithm.word(), rule.name))
+        malformed(format!(
+            "token: expected a {} hash in the claim {}, found none; correct body_claim or url_claim in the recipe",
+            rule.algorithm.word(),
+            rule.name
+        ))
     })?;
     if stated.equals(hash(rule.algorithm, parts.iter().copied()).bytes()) {
         return Ok(());
@@ -283,5 +291,5 @@ pub(in crate::verify) fn library(algorithm: JwtAlgorithm) -> LibraryAlgorithm {
 const MAX_TOKEN: usize = 16 << 10;
 /// Length of the shortest public-key signature of a token in bytes.
 const MIN_CODE: usize = 64;
-/// Difference between the clocks of the sender and of this machine that a token may have, in seconds.
+/// Maximum difference between the clocks of the sender and of this machine, in seconds.
 const LEEWAY_S: u64 = 60;

@@ -1,4 +1,4 @@
-//! Secret texts that a request carries as they are.
+//! Checks tokens: secret texts that a request contains as they are.
 
 use std::borrow::Cow;
 
@@ -54,7 +54,10 @@ pub(super) fn texts<'a>(from: &'a [Locator], prefix: &str, view: &RequestView<'a
         return Err(missing(from));
     }
     if present.len() > MAX_TOKENS {
-        let hint = format!("token: expected at most {MAX_TOKENS} tokens, found {}", present.len());
+        let hint = format!(
+            "token: expected at most {MAX_TOKENS} tokens, found {}; compare the request with the provider's documentation",
+            present.len()
+        );
         return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     }
     let tokens: Vec<_> = present.into_iter().filter_map(|text| without_prefix(text, prefix)).collect();
