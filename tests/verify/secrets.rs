@@ -162,6 +162,17 @@ fn basic_credentials_have_a_user_or_a_password() {
 }
 
 #[test]
+fn the_hint_of_an_expired_token_calls_it_a_token() {
+    let recipe = "auth = \"token\"\ntoken = { from = \"header:X-Token\" }\n";
+    let entry = format!("secrets = [{{ name = \"old\", from = \"env:PATH\", not_after = 2020-01-01 }}]\n{recipe}");
+    let token = std::env::var("PATH").expect("every environment has this variable");
+    let source = compile_alone(&entry).expect("a source");
+    let rejected = verify(&source, &delivery("{}", &[("x-token", &token)])).expect_err("expired");
+    let hint = "token: expected a valid secret, found the secret old, which expired at 2020-01-02T00:00:00";
+    assert!(rejected.hint.starts_with(hint), "{rejected}");
+}
+
+#[test]
 fn slots_have_at_most_one_key_for_each_locator() {
     let recipe = "auth = \"mac\"\nalgorithm = \"sha256\"\nmatch = \"slots\"\ncontent = [\"body\"]\n\
                   signature = { from = [\"header:Acme-First\", \"header:Acme-Second\"] }\n";
