@@ -223,8 +223,8 @@ fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>, memory: &dy
     events::verdict(source, delivery, &proven, view, &body.items, unread)
 }
 
-const SIGNED_FOR_ANYONE: &str = "signed content: expected an event, found a text that the unsigned challenge of the recipe lets any sender have signed; if \
-     the sender sends such events, remove hmac from the challenge";
+const SIGNED_FOR_ANYONE: &str = "signed content: expected an event, found a text that the unsigned challenge of the recipe lets \
+                                any sender have signed; if the sender sends such events, remove hmac from the challenge";
 /// Maximum number of bytes that a verification may read on a request thread. Hashing this number of bytes takes about a
 /// millisecond.
 const MAX_QUICK_BYTES: usize = 1 << 20;
