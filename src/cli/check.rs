@@ -111,6 +111,8 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
             "danger_shadow": source.shadow,
         })
     };
+    let replaced = config.providers.files().iter().filter(|file| file.is_replacement());
+    let replaced: Vec<&String> = replaced.map(|file| &file.name).collect();
     let summary = json!({
         "file": config.path,
         "sources": config.sources.iter().map(|one| source(one)).collect::<Vec<_>>(),
@@ -118,7 +120,7 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
         "providers": config.providers.directory().map(|dir| json!({
             "dir": dir,
             "recipes": config.providers.files().iter().map(|file| &file.name).collect::<Vec<_>>(),
-            "replaced": config.providers.files().iter().filter(|file| file.is_replacement()).map(|file| &file.name).collect::<Vec<_>>(),
+            "replaced": replaced,
         })),
         "kafka": servers(config),
         "warning": warning(config)?,

@@ -92,6 +92,9 @@ pub(super) fn title<'a>(name: &'a str, recipe: &'a Recipe) -> &'a str {
 
 /// Returns the description of a provider as a JSON object for `--format json`.
 pub(super) fn provider_json(providers: &Providers, name: &str, recipe: &Recipe) -> serde_json::Value {
+    let limits = &recipe.limits;
+    let switches_off_at =
+        limits.switches_off_at.map(|limit| json!({ "percent": limit.percent, "within": duration_text(limit.within) }));
     json!({
         "name": name,
         "title": title(name, recipe),
@@ -103,9 +106,9 @@ pub(super) fn provider_json(providers: &Providers, name: &str, recipe: &Recipe) 
         "values": recipe.setup.values,
         "integrity": recipe.coverage().integrity.word(),
         "can_send": sign::can_sign_with(recipe),
-        "respond_within": recipe.limits.respond_within.map(duration_text),
-        "gives_up_after": recipe.limits.gives_up_after.map(duration_text),
-        "switches_off_at": recipe.limits.switches_off_at.map(|limit| json!({ "percent": limit.percent, "within": duration_text(limit.within) })),
+        "respond_within": limits.respond_within.map(duration_text),
+        "gives_up_after": limits.gives_up_after.map(duration_text),
+        "switches_off_at": switches_off_at,
         "facts": recipe.setup.facts,
     })
 }

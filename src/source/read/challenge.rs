@@ -3,6 +3,7 @@
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use super::content::value_of;
 use super::locator::LocatorParser;
 use super::{ACCEPTED, header_value, need, status};
 use crate::answer::EffectKind;
@@ -110,8 +111,7 @@ fn literal(text: &str, item: &Item, locators: &mut LocatorParser) -> Option<Stri
 fn effect(item: &Item, locators: &mut LocatorParser) -> Option<EffectRule> {
     let text = item.clone().string_as(EFFECTS)?;
     let (word, locator) = call(&text).map_or((&*text, None), |(word, locator)| (word, Some(locator)));
-    let kind = EffectKind::WORDS.iter().find(|(known, _)| *known == word).map(|(_, kind)| *kind);
-    match (kind, locator) {
+    match (value_of(EffectKind::WORDS, word), locator) {
         (Some(kind), Some(locator)) => Some(EffectRule { kind, from: Some(untagged(locator, item, locators)?) }),
         (Some(EffectKind::Report), None) => Some(EffectRule { kind: EffectKind::Report, from: None }),
         _ => item.unexpected(EFFECTS),
@@ -209,8 +209,8 @@ impl ReplyParser<'_> {
     fn hmac(&mut self, arguments: &str, item: &Item) -> Option<ReplyPart> {
         let split = arguments.split_once(',').and_then(|(algorithm, rest)| Some((algorithm, rest.rsplit_once(',')?)));
         let Some((algorithm, (text, encoding))) = split else { return item.unexpected(HMAC) };
-        let algorithm = word(Algorithm::WORDS, algorithm).or_else(|| item.unexpected(HMAC))?;
-        let encoding = word(Encoding::WORDS, encoding).or_else(|| item.unexpected(HMAC))?;
+        let algorithm = value_of(Algorithm::WORDS, algorithm.trim()).or_else(|| item.unexpected(HMAC))?;
+        let encoding = value_of(Encoding::WORDS, encoding.trim()).or_else(|| item.unexpected(HMAC))?;
         let uses_secrets = |proof: &Proof| proof.needs_key() && !proof.uses_public_keys();
         let proofs = self.proofs.unwrap_or_default();
         if self.proofs.is_some() && !proofs.iter().any(uses_secrets) {
@@ -236,10 +236,6 @@ fn copies_request(part: &ReplyPart) -> bool {
         ReplyPart::Json(part) => copies_request(part),
         ReplyPart::Literal(_) | ReplyPart::Hmac { .. } => false,
     }
-}
-
-fn word<T: Copy>(words: &[(&str, T)], text: &str) -> Option<T> {
-    words.iter().find(|(word, _)| *word == text.trim()).map(|(_, value)| *value)
 }
 
 /// Parses the name of a header field that a reply may set. Rejects fields that the server sets itself, and fields with which a

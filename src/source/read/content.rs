@@ -74,8 +74,8 @@ fn located(locator: Locator) -> Term {
 fn function(name: &str, arguments: &[&str], item: &Item, locators: &mut LocatorParser) -> Option<Term> {
     match (name, arguments) {
         ("body-hash", [algorithm, encoding]) => {
-            let algorithm = word(Algorithm::WORDS, algorithm);
-            match algorithm.zip(word(Encoding::WORDS, encoding)) {
+            let algorithm = value_of(Algorithm::WORDS, algorithm);
+            match algorithm.zip(value_of(Encoding::WORDS, encoding)) {
                 Some((algorithm, encoding)) => Some(Term::BodyHash(algorithm, encoding)),
                 None => item.unexpected("body-hash(ALGORITHM, ENCODING) such as body-hash(sha256, hex)"),
             }
@@ -95,7 +95,8 @@ fn function(name: &str, arguments: &[&str], item: &Item, locators: &mut LocatorP
     }
 }
 
-fn word<T: Copy>(words: &[(&str, T)], text: &str) -> Option<T> {
+/// Returns the value of the word `text` of the recipe language, or `None` if `words` does not contain the word.
+pub(super) fn value_of<T: Copy>(words: &[(&str, T)], text: &str) -> Option<T> {
     words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
 }
 

@@ -308,8 +308,7 @@ fn key_format(table: &mut TomlTable) -> KeyFormat {
     let mut last = KeyStep::Prefix;
     for item in table.take_list("key_format").unwrap_or_default() {
         let step = item.as_str().unwrap_or_default().to_owned();
-        let word = |words: &[(&str, _)]| words.iter().find(|(word, _)| *word == step).map(|(_, encoding)| *encoding);
-        let kind = match (step.strip_prefix("strip-prefix:"), step.as_str(), word(Encoding::WORDS)) {
+        let kind = match (step.strip_prefix("strip-prefix:"), step.as_str(), content::value_of(Encoding::WORDS, &step)) {
             (Some(prefix), _, _) if !prefix.is_empty() => {
                 format.strip.push(prefix.to_owned());
                 KeyStep::Prefix
