@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -25,6 +25,7 @@ use hookhold::source::{Providers, RecipeFile, Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, Tamper, sign};
 use hookhold::verify::{Memory, Rejection, Verdict, Verifier, decompressed};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::Value;
@@ -34,7 +35,7 @@ use sha2::Sha256;
 /// 1700000000 and the body, so that the fuzzer reaches the code behind the check of the signature.
 pub fn grammar(data: &[u8]) {
     static RECIPES: OnceLock<Vec<Verifier>> = OnceLock::new();
-    let Some((_, verifier, data)) = chosen(RECIPES.get_or_init(|| all(GRAMMARS)), data) else { return };
+    let Some((recipe, verifier, data)) = chosen(RECIPES.get_or_init(|| all(GRAMMARS)), data) else { return };
     let body = Bytes::from_static(b"{}");
     let code = hex(&mac(b"1700000000{}"));
     let mut delivery = delivery("/hooks/fuzz", body);
@@ -44,6 +45,9 @@ pub fn grammar(data: &[u8]) {
             _ => (Some(SIGNATURE), line),
         };
         let value = replaced(value, b"SIG", code.as_bytes());
+        if index == 0 && recipe == SIGNED_IN_QUERY {
+            delivery.target = format!("/hooks/fuzz?sig={}", String::from_utf8_lossy(&value));
+        }
         if let (Some(name), Ok(value)) = (name, HeaderValue::from_bytes(&value)) {
             delivery.headers.append(name, value);
         }
@@ -69,12 +73,14 @@ pub fn locators(data: &[u8]) {
             delivery.headers.append(name, value);
         }
     }
-    if !delivery.headers.contains_key(SIGNATURE) && !verifier.source().recipe.proof_headers().is_empty() {
+    if recipe == SIGNED_BATCH {
+        delivery.headers.insert(SIGNATURE, HeaderValue::from_str(&hex(&mac(body))).expect("hexadecimal"));
+    } else if !delivery.headers.contains_key(SIGNATURE) && !verifier.source().recipe.proof_headers().is_empty() {
         delivery.headers.insert(SIGNATURE, unsigned());
     }
-    let is_open = matches!(verifier.source().recipe.proofs[0], Proof::None);
+    let is_accepted = recipe == SIGNED_BATCH || matches!(verifier.source().recipe.proofs[0], Proof::None);
     let first = found(&delivery, verify(verifier, &delivery));
-    assert!(is_open || !matches!(first, Found::Event(_) | Found::Items(_)), "an unsigned delivery verifies");
+    assert!(is_accepted || !matches!(first, Found::Event(_) | Found::Items(_)), "an unsigned delivery verifies");
     // The content type is not signed, so it must not change the values.
     let mut other = delivery.clone();
     other.headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
@@ -305,13 +311,17 @@ impl Memory for GrantedMemory {
     }
 }
 
-/// Reads JSON Web Tokens. An even first byte means that the rest is the text of the token. After an odd one, the rest is the
-/// header and the claims, and the target signs them. The upper bits of the byte choose the signer.
+/// Reads JSON Web Tokens and other tokens. An even first byte means that the rest is the text of the token, in which `SECRET`
+/// stands for the secret. After an odd one, the rest is the header and the claims, and the target signs them. The upper bits of
+/// the byte choose the key.
 pub fn jwt(data: &[u8]) {
     static RECIPES: OnceLock<Vec<Verifier>> = OnceLock::new();
     let Some((recipe, verifier, data)) = chosen(RECIPES.get_or_init(|| all(TOKENS)), data) else { return };
     let Some((first, rest)) = data.split_first() else { return };
-    let signer = &token_keys()[usize::from(first >> 2) % token_keys().len()];
+    // Half of the values choose the usual key.
+    let signer = token_keys().get(usize::from(first >> 2) % 16).unwrap_or(&token_keys()[0]);
+    let mut delivery = delivery("/hooks/fuzz", Bytes::from_static(b"{}"));
+    let (url, rest) = if recipe == FETCHED { cut(rest, b'\n').unwrap_or_default() } else { (&b""[..], rest) };
     let is_signed = first % 2 == 1;
     let token = if is_signed {
         let header = format!(r#"{{"alg":"{:?}"}}"#, signer.algorithm);
@@ -321,17 +331,37 @@ pub fn jwt(data: &[u8]) {
         let prefix = if first % 4 == 1 { "" } else { "Bearer " };
         format!("{prefix}{signed}.{}", signature.expect("the key fits the algorithm")).into_bytes()
     } else {
-        rest.to_vec()
+        replaced(rest, b"SECRET", secret().as_bytes())
     };
-    let mut delivery = delivery("/hooks/fuzz", Bytes::from_static(b"{}"));
-    if recipe == IN_QUERY {
+    if recipe == IN_QUERY || recipe == PLAIN_TOKEN {
         delivery.target = format!("/hooks/fuzz?token={}", String::from_utf8_lossy(&token));
     }
-    let Ok(value) = HeaderValue::from_bytes(&token) else { return };
-    delivery.headers.insert(SIGNATURE, value);
+    let credentials = match recipe {
+        USER if is_signed => rest.to_vec(),
+        USER => format!("Basic {}", STANDARD.encode(&token)).into_bytes(),
+        _ => Vec::new(),
+    };
+    for (name, value) in [(SIGNATURE, &token[..]), (KEY_URL, url), (AUTHORIZATION, &credentials)] {
+        let Ok(value) = HeaderValue::from_bytes(value) else { return };
+        delivery.headers.insert(name, value);
+    }
     let result = verify(verifier, &delivery);
-    assert!(is_signed || result.is_err(), "a token without a genuine signature verifies");
-    assert!(result.is_err() || signer.recipes.contains(&recipe), "a token verifies with {}", signer.name);
+    if let Some(key) = result.as_ref().err().and_then(|rejection| rejection.needs_key.as_ref()) {
+        assert!(recipe == FETCHED && is_allowed(&key.url), "a delivery names a key at {:?}", key.url);
+    }
+    let is_genuine = match recipe {
+        PLAIN_TOKEN | USER => !is_signed && rest.windows(6).any(|window| window == b"SECRET"),
+        _ => is_signed && signer.recipes.contains(&recipe),
+    };
+    assert!(is_genuine || result.is_err(), "a token verifies that is signed with {}: {is_signed}", signer.name);
+}
+
+/// Returns true if the recipe [`FETCHED`] allows the URL of a key.
+fn is_allowed(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let host = rest.split(['/', '?']).next().unwrap_or_default().to_ascii_lowercase();
+    let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+    scheme.eq_ignore_ascii_case("https") && is_name && (host.ends_with(".example.com") || host == "keys.example.org")
 }
 
 /// A key that signs tokens.
@@ -356,7 +386,7 @@ fn token_keys() -> &'static [TokenSigner] {
             signer("the secret", Algorithm::HS256, &secret, &[0, 1, 2, IN_QUERY][..]),
             signer("the secret and SHA-384", Algorithm::HS384, &secret, &[]),
             signer("the secret and SHA-512", Algorithm::HS512, &secret, &[1]),
-            signer("the key for ES256", Algorithm::ES256, &ec, &[4]),
+            signer("the key for ES256", Algorithm::ES256, &ec, &[4, FETCHED]),
             signer("the key for EdDSA", Algorithm::EdDSA, &ed, &[5]),
             signer("the RSA key and PKCS #1", Algorithm::RS256, &rsa, &[3]),
             signer("the RSA key and PSS", Algorithm::PS256, &rsa, &[3]),
@@ -631,7 +661,18 @@ const GRAMMARS: &[&str] = &[
         [[proof]]
         auth = "basic"
     "#,
+    // The query.
+    r#"
+        auth = "mac"
+        algorithm = "sha256"
+        signature = { from = ["header:X-Other", "query:sig"], items = ";" }
+        encoding = "base64url"
+        content = ["const:1700000000", "body"]
+        secrets = ["env:PATH"]
+    "#,
 ];
+/// Index of the recipe of [`GRAMMARS`] whose signature is in the query.
+const SIGNED_IN_QUERY: usize = 9;
 /// Recipes for values in the head and in a JSON body.
 const LOCATORS: &[&str] = &[
     r#"
@@ -671,6 +712,7 @@ const LOCATORS: &[&str] = &[
         auth = "none"
         allow_from = ["192.0.2.0/24"]
         split = true
+        max_items = 4
         event = { batch = "", id = "json:/id", type = "json:/type", key = "json:/n/0" }
     "#,
     r#"
@@ -728,7 +770,19 @@ const LOCATORS: &[&str] = &[
         effect = "visit-url(json:/url)"
         reply = { headers = { WebHook-Allowed-Origin = ["echo(header:X-Origin)"] } }
     "#,
+    // A signed batch.
+    r#"
+        auth = "mac"
+        algorithm = "sha256"
+        signature = { from = "header:X-Sig" }
+        content = ["body"]
+        split = true
+        event = { batch = "/items", id = "json:/id", type = "json:/type", key = "json:/n/0" }
+        secrets = ["env:PATH"]
+    "#,
 ];
+/// Index of the recipe of [`LOCATORS`] whose deliveries the target signs.
+const SIGNED_BATCH: usize = 11;
 /// A recipe for one item of a batch.
 const ITEM: &str = r#"
     auth = "none"
@@ -742,6 +796,7 @@ const MODELS: &[(usize, Option<&str>, [&str; 3])] = &[
     (4, None, ["/id", "/type", "/n/0"]),
     (5, Some("/items"), ["/id", "/type", "/n/0"]),
     (6, Some(""), ["/id", "/type", "/n/0"]),
+    (SIGNED_BATCH, Some("/items"), ["/id", "/type", "/n/0"]),
 ];
 /// Recipes for forms.
 const FORMS: &[&str] = &[
@@ -845,12 +900,38 @@ const TOKENS: &[&str] = &[
         token = { from = ["query:token", "form:token"] }
         secrets = ["env:PATH"]
     "#,
+    r#"
+        auth = "token"
+        token = { from = ["header:X-Sig", "query:token"], prefix = "Bearer " }
+        secrets = ["env:PATH"]
+    "#,
+    r#"
+        auth = "basic"
+        event = { id = "basic:user" }
+        secrets = ["env:PATH"]
+    "#,
+    r#"
+        auth = "jwt"
+        algorithm = ["ES256"]
+        token = { from = "header:X-Sig" }
+        claims = { iss = "a" }
+        key_format = "spki-base64"
+        fetch = { url = "header:X-Url", hosts = ["*.example.com", "keys.example.org"] }
+        public_keys = [{ name = "a", id = "k1", from = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEXhJGIUgNd6rkqhWLCLG9XzVxd0i94/j2rvcZGm29L4z/GmHsNgQSzDGcdhPkC/iSFSM3L2nXksE1Mkxoadt/PQ==" }]
+    "#,
 ];
 /// Index of the recipe whose token is in the query.
 const IN_QUERY: usize = 6;
+/// Index of the recipe for a token that is no JSON Web Token.
+const PLAIN_TOKEN: usize = 7;
+/// Index of the recipe for user name and password.
+const USER: usize = 8;
+/// Index of the recipe whose tokens name a published key.
+const FETCHED: usize = 9;
 /// The public key of the recipe for RSA.
 const RSA_PUBLIC_KEY: &str = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAxmT0QIJK3G6+Vt6K+t8U8BoP8dQpVNzXs9VENb5aTn6MGXkTwUB87KNGoyWXB4VHrgIhf96qA/kK58F6wblsEqHZMKxRJ6SE7V7CNCApaVbVQbKTTU83c3LqjZwC8nAtvyssHueOElALUNuiTAc8kzJzSuBqjIgIddqNMDnnryWgGGsgA9Bl4buSORQiUb/3neniGVw3MKRbvb3QuLISThjnsLEtFjluLiRKAaQnbMwOWfVtT4ZnNBs8wJ8lcSu3YVNnjBL4YVmUS6klXgebkv5P8xPPvtpN067h5E8M0lBfD1y7SRwe8CsAvxVLy1H1nWFlh4wGdq2rVl79MouHzwIDAQAB";
 const SIGNATURE: HeaderName = HeaderName::from_static("x-sig");
+const KEY_URL: HeaderName = HeaderName::from_static("x-url");
 /// Maximum length of an event id, event type or ordering key.
 const MAX_FACT: usize = 512;
 /// Maximum number of fields in a signed form.
