@@ -21,7 +21,9 @@ pub(super) fn text(body: &[u8], join: &FormJoin) -> Result<Vec<u8>, Rejection> {
         let hint = format!("body: expected a form of at most {MAX_FIELDS} fields, found more; send fewer fields");
         return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     }
-    if body.is_ascii() && fields.iter().flat_map(|(name, value)| [name, value]).all(is_ascii_if_decoded) {
+    // Text that was not decoded is ASCII if the body is.
+    let is_ascii = |text: &Cow<'_, [u8]>| matches!(text, Cow::Borrowed(_)) || text.is_ascii();
+    if body.is_ascii() && fields.iter().all(|(name, value)| is_ascii(name) && is_ascii(value)) {
         // For ASCII text, the order of bytes equals the order of UTF-16 code units, and sorting bytes is much faster.
         fields.sort_unstable();
     } else {
@@ -75,10 +77,6 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     }
     let space = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
     percent_decode(&text.iter().map(space).collect::<Vec<u8>>()).collect()
-}
-
-fn is_ascii_if_decoded(text: &Cow<'_, [u8]>) -> bool {
-    matches!(text, Cow::Borrowed(_)) || text.is_ascii()
 }
 
 /// Compares two UTF-8 texts in the order of UTF-16 code units, as Java and JavaScript do. This order differs from the order of
