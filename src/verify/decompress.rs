@@ -131,10 +131,11 @@ fn declared(headers: &HeaderMap) -> Option<&str> {
 /// Returns true if the body begins with bytes that no text contains.
 fn is_binary(body: &[u8]) -> bool {
     let start = &body[..body.len().min(BINARY_PREFIX)];
-    let is_control = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
+    let is_control = |byte: u8| byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
     let is_cut = |error: std::str::Utf8Error| error.error_len().is_none();
-    // The count looks at many bytes at once, which a search for the first control character does not.
-    start.iter().copied().filter(is_control).count() > 0 || !std::str::from_utf8(start).map_or_else(is_cut, |_| true)
+    // The fold looks at many bytes at once, which a search for the first control character does not.
+    let has_control = start.iter().fold(false, |found, byte| found | is_control(*byte));
+    has_control || !std::str::from_utf8(start).map_or_else(is_cut, |_| true)
 }
 
 /// Decompresses a body. The output is at most `limit` bytes long.
