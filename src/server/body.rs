@@ -6,53 +6,59 @@
 //! chunk occupy a whole read buffer.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 
 use super::deadline::Progress;
 use crate::in_flight::InFlightCharge;
 use crate::outcome::Outcome;
 
-/// Reads and returns the whole body of a request. If the read fails or the body exceeds a limit, the error is the
-/// outcome of the request.
+/// Reads the rest of a request's body, and returns the whole body. `arrived` contains the pieces that have already been read. If
+/// the read fails or the body exceeds a limit, the error is the outcome of the request.
 pub(super) async fn read(
     body: &mut Incoming,
+    mut arrived: BodyBuffer,
     limit: usize,
     charge: &mut InFlightCharge<'_>,
     progress: &Progress,
 ) -> Result<Bytes, Outcome> {
-    let mut buffer = BodyBuffer::Empty;
     while !is_complete(body) {
-        let Some(piece) = next(body, progress).await? else { break };
-        if charge.received() + piece.len() > limit {
-            return Err(Outcome::TooLarge);
+        let frame = progress.unless_cut(body.frame()).await?;
+        if !arrived.add(frame, body, limit, charge, progress)? {
+            break;
         }
-        charge.add(piece.len())?;
-        if !body.is_end_stream() {
-            progress.body_received(piece.len());
-        }
-        buffer = buffer.append(piece);
     }
-    Ok(buffer.into_bytes())
+    Ok(arrived.into_bytes())
+}
+
+/// Reads the pieces of a body that have already arrived, without waiting. A small body usually arrives together with the head.
+pub(super) async fn read_arrived(
+    body: &mut Incoming,
+    limit: usize,
+    charge: &mut InFlightCharge<'_>,
+    progress: &Progress,
+) -> Result<BodyBuffer, Outcome> {
+    let mut arrived = BodyBuffer::Empty;
+    while !is_complete(body) {
+        let polled = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
+        let Poll::Ready(frame) = polled else { break };
+        if !arrived.add(frame, body, limit, charge, progress)? {
+            break;
+        }
+    }
+    Ok(arrived)
 }
 
 /// Returns true if the body has ended or has reached its announced length. The length check is necessary because an
 /// HTTP/2 stream reports an error instead of its end if the sender disconnects after the last body byte.
-fn is_complete(body: &Incoming) -> bool {
+pub(super) fn is_complete(body: &Incoming) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
-}
-
-/// Returns the next piece of the body; `None` at the end of the body. Discards HTTP trailers, because no provider signs
-/// trailers.
-async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>, Outcome> {
-    match progress.unless_cut(body.frame()).await? {
-        None => Ok(None),
-        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
-        Some(Err(error)) => Err(outcome_of(&error)),
-    }
 }
 
 /// Returns the outcome of a request whose body hookhold cannot read: `bad_request` if the HTTP framing is malformed,
@@ -65,13 +71,39 @@ fn outcome_of(error: &hyper::Error) -> Outcome {
 }
 
 /// Received pieces of one request body.
-enum BodyBuffer {
+pub(super) enum BodyBuffer {
     Empty,
     OnePiece(Bytes),
     Joined(BytesMut),
 }
 
 impl BodyBuffer {
+    /// Charges and adds the next frame of `body`. Returns false at the end of the body. Discards HTTP trailers, because no
+    /// provider signs trailers.
+    fn add(
+        &mut self,
+        frame: Option<Result<Frame<Bytes>, hyper::Error>>,
+        body: &Incoming,
+        limit: usize,
+        charge: &mut InFlightCharge<'_>,
+        progress: &Progress,
+    ) -> Result<bool, Outcome> {
+        let piece = match frame {
+            None => return Ok(false),
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(error)) => return Err(outcome_of(&error)),
+        };
+        if charge.received() + piece.len() > limit {
+            return Err(Outcome::TooLarge);
+        }
+        charge.add(piece.len())?;
+        if !body.is_end_stream() {
+            progress.body_received(piece.len());
+        }
+        *self = std::mem::replace(self, BodyBuffer::Empty).append(piece);
+        Ok(true)
+    }
+
     fn append(self, piece: Bytes) -> BodyBuffer {
         match self {
             BodyBuffer::Empty => BodyBuffer::OnePiece(piece),

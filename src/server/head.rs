@@ -13,6 +13,7 @@ use crate::gateway::{self, Verifier};
 use crate::limits::ServerLimits;
 use crate::log::escaped;
 use crate::outcome::Outcome;
+use crate::source::Source;
 
 /// Parts of a request that the server knows before it reads the body.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,24 @@ pub struct RequestHead<'a> {
 /// with the outcome and a hint for the operator.
 pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, Answer> {
     let source = verifier.source();
+    judge_route(source, head)?;
+    let max_body = gateway::precheck(verifier, head.method, head.target, head.headers)?;
+    match head.content_length {
+        Some(length) if length > max_body as u64 => {
+            let (limit, remedy) = match max_body < source.max_body {
+                true => ("the limit of a request without a proof", "configure a secret in the sender's dashboard"),
+                false => ("max_body of this source", "raise max_body for a genuine sender"),
+            };
+            let hint = format!("content-length: expected at most {max_body} ({limit}), found {length}; {remedy}");
+            Err(Answer::plain(Outcome::TooLarge).with_hint(hint))
+        }
+        _ => Ok(max_body),
+    }
+}
+
+/// Checks the length of the request target, the method and the sender's address. These checks are enough for a request whose
+/// small body has arrived together with the head: the verification finds a missing or malformed signature just as early.
+pub(super) fn judge_route(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
     if head.target.len() > MAX_TARGET_BYTES {
         let answer = Answer { status: StatusCode::URI_TOO_LONG, ..Answer::plain(Outcome::BadRequest) };
         let found = head.target.len();
@@ -55,18 +74,7 @@ pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, A
         let answer = Answer::plain(Outcome::AddressNotAllowed).with_hint(hint);
         return Err(Answer { status: source.recipe.replies.rejected, ..answer });
     }
-    let max_body = gateway::precheck(verifier, head.method, head.target, head.headers)?;
-    match head.content_length {
-        Some(length) if length > max_body as u64 => {
-            let (limit, remedy) = match max_body < source.max_body {
-                true => ("the limit of a request without a proof", "configure a secret in the sender's dashboard"),
-                false => ("max_body of this source", "raise max_body for a genuine sender"),
-            };
-            let hint = format!("content-length: expected at most {max_body} ({limit}), found {length}; {remedy}");
-            Err(Answer::plain(Outcome::TooLarge).with_hint(hint))
-        }
-        _ => Ok(max_body),
-    }
+    Ok(())
 }
 
 /// Returns true if an HTTP/2 request head exceeds `max_header_size` or `max_headers`. Over HTTP/1.1, hyper enforces

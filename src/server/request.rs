@@ -18,9 +18,9 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, sleep};
 
-use super::body;
+use super::body::{self, BodyBuffer};
 use super::deadline::Arrival;
-use super::head::{self, RequestHead, judge_head};
+use super::head::{self, RequestHead, judge_head, judge_route};
 use super::peer::RequestContext;
 use super::response::{head_too_large, respond};
 use super::state::ServerState;
@@ -117,13 +117,27 @@ impl ServerState {
         charge: &mut InFlightCharge<'_>,
     ) -> Answer {
         let source = &live.source;
-        let max_body = match judge_head(&live.verifier, request_head(&head, context, body)) {
+        let max_small = MAX_SMALL_BODY_BYTES.min(source.max_body);
+        let is_small = body.size_hint().exact().is_some_and(|size| size <= max_small as u64);
+        let arrived = match is_small {
+            true => body::read_arrived(body, max_small, charge, &context.progress).await,
+            false => Ok(BodyBuffer::Empty),
+        };
+        let judged = match is_small && body::is_complete(body) {
+            true => judge_route(source, request_head(&head, context, body)).map(|()| source.max_body),
+            false => judge_head(&live.verifier, request_head(&head, context, body)),
+        };
+        let max_body = match judged {
             Ok(max_body) => max_body,
             Err(rejected) => return self.reject_unread(source, head, context, arrival, rejected),
         };
         let deadline = source.deadline.min(self.limits.request_deadline);
         context.progress.set_deadline(deadline);
-        let body = match body::read(body, max_body, charge, &context.progress).await {
+        let read = match arrived {
+            Ok(arrived) => body::read(body, arrived, max_body, charge, &context.progress).await,
+            Err(outcome) => Err(outcome),
+        };
+        let body = match read {
             Ok(body) => body,
             Err(Outcome::RateLimited) => {
                 return Answer::rate_limited(IN_FLIGHT_RETRY_AFTER).with_hint(ADDRESS_IN_FLIGHT_USED);
@@ -163,7 +177,7 @@ impl ServerState {
     /// because the sender would have to repeat the handshake.
     async fn discard_small_body(&self, body: &mut Incoming, context: &RequestContext, charge: &mut InFlightCharge<'_>) {
         let is_small = body.size_hint().upper().is_some_and(|size| size <= MAX_DISCARDED_BODY_BYTES as u64);
-        if is_small && body::read(body, MAX_DISCARDED_BODY_BYTES, charge, &context.progress).await.is_ok() {
+        if is_small && body::read(body, BodyBuffer::Empty, MAX_DISCARDED_BODY_BYTES, charge, &context.progress).await.is_ok() {
             context.progress.request_complete();
         }
     }
@@ -249,3 +263,8 @@ const EVENT_CUT: &str =
 const RATE_LIMITED_DELAY: Duration = Duration::from_millis(100);
 
 const MAX_DISCARDED_BODY_BYTES: usize = 16 * 1024;
+
+/// Maximum size of a body whose signature header the server does not check before the verification if the body has arrived
+/// together with the head. The check would parse the header twice. At most the maximum size of an unsigned challenge, so the
+/// outcome does not depend on the time at which the body arrives.
+const MAX_SMALL_BODY_BYTES: usize = 16 * 1024;

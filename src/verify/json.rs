@@ -58,7 +58,6 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn value(&mut self, node: &Node) -> Option<()> {
-        self.clear(node);
         let first = self.next()?;
         if let Some(each) = &node.each {
             match first {
@@ -81,12 +80,22 @@ impl<'a> Walk<'a> {
 
     fn members(&mut self, node: &Node) -> Option<()> {
         let mut is_over = self.eat(b'{') && self.eat(b'}');
+        // One bit for each child that occurred, so that only a repeated member costs a walk over its values. Later children share
+        // the last bit.
+        let mut seen = 0u64;
         while !is_over {
             let name = self.name()?;
             let child = match plain(name) {
                 Some(name) => node.find(name),
                 None => string(name).and_then(|name| node.find(name.as_bytes())),
             };
+            if let Some(at) = child {
+                let bit = 1 << at.min(63);
+                if seen & bit != 0 {
+                    self.clear(&node.children[at].1);
+                }
+                seen |= bit;
+            }
             self.child(node, child)?;
             is_over = self.is_over(b'}')?;
         }
@@ -165,6 +174,9 @@ impl<'a> Walk<'a> {
     /// Skips whitespace, control characters and byte order marks, and returns the next byte, or `None` at the end of the text.
     /// Does not consume the returned byte.
     fn next(&mut self) -> Option<u8> {
+        if let Some(byte) = self.rest.first().copied().filter(|byte| *byte > b' ' && *byte != BYTE_ORDER_MARK[0]) {
+            return Some(byte);
+        }
         loop {
             let start = self.rest.iter().position(|byte| *byte > b' ').unwrap_or(self.rest.len());
             self.rest = &self.rest[start..];
