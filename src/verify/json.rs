@@ -80,8 +80,7 @@ impl<'a> Walk<'a> {
 
     fn members(&mut self, node: &Node) -> Option<()> {
         let mut is_over = self.eat(b'{') && self.eat(b'}');
-        // One bit for each child that occurred, so that only a repeated member costs a walk over its values. Later children share
-        // the last bit.
+        // One bit for each child that has occurred, so that only a repeated member costs a walk over its values.
         let mut seen = 0u64;
         while !is_over {
             let name = self.name()?;
@@ -89,13 +88,11 @@ impl<'a> Walk<'a> {
                 Some(name) => node.find(name),
                 None => string(name).and_then(|name| node.find(name.as_bytes())),
             };
-            if let Some(at) = child {
-                let bit = 1 << at.min(63);
-                if seen & bit != 0 {
-                    self.clear(&node.children[at].1);
-                }
-                seen |= bit;
+            let bit = child.map_or(0, |at| 1 << at.min(63));
+            if let Some(at) = child.filter(|_| seen & bit != 0) {
+                self.clear(&node.children[at].1);
             }
+            seen |= bit;
             self.child(node, child)?;
             is_over = self.is_over(b'}')?;
         }
