@@ -1,6 +1,8 @@
-//! Wall-clock time in milliseconds, and a clock that tests can replace.
+//! Wall-clock time in milliseconds, the time since the machine started, and a clock that tests can replace.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since 1970-01-01 00:00 UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +26,8 @@ impl UnixMillis {
 pub trait Clock: Send + Sync {
     /// Returns the current wall-clock time.
     fn now(&self) -> UnixMillis;
+    /// Returns the time since the machine started, including the time for which it was suspended. This time never jumps.
+    fn uptime(&self) -> Duration;
 }
 
 /// The wall clock of the operating system.
@@ -32,5 +36,10 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> UnixMillis {
         UnixMillis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
+    }
+
+    fn uptime(&self) -> Duration {
+        let time = clock_gettime(ClockId::Boottime);
+        Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
     }
 }

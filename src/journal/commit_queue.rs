@@ -4,14 +4,14 @@
 use std::collections::VecDeque;
 use std::iter;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::POISON;
 use super::completion::Completion;
 use super::errors::AppendRejected;
 use super::frame::FrameDraft;
 use super::writer_health::WriterHealth;
-use crate::clock::UnixMillis;
+use crate::clock::{Clock, UnixMillis};
 use crate::event_key::EventKey;
 
 /// Events of one delivery that wait for the writer. The writer stores them in one commit.
@@ -75,8 +75,8 @@ pub(super) struct CommitQueue {
 struct QueueState {
     events: Vec<PendingAppend>,
     bytes: usize,
-    /// Time of the earliest cursor move that is not saved yet; `None` if all cursors are saved.
-    cursors_moved: Option<Instant>,
+    /// Uptime at the earliest cursor move that is not saved yet; `None` if all cursors are saved.
+    cursors_moved: Option<Duration>,
     closing: bool,
     /// Size of the smallest event that did not fit into the journal. The queue rejects events of at least this size.
     no_room_from: Option<u64>,
@@ -99,15 +99,15 @@ impl CommitQueue {
         Ok(())
     }
 
-    /// Makes the writer save the cursors, because a cursor has moved. Wakes the writer.
-    pub(super) fn save_cursors(&self) {
-        self.retry_cursors();
+    /// Makes the writer save the cursors, because a cursor has moved at `uptime`. Wakes the writer.
+    pub(super) fn save_cursors(&self, uptime: Duration) {
+        self.retry_cursors(uptime);
         self.changed.notify_one();
     }
 
-    /// Makes the writer save the cursors in a later commit, because some moved cursors are still unsaved.
-    pub(super) fn retry_cursors(&self) {
-        self.lock().cursors_moved.get_or_insert(Instant::now());
+    /// Makes the writer save the cursors in a later commit, because some moved cursors are still unsaved at `uptime`.
+    pub(super) fn retry_cursors(&self, uptime: Duration) {
+        self.lock().cursors_moved.get_or_insert(uptime);
     }
 
     /// Rejects all later events, and wakes the writer for its last batch.
@@ -134,31 +134,25 @@ impl CommitQueue {
 
     /// Returns the writer's next batch. First waits until an event is queued, a moved cursor has been unsaved for
     /// [`CURSOR_DELAY`], or the queue is closed.
-    pub(super) fn next_batch(&self) -> Batch {
+    pub(super) fn next_batch(&self, clock: &dyn Clock) -> Batch {
         let mut queue = self.lock();
-        loop {
-            let due = queue.cursors_moved.map(|moved| moved + CURSOR_DELAY);
-            // If events are waiting, save the cursors in the same commit, because this needs no additional sync.
-            let save_cursors = due.is_some_and(|due| !queue.events.is_empty() || Instant::now() >= due);
-            if !queue.events.is_empty() || queue.closing || save_cursors {
-                drop(queue);
-                queue = self.wait_for_senders();
-                let save_cursors = save_cursors || (queue.closing && queue.events.is_empty());
-                if save_cursors {
-                    queue.cursors_moved = None;
-                }
-                queue.bytes = 0;
-                let is_last = queue.closing && queue.events.is_empty();
-                return Batch { events: std::mem::take(&mut queue.events).into(), save_cursors, is_last };
-            }
-            queue = match due {
+        while !queue.has_batch(clock.uptime()) {
+            queue = match queue.cursors_due() {
                 None => self.changed.wait(queue).expect(POISON),
                 Some(due) => {
-                    let rest = due.saturating_duration_since(Instant::now());
+                    let rest = due.saturating_sub(clock.uptime());
                     self.changed.wait_timeout(queue, rest).expect(POISON).0
                 }
             };
         }
+        drop(queue);
+        self.wait_for_senders().take_batch(clock.uptime())
+    }
+
+    /// Returns the writer's next batch at `uptime`, without waiting; `None` if no batch is due.
+    pub(super) fn try_next_batch(&self, uptime: Duration) -> Option<Batch> {
+        let mut queue = self.lock();
+        queue.has_batch(uptime).then(|| queue.take_batch(uptime))
     }
 
     /// Lets runnable tasks add their events to the batch: yields the processor until the batch is full or several consecutive
@@ -197,6 +191,28 @@ impl QueueState {
         } else {
             Err(AppendRejected::Overloaded)
         }
+    }
+
+    /// Returns true if the writer must take a batch at `uptime`.
+    fn has_batch(&self, uptime: Duration) -> bool {
+        !self.events.is_empty() || self.closing || self.cursors_due().is_some_and(|due| uptime >= due)
+    }
+
+    /// Returns the uptime at which the writer must save the cursors even if no event is queued; `None` if all cursors are saved.
+    fn cursors_due(&self) -> Option<Duration> {
+        self.cursors_moved.map(|moved| moved + CURSOR_DELAY)
+    }
+
+    /// Removes and returns everything that the writer must save at `uptime`.
+    fn take_batch(&mut self, uptime: Duration) -> Batch {
+        let is_last = self.closing && self.events.is_empty();
+        // If events are waiting, save the cursors in the same commit, because this needs no additional sync.
+        let save_cursors = is_last || self.cursors_due().is_some_and(|due| !self.events.is_empty() || uptime >= due);
+        if save_cursors {
+            self.cursors_moved = None;
+        }
+        self.bytes = 0;
+        Batch { events: std::mem::take(&mut self.events).into(), save_cursors, is_last }
     }
 
     /// Returns true if the queue has room for `len` more bytes. An empty queue accepts an event of any size.

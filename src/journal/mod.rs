@@ -34,6 +34,7 @@ mod key_index;
 mod lock_file;
 mod options;
 mod payload;
+mod random;
 mod read_only;
 mod reader;
 mod recovery;
@@ -72,16 +73,37 @@ pub use key_file::SeenKey;
 use key_index::KeyIndex;
 pub use key_index::MemoryLookup;
 pub use options::Options;
+pub use random::{Random, SystemRandom};
 pub use read_only::{DamagedRange, JournalStat, ReadOnlyJournal, TopicStat, VerifyReport};
 pub use reader::{ReadError, Reader, StoredEvent};
 use segment_map::SegmentMap;
 pub use segment_map::TopicCursor;
+use writer::CommitWriter;
+pub use writer::WriterStep;
 use writer_health::WriterHealth;
 
 /// Handle of an open journal; cheap to clone. Dropping all handles without calling [`Journal::close`] has the same effect as a
 /// crash.
 #[derive(Clone)]
 pub struct Journal(Arc<Shared>);
+
+/// The parts of the environment that a journal uses.
+pub struct Environment {
+    /// Directory of the journal.
+    pub disk: Arc<dyn Disk>,
+    /// Clock for the expiry of events and keys, and for the delays of the writer and of the background work.
+    pub clock: Arc<dyn Clock>,
+    /// Source of ids and of the hash key.
+    pub random: Arc<dyn Random>,
+    /// Metrics that the journal updates.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The writer of a journal that has no threads. The caller performs its steps.
+pub struct WriterSteps(CommitWriter);
+
+/// The background work of a journal that has no threads. The caller performs its steps.
+pub struct BackgroundSteps(Arc<Shared>);
 
 struct Shared {
     disk: Arc<dyn Disk>,
@@ -112,7 +134,27 @@ impl Journal {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Journal, OpenError> {
-        let recovered = recovery::open(&*disk, &options, &metrics)?;
+        let environment = Environment { disk, clock, random: Arc::new(SystemRandom), metrics };
+        let (journal, WriterSteps(writer), _) = Journal::open_in_steps(environment, options)?;
+        let own = |thread: io::Result<JoinHandle<()>>| {
+            let started = context(thread, || "cannot start a journal thread".into());
+            let thread = started.inspect_err(|_| journal.close())?;
+            journal.0.threads.lock().expect(POISON).push(thread);
+            Ok(())
+        };
+        own(writer::start(journal.0.clone(), writer))?;
+        own(background::start(journal.0.clone()))?;
+        Ok(journal)
+    }
+
+    /// Opens the journal as [`Journal::open`] does, but starts no threads. The caller must perform the steps of the writer and
+    /// of the background work, so that a simulation decides about their order.
+    pub fn open_in_steps(
+        environment: Environment,
+        options: Options,
+    ) -> Result<(Journal, WriterSteps, BackgroundSteps), OpenError> {
+        let Environment { disk, clock, random, metrics } = environment;
+        let recovered = recovery::open(&*disk, &*random, &options, &metrics)?;
         metrics.journal.limit_bytes.set(options.limits.max_size as i64);
         let shared = Arc::new(Shared {
             log: recovered.log,
@@ -132,16 +174,8 @@ impl Journal {
             metrics,
         });
         shared.update_sizes();
-        let journal = Journal(shared);
-        let own = |thread: io::Result<JoinHandle<()>>| {
-            let started = context(thread, || "cannot start a journal thread".into());
-            let thread = started.inspect_err(|_| journal.close())?;
-            journal.0.threads.lock().expect(POISON).push(thread);
-            Ok(())
-        };
-        own(writer::start(journal.0.clone(), recovered.writer))?;
-        own(background::start(journal.0.clone()))?;
-        Ok(journal)
+        let writer = WriterSteps(CommitWriter::new(shared.clone(), recovered.writer, random));
+        Ok((Journal(shared.clone()), writer, BackgroundSteps(shared)))
     }
 
     /// Returns the journal's hash key: the random key of the hash function that computes dedupe keys.
@@ -217,9 +251,14 @@ impl Journal {
         self.0.keys.is_lost(seen)
     }
 
+    /// Returns true while a thread deletes segments or starts a segment. Another step that does one of both would wait.
+    pub fn is_making_room(&self) -> bool {
+        self.0.background.is_locked()
+    }
+
     /// Returns the duration of the running sync so far; `None` if no sync is running.
     pub fn sync_age(&self) -> Option<Duration> {
-        self.0.health.sync_age()
+        self.0.health.sync_age(self.0.clock.uptime())
     }
 
     /// Returns the first sequence that is not durable yet.
@@ -277,7 +316,7 @@ impl Journal {
     /// it makes a commit without events. Calls take effect in the order in which they are made.
     pub fn save_cursor(&self, topic: &str, cursor: u64) {
         self.0.segments.move_cursor(topic, cursor);
-        self.0.queue.save_cursors();
+        self.0.queue.save_cursors(self.0.clock.uptime());
         self.0.background.wake();
     }
 
@@ -315,6 +354,21 @@ impl Journal {
             drop(thread.join());
             self.0.background.close();
         }
+    }
+}
+
+impl WriterSteps {
+    /// Saves the next batch of the queue if one is due.
+    pub fn step(&mut self) -> WriterStep {
+        self.0.step()
+    }
+}
+
+impl BackgroundSteps {
+    /// Performs the next task if one is due, and then the periodic checks. Returns false if no task was due or the journal is
+    /// closed.
+    pub fn step(&mut self) -> bool {
+        background::step(&self.0)
     }
 }
 

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::frame_scanner::{FrameScanner, ScanStep};
+use super::random::Random;
 use crate::event::LogId;
 
 /// Name of a segment. The segment's files have this name and different extensions.
@@ -39,8 +40,8 @@ pub(super) struct SegmentName {
 
 impl SegmentName {
     /// Returns a name with a random id.
-    pub(super) fn new(ordinal: u64, first_seq: u64) -> io::Result<SegmentName> {
-        Ok(SegmentName { ordinal, first_seq, id: random_u64()? })
+    pub(super) fn new(ordinal: u64, first_seq: u64, random: &dyn Random) -> io::Result<SegmentName> {
+        Ok(SegmentName { ordinal, first_seq, id: random.next_u64()? })
     }
 
     /// Returns the name of the file that contains the frames.
@@ -124,11 +125,6 @@ pub(super) fn list(disk: &dyn Disk) -> io::Result<Vec<(SegmentName, u64)>> {
     let mut segments: Vec<_> = names.collect();
     segments.sort();
     Ok(segments)
-}
-
-/// Returns a random number from the operating system.
-pub(super) fn random_u64() -> io::Result<u64> {
-    getrandom::u64().map_err(io::Error::other)
 }
 
 /// Returns the checksum of a segment header. The checksum covers the version field, because a damaged version field could

@@ -10,15 +10,15 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
-use super::background::Spare;
-use super::commit_queue::{PendingAppend, PendingFrame};
+use super::background::{Room, Spare};
+use super::commit_queue::{Batch, PendingAppend, PendingFrame};
 use super::disk::{DiskFile, is_full};
 use super::errors::AppendError;
 use super::frame::{COMMIT_LEN, FrameDraft, padded};
 use super::key_file::SeenKey;
 use super::lock_file::encode_watermark;
+use super::random::Random;
 use super::segment::{Segment, SegmentState};
 use super::segment_file::{CURSOR_ROOM, PAGE, SEGMENT_HEADER_LEN, SegmentName, encode_header};
 use super::segment_summary::SegmentSummary;
@@ -40,20 +40,40 @@ pub(super) struct WriterState {
 }
 
 /// Starts the writer's thread.
-pub(super) fn start(shared: Arc<Shared>, state: WriterState) -> io::Result<JoinHandle<()>> {
-    spawn("journal-writer", shared, move |shared| {
-        let (buffer, active) = (Vec::new(), ActiveSegment::Usable);
-        CommitWriter { shared, state, buffer, active, no_segment_logged: false }.run();
-    })
+pub(super) fn start(shared: Arc<Shared>, writer: CommitWriter) -> io::Result<JoinHandle<()>> {
+    spawn("journal-writer", shared, move |_| writer.run())
 }
 
-struct CommitWriter {
+/// The writer. Its thread calls [`CommitWriter::run`]; a simulation calls [`CommitWriter::step`] instead.
+pub(super) struct CommitWriter {
     shared: Arc<Shared>,
     state: WriterState,
+    random: Arc<dyn Random>,
     buffer: Vec<u8>,
     active: ActiveSegment,
     /// True if the writer has logged that it cannot start a segment, and has not started a segment since.
     no_segment_logged: bool,
+    /// The batch that the writer has taken from the queue and not saved completely.
+    batch: Option<Batch>,
+}
+
+/// Result of one step of the writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriterStep {
+    /// The queue has no batch that is due.
+    Idle,
+    /// The writer has saved a batch.
+    Saved,
+    /// The writer needs space for a segment, and must wait until the background work has sealed one of this many queued segments.
+    WaitsForSealing(usize),
+    /// The writer has saved the last batch, or a sync has failed. The writer makes no further step.
+    Ended,
+}
+
+/// Reason why the writer did not start a segment.
+enum NotStarted {
+    WaitsForSealing(usize),
+    Failed(AppendError),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,56 +87,98 @@ enum ActiveSegment {
 struct SyncFailed;
 
 impl CommitWriter {
+    /// Creates a writer that continues at `state`, and that takes the ids of its segments from `random`.
+    pub(super) fn new(shared: Arc<Shared>, state: WriterState, random: Arc<dyn Random>) -> CommitWriter {
+        let (buffer, active) = (Vec::new(), ActiveSegment::Usable);
+        CommitWriter { shared, state, random, buffer, active, no_segment_logged: false, batch: None }
+    }
+
     fn run(mut self) {
         loop {
-            let batch = self.shared.queue.next_batch();
-            if self.commit_all(batch.events, batch.save_cursors || batch.is_last).is_err() {
-                return self.fail_queued();
-            }
-            if batch.is_last {
-                let end = self.state.offset;
-                return drop(self.shared.disk.truncate(&self.state.active.name.segment_file(), end));
+            let batch = self.shared.queue.next_batch(&*self.shared.clock);
+            self.batch = Some(batch);
+            loop {
+                match self.save() {
+                    WriterStep::WaitsForSealing(queued) => self.shared.background.wait_until_sealed(queued),
+                    WriterStep::Ended => return,
+                    WriterStep::Saved | WriterStep::Idle => break,
+                }
             }
         }
     }
 
-    /// Writes and syncs the given events. If these events do not fit into the active segment, starts further segments and makes
-    /// one commit in each segment.
-    fn commit_all(&mut self, mut events: VecDeque<PendingAppend>, mut save_cursors: bool) -> Result<(), SyncFailed> {
+    /// Saves the next batch if one is due, without waiting.
+    pub(super) fn step(&mut self) -> WriterStep {
+        if self.batch.is_none() {
+            self.batch = self.shared.queue.try_next_batch(self.shared.clock.uptime());
+        }
+        self.save()
+    }
+
+    /// Saves the batch that the writer has taken.
+    fn save(&mut self) -> WriterStep {
+        let Some(mut batch) = self.batch.take() else { return WriterStep::Idle };
+        match self.commit_all(&mut batch) {
+            Err(SyncFailed) => {
+                self.fail_queued();
+                WriterStep::Ended
+            }
+            Ok(Some(queued)) => {
+                self.batch = Some(batch);
+                WriterStep::WaitsForSealing(queued)
+            }
+            Ok(None) if batch.is_last => {
+                let end = self.state.offset;
+                drop(self.shared.disk.truncate(&self.state.active.name.segment_file(), end));
+                WriterStep::Ended
+            }
+            Ok(None) => WriterStep::Saved,
+        }
+    }
+
+    /// Writes and syncs the events of a batch. If these events do not fit into the active segment, starts further segments and
+    /// makes one commit in each segment. If the writer must wait until the background work has sealed a segment, leaves the
+    /// other events in the batch, and returns the number of segments that wait for sealing.
+    fn commit_all(&mut self, batch: &mut Batch) -> Result<Option<usize>, SyncFailed> {
+        let Batch { events, save_cursors, .. } = batch;
         let mut may_start_segment_for_cursors = true;
         loop {
-            let cursors = self.cursors_frame(save_cursors, &events);
+            let cursors = self.cursors_frame(*save_cursors, events);
             let overhead = padded(COMMIT_LEN) as u64 + cursors.as_ref().map_or(0, |draft| draft.padded_len() as u64);
             let room = self.room().saturating_sub(overhead);
-            let fits = fitting(&events, room.saturating_sub(CURSOR_ROOM));
-            if fits > 0 || (events.is_empty() && save_cursors && room > 0) {
+            let fits = fitting(events, room.saturating_sub(CURSOR_ROOM));
+            if fits > 0 || (events.is_empty() && *save_cursors && room > 0) {
                 if let Err(failed) = self.commit(events.drain(..fits).collect(), cursors) {
-                    self.fail(events.into(), AppendError::Sync);
+                    self.fail(events.drain(..).collect(), AppendError::Sync);
                     return Err(failed);
                 }
                 // If the write failed, the cursors are still unsaved.
-                save_cursors &= self.active == ActiveSegment::Abandoned;
+                *save_cursors &= self.active == ActiveSegment::Abandoned;
             }
             let needed = match events.front() {
                 Some(first) => first.len(),
-                None if save_cursors && std::mem::take(&mut may_start_segment_for_cursors) => 0,
+                None if *save_cursors && std::mem::take(&mut may_start_segment_for_cursors) => 0,
                 None => break,
             };
-            if let Err(error) = self.start_segment(needed) {
-                // Smaller events may still fit into the remaining space.
-                let (smaller, failed): (Vec<_>, Vec<_>) =
-                    events.into_iter().partition(|event| error == AppendError::Full && event.len() < needed);
-                if error == AppendError::Full && !failed.is_empty() {
-                    self.shared.queue.set_no_room(needed);
+            match self.start_segment(needed) {
+                Ok(()) => {}
+                Err(NotStarted::WaitsForSealing(queued)) => return Ok(Some(queued)),
+                Err(NotStarted::Failed(error)) => {
+                    // Smaller events may still fit into the remaining space.
+                    let (smaller, failed): (Vec<_>, Vec<_>) =
+                        events.drain(..).partition(|event| error == AppendError::Full && event.len() < needed);
+                    if error == AppendError::Full && !failed.is_empty() {
+                        self.shared.queue.set_no_room(needed);
+                    }
+                    self.fail(failed, error);
+                    *events = VecDeque::from(smaller);
                 }
-                self.fail(failed, error);
-                events = VecDeque::from(smaller);
             }
         }
-        if save_cursors {
-            self.shared.queue.retry_cursors();
+        if *save_cursors {
+            self.shared.queue.retry_cursors(self.shared.clock.uptime());
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Returns the number of bytes left in the active segment.
@@ -156,8 +218,8 @@ impl CommitWriter {
             self.fail(batch, AppendError::Write);
             return Ok(());
         }
-        let started = Instant::now();
-        self.shared.health.sync_started();
+        let started = self.shared.clock.uptime();
+        self.shared.health.sync_started(started);
         let synced = active.file.sync();
         self.shared.health.sync_ended();
         if let Err(error) = synced {
@@ -167,7 +229,8 @@ impl CommitWriter {
             self.fail(batch, AppendError::Sync);
             return Err(SyncFailed);
         }
-        self.shared.metrics.journal.sync_seconds.observe(started.elapsed().as_secs_f64());
+        let duration = self.shared.clock.uptime().saturating_sub(started);
+        self.shared.metrics.journal.sync_seconds.observe(duration.as_secs_f64());
         let (first, count) = (*next_seq, count(&batch));
         self.shared.metrics.journal.batch_events.observe(count as f64);
         *next_offset = end;
@@ -234,16 +297,19 @@ impl CommitWriter {
     }
 
     /// Starts a segment with room for an event of `len` bytes, and queues the previous segment for sealing.
-    fn start_segment(&mut self, len: u64) -> Result<(), AppendError> {
+    fn start_segment(&mut self, len: u64) -> Result<(), NotStarted> {
         let overhead = SEGMENT_HEADER_LEN + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64 + CURSOR_ROOM;
         let size = self.shared.options.limits.segment_size.max(overhead + len);
         let shared = self.shared.clone();
         let room = shared.background.make_room(&shared, size);
         let created = match room {
-            Some(_) => self.create_file(size),
-            None => Err(io::Error::new(io::ErrorKind::StorageFull, "expected free space within journal.max_size, found none")),
+            Room::Made { .. } => self.create_file(size),
+            Room::WaitsForSealing(queued) => return Err(NotStarted::WaitsForSealing(queued)),
+            Room::Full => {
+                Err(io::Error::new(io::ErrorKind::StorageFull, "expected free space within journal.max_size, found none"))
+            }
         };
-        let (name, file) = created.map_err(|error| self.log_no_segment(&error, size))?;
+        let (name, file) = created.map_err(|error| NotStarted::Failed(self.log_no_segment(&error, size)))?;
         let summary = SegmentSummary::empty(self.state.next_seq);
         let segment = Segment::new(name, file, size, summary, SegmentState::Unsealed);
         shared.segments.add(segment.clone());
@@ -274,7 +340,7 @@ impl CommitWriter {
     }
 
     fn create_file(&mut self, size: u64) -> io::Result<(SegmentName, Arc<dyn DiskFile>)> {
-        let name = SegmentName::new(self.state.next_ordinal, self.state.next_seq)?;
+        let name = SegmentName::new(self.state.next_ordinal, self.state.next_seq, &*self.random)?;
         let disk = &self.shared.disk;
         let spare = if size == self.shared.options.limits.segment_size { self.shared.background.take_spare() } else { None };
         let renamed = spare.and_then(|Spare { name: spare, file }| {

@@ -1,7 +1,7 @@
 //! Health of the writer: its ability to store new events, and the duration of the running sync.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[repr(u8)]
 enum Availability {
@@ -15,18 +15,13 @@ enum Availability {
 /// Health of the writer, readable without a lock.
 pub(super) struct WriterHealth {
     availability: AtomicU8,
-    opened: Instant,
-    /// Milliseconds from `opened` to the start of the running sync, plus 1; 0 if no sync is running.
+    /// Uptime at the start of the running sync in milliseconds, plus 1; 0 if no sync is running.
     sync_started: AtomicU64,
 }
 
 impl WriterHealth {
     pub(super) fn new() -> WriterHealth {
-        WriterHealth {
-            availability: AtomicU8::new(Availability::Available as u8),
-            opened: Instant::now(),
-            sync_started: AtomicU64::new(0),
-        }
+        WriterHealth { availability: AtomicU8::new(Availability::Available as u8), sync_started: AtomicU64::new(0) }
     }
 
     /// Sets the availability to `Failed`, after which the process must exit.
@@ -55,9 +50,9 @@ impl WriterHealth {
         self.availability.load(Ordering::Relaxed) == Availability::NoRoom as u8
     }
 
-    /// Sets the start time of the running sync to now.
-    pub(super) fn sync_started(&self) {
-        self.sync_started.store(self.opened.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+    /// Sets the start time of the running sync to `uptime`.
+    pub(super) fn sync_started(&self, uptime: Duration) {
+        self.sync_started.store(uptime.as_millis() as u64 + 1, Ordering::Relaxed);
     }
 
     /// Clears the start time of the sync, because the sync has ended.
@@ -65,10 +60,10 @@ impl WriterHealth {
         self.sync_started.store(0, Ordering::Relaxed);
     }
 
-    /// Returns the duration of the running sync so far; `None` if no sync is running.
-    pub(super) fn sync_age(&self) -> Option<Duration> {
+    /// Returns the duration of the running sync from its start to `uptime`; `None` if no sync is running.
+    pub(super) fn sync_age(&self, uptime: Duration) -> Option<Duration> {
         let started = Duration::from_millis(self.sync_started.load(Ordering::Relaxed).checked_sub(1)?);
-        Some(self.opened.elapsed().saturating_sub(started))
+        Some(uptime.saturating_sub(started))
     }
 
     fn change(&self, from: Availability, to: Availability) -> bool {

@@ -38,7 +38,11 @@ pub struct SimDisk(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    observer: Mutex<Option<Observer>>,
 }
+
+/// Function that runs before every step, without a lock of the disk.
+type Observer = Arc<dyn Fn(Step, &str) + Send + Sync>;
 
 struct State {
     files: Vec<Inode>,
@@ -121,7 +125,13 @@ impl SimDisk {
             read: 0,
             rng: fastrand::Rng::with_seed(seed),
         };
-        SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
+        SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), observer: Mutex::new(None) }))
+    }
+
+    /// Calls `observer` before every later step, with the kind of the step and the name of the file. The observer may perform
+    /// steps itself.
+    pub fn observe(&self, observer: impl Fn(Step, &str) + Send + Sync + 'static) {
+        *self.0.observer.lock().expect("no test panics while it holds this lock") = Some(Arc::new(observer));
     }
 
     /// Starts a new process. Every later step of an earlier process fails.
@@ -409,6 +419,10 @@ struct Process {
 
 impl Process {
     fn begin(&self, step: Step, name: &str) -> Result<MutexGuard<'_, State>, (MutexGuard<'_, State>, StepError)> {
+        let observer = self.disk.0.observer.lock().expect("no test panics while it holds this lock").clone();
+        if let Some(observer) = observer {
+            observer(step, name);
+        }
         let mut state = self.disk.state();
         let changes = !matches!(step, Step::Read | Step::List | Step::Open);
         state.steps += u64::from(changes);

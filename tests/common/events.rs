@@ -6,9 +6,10 @@
 use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use hookhold::clock::{Clock, UnixMillis};
+use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::event::{Delivery, Event};
 use hookhold::event_key::EventKey;
 use hookhold::source::{Source, SourceDefaults};
@@ -60,7 +61,7 @@ impl Sample {
     }
 }
 
-/// A clock that only the test advances.
+/// A clock whose wall-clock time only the test advances. Its uptime is that of the machine.
 pub struct ManualClock(AtomicU64);
 
 impl ManualClock {
@@ -78,6 +79,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> UnixMillis {
         UnixMillis(self.0.load(Ordering::SeqCst))
+    }
+
+    fn uptime(&self) -> Duration {
+        SystemClock.uptime()
     }
 }
 

@@ -135,6 +135,10 @@ impl Clock for TestClock {
             TestClock::Stopped(now) => UnixMillis(now.load(Ordering::Relaxed)),
         }
     }
+
+    fn uptime(&self) -> Duration {
+        SystemClock.uptime()
+    }
 }
 
 /// Returns a configuration with these sources. All other settings have their defaults, so Kafka and TLS are off.

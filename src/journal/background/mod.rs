@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::segment::Segment;
 use super::{POISON, Shared, spawn};
+use crate::clock::Clock;
 use reserve::Reserve;
 pub(super) use reserve::{release_reserve, restore_reserve, write_with_reserve};
 use retention::{Retention, SpaceGuard};
@@ -35,6 +36,8 @@ struct TaskQueue {
     /// Segments that the background thread could not seal. The thread queues these segments again at its next periodic check.
     retry: VecDeque<Arc<Segment>>,
     request: TaskRequest,
+    /// Uptime at which the background work must run its periodic checks.
+    next_check: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,16 @@ enum TaskRequest {
     /// Request to run the periodic checks at once, because space may have become free.
     Check,
     Stop,
+}
+
+/// Space for a new segment.
+pub(super) enum Room<'a> {
+    /// Guard that reserves the space.
+    Made { _space: SpaceGuard<'a> },
+    /// There is no space yet. Sealing one of this many queued segments may free some.
+    WaitsForSealing(usize),
+    /// There is no space, and the journal cannot delete a further segment.
+    Full,
 }
 
 enum Task {
@@ -55,7 +68,12 @@ enum Task {
 impl Background {
     /// Creates the shared state and queues the unsealed segments that recovery found.
     pub(super) fn new(unsealed: Vec<Arc<Segment>>, reserve_exists: bool) -> Background {
-        let tasks = TaskQueue { to_seal: unsealed.into(), retry: VecDeque::new(), request: TaskRequest::Check };
+        let tasks = TaskQueue {
+            to_seal: unsealed.into(),
+            retry: VecDeque::new(),
+            request: TaskRequest::Check,
+            next_check: Duration::ZERO,
+        };
         Background {
             tasks: Mutex::new(tasks),
             changed: Condvar::new(),
@@ -89,52 +107,44 @@ impl Background {
         self.spare.take()
     }
 
+    /// Returns true while a thread deletes segments or starts a segment.
+    pub(super) fn is_locked(&self) -> bool {
+        self.retention.is_locked()
+    }
+
     /// Returns the size of the spare file in bytes; 0 if there is no spare file.
     pub(super) fn spare_bytes(&self, shared: &Shared) -> u64 {
         if self.spare.is_some() { shared.options.limits.segment_size } else { 0 }
     }
 
-    /// Makes room for a segment of `size` bytes by deleting old segments, and returns a guard that reserves this room. If
-    /// necessary, waits until the background thread has sealed queued segments. Returns `None` if there is not enough room and
-    /// the journal cannot delete a further segment.
-    pub(super) fn make_room(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
-        loop {
-            // Count the queued segments before `make_space`, so that this function notices if a segment is sealed during that
-            // call.
-            let waiting = self.tasks.lock().expect(POISON).to_seal.len();
-            if let Some(space) = self.retention.make_space(shared, size) {
-                return Some(space);
-            }
-            let mut tasks = self.tasks.lock().expect(POISON);
-            if waiting == 0 || tasks.request == TaskRequest::Stop {
-                return None;
-            }
-            while tasks.to_seal.len() == waiting && tasks.request != TaskRequest::Stop {
-                tasks = self.changed.wait(tasks).expect(POISON);
-            }
+    /// Makes room for a segment of `size` bytes by deleting old segments.
+    pub(super) fn make_room(&self, shared: &Shared, size: u64) -> Room<'_> {
+        // Count the queued segments before `make_space`, so that the writer notices if a segment is sealed during that call.
+        let queued = self.tasks.lock().expect(POISON).to_seal.len();
+        match self.retention.make_space(shared, size) {
+            Some(space) => Room::Made { _space: space },
+            None if queued == 0 || self.tasks.lock().expect(POISON).request == TaskRequest::Stop => Room::Full,
+            None => Room::WaitsForSealing(queued),
         }
     }
 
-    fn next_task(&self) -> Task {
+    /// Waits until the number of segments that wait for sealing differs from `queued`, or until the background thread stops.
+    pub(super) fn wait_until_sealed(&self, queued: usize) {
+        let tasks = self.tasks.lock().expect(POISON);
+        let waits = |tasks: &mut TaskQueue| tasks.to_seal.len() == queued && tasks.request != TaskRequest::Stop;
+        drop(self.changed.wait_while(tasks, waits).expect(POISON));
+    }
+
+    /// Returns the next task. Waits until there is one.
+    fn next_task(&self, clock: &dyn Clock) -> Task {
         let mut tasks = self.tasks.lock().expect(POISON);
         loop {
-            if tasks.request == TaskRequest::Stop {
-                return Task::Stop;
+            let uptime = clock.uptime();
+            if let Some(task) = tasks.take(uptime) {
+                return task;
             }
-            if let Some(segment) = tasks.to_seal.front() {
-                return Task::Seal(segment.clone());
-            }
-            if tasks.request == TaskRequest::Check {
-                tasks.request = TaskRequest::None;
-                return Task::Check;
-            }
-            let (guard, waited) = self.changed.wait_timeout(tasks, CHECK_INTERVAL).expect(POISON);
-            tasks = guard;
-            if waited.timed_out() {
-                tasks.request_check();
-                let retry = std::mem::take(&mut tasks.retry);
-                tasks.to_seal.extend(retry);
-            }
+            let rest = tasks.next_check.saturating_sub(uptime);
+            tasks = self.changed.wait_timeout(tasks, rest).expect(POISON).0;
         }
     }
 
@@ -148,6 +158,23 @@ impl Background {
 }
 
 impl TaskQueue {
+    /// Removes and returns the task that is due at `uptime`; `None` if no task is due.
+    fn take(&mut self, uptime: Duration) -> Option<Task> {
+        if self.request == TaskRequest::Stop {
+            return Some(Task::Stop);
+        }
+        if uptime >= self.next_check {
+            self.next_check = uptime + CHECK_INTERVAL;
+            self.request_check();
+            self.to_seal.extend(std::mem::take(&mut self.retry));
+        }
+        if let Some(segment) = self.to_seal.front() {
+            return Some(Task::Seal(segment.clone()));
+        }
+        let is_requested = std::mem::replace(&mut self.request, TaskRequest::None) == TaskRequest::Check;
+        is_requested.then_some(Task::Check)
+    }
+
     fn request_check(&mut self) {
         if self.request == TaskRequest::None {
             self.request = TaskRequest::Check;
@@ -161,17 +188,27 @@ pub(super) fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
 }
 
 fn run(shared: &Shared) {
-    loop {
-        match shared.background.next_task() {
-            Task::Seal(segment) => {
-                let is_sealed = sealing::try_seal(shared, &segment);
-                shared.background.finish_sealing(segment, is_sealed);
-            }
-            Task::Check => {}
-            Task::Stop => return,
+    while perform(shared, shared.background.next_task(&*shared.clock)) {}
+}
+
+/// Performs the next task if one is due, without waiting. Returns true if a task was due.
+pub(super) fn step(shared: &Shared) -> bool {
+    let task = shared.background.tasks.lock().expect(POISON).take(shared.clock.uptime());
+    task.is_some_and(|task| perform(shared, task))
+}
+
+/// Performs a task and the periodic checks. Returns false if the background work must stop.
+fn perform(shared: &Shared, task: Task) -> bool {
+    match task {
+        Task::Seal(segment) => {
+            let is_sealed = sealing::try_seal(shared, &segment);
+            shared.background.finish_sealing(segment, is_sealed);
         }
-        maintain(shared);
+        Task::Check => {}
+        Task::Stop => return false,
     }
+    maintain(shared);
+    true
 }
 
 fn maintain(shared: &Shared) {

@@ -19,6 +19,11 @@ pub(super) struct Retention(Mutex<()>);
 pub(crate) type SpaceGuard<'a> = MutexGuard<'a, ()>;
 
 impl Retention {
+    /// Returns true while a thread holds the lock.
+    pub(super) fn is_locked(&self) -> bool {
+        self.0.try_lock().is_err()
+    }
+
     pub(super) fn lock(&self) -> SpaceGuard<'_> {
         self.0.lock().expect(POISON)
     }

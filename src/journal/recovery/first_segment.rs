@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::background::release_reserve;
 use super::super::disk::{Disk, DiskFile, is_full};
-use super::super::errors::{OpenError, context};
+use super::super::errors::OpenError;
 use super::super::frame::FrameDraft;
 use super::super::lock_file::encode_watermark;
 use super::super::options::Options;
@@ -17,19 +17,18 @@ use super::super::segment_summary::SegmentSummary;
 use super::super::writer::WriterState;
 use crate::event::LogId;
 
-/// Starts a segment whose first event gets sequence `next_seq`, and adds the segment to `segments`. If the disk is full, starts
-/// a small segment instead. If the disk has no room even for a small segment, deletes the reserve and then starts the small
-/// segment. A small segment has room for cursors, so hookhold can save acknowledgements and then delete old segments.
+/// Starts the segment `name`, and adds the segment to `segments`. If the disk is full, starts a small segment instead. If the
+/// disk has no room even for a small segment, deletes the reserve and then starts the small segment. A small segment has room
+/// for cursors, so hookhold can save acknowledgements and then delete old segments.
 pub(super) fn start(
     disk: &dyn Disk,
     options: &Options,
     lock: Arc<dyn DiskFile>,
     log: LogId,
-    next_seq: u64,
-    ordinal: u64,
+    name: SegmentName,
     segments: &SegmentMap,
 ) -> Result<WriterState, OpenError> {
-    let name = context(SegmentName::new(ordinal, next_seq), || super::NO_RANDOM.into())?;
+    let next_seq = name.first_seq;
     let mut bytes = encode_header(name, log).to_vec();
     let cursors = segments.cursors();
     let cursors = FrameDraft::cursors(cursors.iter().map(|(topic, cursor)| (topic, *cursor)));
@@ -59,5 +58,5 @@ pub(super) fn start(
     summary.end = offset;
     let active = Segment::new(name, file, size, summary, SegmentState::Unsealed);
     segments.add(active.clone());
-    Ok(WriterState { active, offset, next_seq, lock, next_ordinal: ordinal + 1 })
+    Ok(WriterState { active, offset, next_seq, lock, next_ordinal: name.ordinal + 1 })
 }

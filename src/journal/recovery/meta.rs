@@ -4,11 +4,12 @@
 use std::io;
 
 use super::super::disk::{Disk, write_atomically};
+use super::super::random::Random;
 use super::super::segment_file::{self, FORMAT_VERSION};
 
 /// Reads the hash key, or generates a hash key for a new journal. Fails if there are segments but no meta file, because a new
 /// hash key would prevent hookhold from recognising duplicates of the stored events.
-pub(super) fn hash_key(disk: &dyn Disk) -> io::Result<[u8; 16]> {
+pub(super) fn hash_key(disk: &dyn Disk, random: &dyn Random) -> io::Result<[u8; 16]> {
     let bytes = match disk.open(META_FILE) {
         Ok(file) => {
             let mut bytes = [0; META_LEN];
@@ -16,7 +17,7 @@ pub(super) fn hash_key(disk: &dyn Disk) -> io::Result<[u8; 16]> {
             check(&bytes, read)?;
             bytes
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(disk)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(disk, random)?,
         Err(error) => return Err(error),
     };
     Ok(bytes[12..28].try_into().expect("16 bytes"))
@@ -38,7 +39,7 @@ fn check(bytes: &[u8; META_LEN], read: usize) -> io::Result<()> {
     Ok(())
 }
 
-fn create(disk: &dyn Disk) -> io::Result<[u8; META_LEN]> {
+fn create(disk: &dyn Disk, random: &dyn Random) -> io::Result<[u8; META_LEN]> {
     if !segment_file::list(disk)?.is_empty() {
         let what = "expected a file because segments exist, found the file missing; restore it from a backup of the journal";
         return Err(io::Error::new(io::ErrorKind::NotFound, what));
@@ -46,7 +47,8 @@ fn create(disk: &dyn Disk) -> io::Result<[u8; META_LEN]> {
     let mut bytes = [0; META_LEN];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    getrandom::fill(&mut bytes[12..28]).map_err(io::Error::other)?;
+    bytes[12..20].copy_from_slice(&random.next_u64()?.to_le_bytes());
+    bytes[20..28].copy_from_slice(&random.next_u64()?.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..28]);
     bytes[28..].copy_from_slice(&crc.to_le_bytes());
     write_atomically(disk, META_FILE, &bytes)?;

@@ -20,9 +20,10 @@ use super::key_file::KeyFile;
 use super::key_index::KeyIndex;
 use super::lock_file::LOCK_FILE;
 use super::options::Options;
+use super::random::Random;
 use super::reader::DAMAGED;
 use super::segment::{Segment, SegmentState};
-use super::segment_file::{KEYS_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName, random_u64};
+use super::segment_file::{KEYS_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName};
 use super::segment_map::SegmentMap;
 use super::writer::WriterState;
 use crate::event::LogId;
@@ -48,14 +49,14 @@ pub(super) struct Recovered {
 }
 
 /// Locks the directory, recovers the unconfirmed events after a crash, and starts a new segment with a new log id.
-pub(super) fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Recovered, OpenError> {
+pub(super) fn open(disk: &dyn Disk, random: &dyn Random, options: &Options, metrics: &Metrics) -> Result<Recovered, OpenError> {
     let lock = disk.lock(LOCK_FILE).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked,
         _ => OpenError::Io { what: format!("{LOCK_FILE}: cannot open the journal's lock file"), source },
     })?;
-    let log = LogId(context(random_u64(), || NO_RANDOM.into())?);
+    let log = LogId(context(random.next_u64(), || NO_RANDOM.into())?);
     context(delete_leftovers(disk), || "cannot delete a leftover file from the journal".into())?;
-    let hash_key = context(meta::hash_key(disk), || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
+    let hash_key = context(meta::hash_key(disk, random), || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
     let scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
     let corruption = report_corruption(&scan, metrics);
     for file in scan.unused.iter().map(|name| name.segment_file()) {
@@ -75,14 +76,15 @@ pub(super) fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Res
         segments.add(segment);
     }
     if !scan.unconfirmed.is_empty() {
-        let copy = unconfirmed::copy(disk, &scan, log, ordinal, &keys)?;
+        let copy = unconfirmed::copy(disk, random, &scan, log, ordinal, &keys)?;
         ordinal += 1;
         unsealed.push(copy.clone());
         segments.add(copy);
     }
     context(adopt_orphaned_keys(disk, &scan, &keys, metrics), || "cannot read or delete a key file".into())?;
     restore_cursors(&scan, &segments, options, metrics);
-    let writer = first_segment::start(disk, options, lock, log, next_seq, ordinal, &segments)?;
+    let name = context(SegmentName::new(ordinal, next_seq, random), || NO_RANDOM.into())?;
+    let writer = first_segment::start(disk, options, lock, log, name, &segments)?;
     let reserve_exists = restore_reserve(disk, options.limits.segment_size);
     Ok(Recovered { log, hash_key, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
 }
