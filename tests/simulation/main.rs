@@ -2,19 +2,24 @@
 //! a disk that may lose all unsynced data, and compare the journal with a plain model.
 //!
 //! A life is a sequence of openings. In each opening, a process opens the journal and uses it until a close, a kill or a power
-//! cut. A kill or a power cut can happen in any step, including the steps of a recovery. `HOOKHOLD_SEED=n` repeats one life.
-//! The seed determines the actions but not the interleaving of the threads, so a seed that failed once may need several runs to
-//! fail again.
+//! cut. A kill or a power cut can happen in any disk operation, including those of a recovery. A life has no threads: one loop
+//! performs the steps of all actors in a random order, and a step may run inside a disk operation of another step. The seed
+//! determines all of it, so `HOOKHOLD_SEED=n` repeats a life exactly.
 
 mod checks;
+mod clock;
 #[path = "../common/disk.rs"]
 mod disk;
 #[path = "../common/events.rs"]
 mod events;
 mod life;
+mod model;
+mod trace;
 
 use std::ops::Range;
 use std::sync::Mutex;
+
+use model::LifeCounts;
 
 /// Hazards to which a life exposes the journal.
 #[derive(Clone, Copy, Default)]
@@ -59,7 +64,7 @@ fn corruption_loses_only_the_events_it_hits() {
 #[test]
 fn the_model_notices_a_disk_that_ignores_syncs() {
     let hazards = Hazards { ignored_syncs: true, ..Hazards::default() };
-    let noticed: Vec<_> = (0..40).filter_map(|seed| life::run(seed, hazards).err()).collect();
+    let noticed: Vec<_> = (0..40).filter_map(|seed| life::run(seed, hazards, false).err()).collect();
     assert!(noticed.len() > 10, "the model noticed only {} of 40 lives", noticed.len());
     assert!(noticed.iter().any(|what| what.contains("is lost")), "{noticed:?}");
 }
@@ -68,16 +73,20 @@ fn assert_all_lives(seeds: Range<u64>, hazards: Hazards) {
     if let Ok(seed) = std::env::var("HOOKHOLD_SEED") {
         let seed = seed.parse().expect("HOOKHOLD_SEED is a number");
         return if seeds.contains(&seed) {
-            assert_eq!(life::run(seed, hazards).err(), None, "seed {seed}")
+            assert_eq!(life::run(seed, hazards, false).err(), None, "seed {seed}")
         };
     }
     let next = Mutex::new(seeds);
     let counts = Mutex::new(LifeCounts::default());
     let worker = || {
         while let Some(seed) = { next.lock().expect("no panic inside").next() } {
-            match life::run(seed, hazards) {
-                Ok(one) => counts.lock().expect("no panic inside").add(one),
-                Err(what) => panic!("seed {seed}: {what}"),
+            let (one, trace) =
+                life::run(seed, hazards, seed % REPEATED == 0).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+            counts.lock().expect("no panic inside").add(&one);
+            if seed % REPEATED == 0 {
+                let (_, again) = life::run(seed, hazards, true).unwrap_or_else(|what| panic!("seed {seed}, repeated: {what}"));
+                assert!(trace.len() > 1_000, "seed {seed} has a trace of {} bytes", trace.len());
+                assert_same(seed, &trace, &again);
             }
         }
     };
@@ -92,36 +101,18 @@ fn assert_all_lives(seeds: Range<u64>, hazards: Hazards) {
     counts.assert_not_empty(hazards);
 }
 
-/// Counts from one life or from all lives of one test, such as successful appends and crashes. The test fails if a total is too
-/// low.
-#[derive(Debug, Default)]
-struct LifeCounts {
-    lives: u64,
-    acknowledged: u64,
-    recovered: u64,
-    interrupted_openings: u64,
-    crashes: u64,
-    corrupted: u64,
-    deleted: u64,
-    recycled: u64,
-    failed: u64,
-    batched: u64,
+/// Fails at the first line in which two traces of one seed differ.
+fn assert_same(seed: u64, first: &str, second: &str) {
+    for (number, (first, second)) in first.lines().zip(second.lines()).enumerate() {
+        assert_eq!(first, second, "line {number} of the trace of seed {seed} differs in two runs");
+    }
+    assert_eq!(first.len(), second.len(), "two traces of seed {seed} differ in their lengths");
 }
 
-impl LifeCounts {
-    fn add(&mut self, other: LifeCounts) {
-        self.lives += 1;
-        self.acknowledged += other.acknowledged;
-        self.recovered += other.recovered;
-        self.interrupted_openings += other.interrupted_openings;
-        self.crashes += other.crashes;
-        self.corrupted += other.corrupted;
-        self.deleted += other.deleted;
-        self.recycled += other.recycled;
-        self.failed += other.failed;
-        self.batched += other.batched;
-    }
+/// The test runs one of this many seeds twice, and compares the traces.
+const REPEATED: u64 = 50;
 
+impl LifeCounts {
     fn assert_not_empty(&self, hazards: Hazards) {
         let lives = self.lives;
         assert!(lives >= 300, "{self:?}");

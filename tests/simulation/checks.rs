@@ -9,7 +9,8 @@ use hookhold::journal::{Journal, MemoryLookup, ReadOnlyJournal, StoredEvent};
 use hookhold::metrics::Metrics;
 
 use crate::events::TOPICS;
-use crate::life::{Checked, Fate, Life, ModelEvent};
+use crate::life::{Checked, Life};
+use crate::model::{Fate, Model, ModelEvent};
 
 macro_rules! ensure {
     ($condition:expr, $($what:tt)*) => {
@@ -19,15 +20,15 @@ macro_rules! ensure {
     };
 }
 
-impl Life {
+impl Model {
     /// Compares the readable events with the model, and updates the model: an event with the fate `Unknown` or `Failed` becomes
     /// either stored or superseded.
-    pub fn check(&mut self, journal: &Journal) -> Checked {
+    pub fn check(&mut self, life: &Life, journal: &Journal) -> Checked {
         let read = read_all(journal)?;
         let oldest = journal.oldest_seq();
         self.check_each(&read)?;
         let positions: BTreeMap<u64, Position> = read.iter().map(|stored| (stored.position.seq, stored.position)).collect();
-        self.find_stored_and_deleted(journal, &positions)?;
+        self.find_stored_and_deleted(life, journal, &positions)?;
         let mut gone = 0;
         for (index, event) in self.events.iter_mut().enumerate() {
             match event.fate {
@@ -35,12 +36,12 @@ impl Life {
                 Fate::Stored(position) => {
                     let topic = TOPICS[event.sample.topic];
                     // If the journal does not forward events, a topic without a cursor on disk pins nothing.
-                    let pinned_from = if self.options.forwards { Some(&0) } else { self.pinned_from.get(topic) };
+                    let pinned_from = if life.options.forwards { Some(&0) } else { self.pinned_from.get(topic) };
                     let cursor = self.found.get(topic).max(self.saved.get(topic)).copied().unwrap_or(0);
                     let is_pinned = pinned_from.is_some_and(|from| position.seq >= cursor.max(*from));
-                    let may_be_deleted = self.hazards.retention
+                    let may_be_deleted = life.hazards.retention
                         && !is_pinned
-                        && (position.seq < oldest || self.options.forwards || !self.saved.is_empty());
+                        && (position.seq < oldest || life.options.forwards || !self.saved.is_empty());
                     let read = read.len();
                     ensure!(may_be_deleted, "event {index} ({topic}) at {position} is lost; oldest {oldest}, {read} read");
                     gone += 1;
@@ -50,15 +51,15 @@ impl Life {
             }
         }
         self.counts.deleted += gone;
-        self.check_batches()?;
+        self.check_batches(life)?;
         self.check_keys(journal)?;
         self.check_cursors(journal)
     }
 
     /// Checks that all events of a delivery have the same fate.
-    fn check_batches(&mut self) -> Checked {
+    fn check_batches(&mut self, life: &Life) -> Checked {
         // The model cannot determine the fate of a keyless event that the journal has already deleted.
-        if self.hazards.retention || self.hazards.corruption {
+        if life.hazards.retention || life.hazards.corruption {
             return Ok(());
         }
         for (index, event) in self.events.iter().enumerate().filter(|(index, event)| *index > event.delivery) {
@@ -72,8 +73,8 @@ impl Life {
 
     /// Marks an event with the fate `Unknown` or `Failed` as stored if the journal contains the key of the event, but not the
     /// event. The journal has then recovered the event and immediately deleted it.
-    fn find_stored_and_deleted(&mut self, journal: &Journal, positions: &BTreeMap<u64, Position>) -> Checked {
-        let last = if self.hazards.retention { self.events.len() } else { 0 };
+    fn find_stored_and_deleted(&mut self, life: &Life, journal: &Journal, positions: &BTreeMap<u64, Position>) -> Checked {
+        let last = if life.hazards.retention { self.events.len() } else { 0 };
         for index in (0..last).rev() {
             let ModelEvent { sample, fate: Fate::Unknown | Fate::Failed, .. } = &self.events[index] else { continue };
             let Some(key) = sample.key else { continue };
@@ -125,7 +126,7 @@ impl Life {
         for (index, event) in self.events.iter().enumerate() {
             let Some(key) = event.sample.key.map(EventKey) else { continue };
             let same_key = self.events.iter().filter(|other| other.sample.key == event.sample.key);
-            let stored: Vec<u64> = same_key.filter_map(stored_at).map(|position| position.seq).collect();
+            let stored: Vec<u64> = same_key.filter_map(ModelEvent::stored_at).map(|position| position.seq).collect();
             ensure!(stored.len() <= 1, "event {index} is stored at {stored:?}");
             let seen = self.lookup(journal, &key)?;
             let expected = stored.first().copied();
@@ -163,33 +164,27 @@ impl Life {
         Ok(())
     }
 
-    /// Returns the sequences of a topic's stored events.
-    fn stored_in(&self, topic: &str) -> impl Iterator<Item = u64> {
-        let of_topic = self.events.iter().filter(move |event| TOPICS[event.sample.topic] == topic);
-        of_topic.filter_map(stored_at).map(|position| position.seq)
-    }
-
     /// Corrupts some bytes of a segment other than the newest, and returns the damage. Returns `None` if only the newest
     /// segment has frames.
-    pub fn damage(&mut self) -> Option<Damage> {
-        let segments = self.disk.names(".seg");
-        let older: Vec<&String> = segments[..segments.len() - 1].iter().filter(|name| self.disk.bytes(name).len() > 64).collect();
-        let name = older.get(self.rng.usize(..older.len().max(1)))?.to_string();
-        let before = self.disk.bytes(&name);
-        let start = self.rng.usize(..before.len());
-        let length = [1, 8, 64, 600, 5_000][self.rng.usize(..5)];
+    pub fn damage(&self, life: &Life, rng: &mut fastrand::Rng) -> Option<Damage> {
+        let segments = life.disk.names(".seg");
+        let older: Vec<&String> = segments[..segments.len() - 1].iter().filter(|name| life.disk.bytes(name).len() > 64).collect();
+        let name = older.get(rng.usize(..older.len().max(1)))?.to_string();
+        let before = life.disk.bytes(&name);
+        let start = rng.usize(..before.len());
+        let length = [1, 8, 64, 600, 5_000][rng.usize(..5)];
         let bytes = start..(start + length).min(before.len());
-        match self.rng.bool() {
-            true => self.disk.corrupt(&name, bytes.clone(), |_| 0),
-            false => self.disk.corrupt(&name, bytes.clone(), |byte| byte ^ 0x5A),
+        match rng.bool() {
+            true => life.disk.corrupt(&name, bytes.clone(), |_| 0),
+            false => life.disk.corrupt(&name, bytes.clone(), |byte| byte ^ 0x5A),
         }
         Some(Damage { name, bytes, before })
     }
 
     /// Checks that only damaged events are lost, that the keys of the lost events are lost with them, and that the metric and
     /// `verify` show the damage.
-    pub fn check_damaged(&mut self, journal: &Journal, metrics: &Metrics, damage: &Damage) -> Checked {
-        let report = ReadOnlyJournal::open(self.disk.second_process())
+    pub fn check_damaged(&mut self, life: &Life, journal: &Journal, metrics: &Metrics, damage: &Damage) -> Checked {
+        let report = ReadOnlyJournal::open(life.disk.second_process())
             .and_then(|journal| journal.verify())
             .map_err(|error| error.to_string())?;
         let read = read_all(journal)?;
@@ -215,22 +210,22 @@ impl Life {
     }
 
     /// Checks that another process reads the same events and finds no damage.
-    pub fn check_read_only(&mut self) -> Checked {
-        let open = || ReadOnlyJournal::open(self.disk.second_process());
+    pub fn check_read_only(&mut self, life: &Life) -> Checked {
+        let open = || ReadOnlyJournal::open(life.disk.second_process());
         let mut journal = open().map_err(|error| error.to_string())?;
         let mut read = Vec::new();
         while let Some(stored) = journal.next().map_err(|error| error.to_string())? {
             read.push(stored.position);
         }
         let report = open().and_then(|journal| journal.verify()).map_err(|error| error.to_string())?;
-        let mut stored: Vec<Position> = self.events.iter().filter_map(stored_at).collect();
+        let mut stored: Vec<Position> = self.events.iter().filter_map(ModelEvent::stored_at).collect();
         stored.sort_by_key(|position| position.seq);
-        if !self.hazards.retention {
+        if !life.hazards.retention {
             let count = stored.len();
             ensure!(read == stored, "another process reads {} events, {count} are stored", read.len());
             ensure!(report.events == count as u64, "verify counts {} events, {count} are stored", report.events);
         }
-        ensure!(self.hazards.corruption || report.damage.is_empty(), "verify shows damage: {:?}", report.damage);
+        ensure!(life.hazards.corruption || report.damage.is_empty(), "verify shows damage: {:?}", report.damage);
         ensure!(report.unconfirmed == 0, "{} events are unconfirmed after a close", report.unconfirmed);
         Ok(())
     }
@@ -256,10 +251,6 @@ impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "the damage at {:?} of {}", self.bytes, self.name)
     }
-}
-
-fn stored_at(event: &ModelEvent) -> Option<Position> {
-    if let Fate::Stored(position) = event.fate { Some(position) } else { None }
 }
 
 fn read_all(journal: &Journal) -> Result<Vec<StoredEvent>, String> {
