@@ -258,7 +258,7 @@ impl Journal {
 
     /// Returns the duration of the running sync so far; `None` if no sync is running.
     pub fn sync_age(&self) -> Option<Duration> {
-        self.0.health.sync_age(self.0.clock.uptime())
+        self.0.health.sync_age(&*self.0.clock)
     }
 
     /// Returns the first sequence that is not durable yet.

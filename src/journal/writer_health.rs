@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::clock::Clock;
+
 #[repr(u8)]
 enum Availability {
     Available,
@@ -60,10 +62,10 @@ impl WriterHealth {
         self.sync_started.store(0, Ordering::Relaxed);
     }
 
-    /// Returns the duration of the running sync from its start to `uptime`; `None` if no sync is running.
-    pub(super) fn sync_age(&self, uptime: Duration) -> Option<Duration> {
+    /// Returns the duration of the running sync so far; `None` if no sync is running. Reads the clock only if a sync is running.
+    pub(super) fn sync_age(&self, clock: &dyn Clock) -> Option<Duration> {
         let started = Duration::from_millis(self.sync_started.load(Ordering::Relaxed).checked_sub(1)?);
-        Some(uptime.saturating_sub(started))
+        Some(clock.uptime().saturating_sub(started))
     }
 
     fn change(&self, from: Availability, to: Availability) -> bool {
