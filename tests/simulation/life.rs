@@ -292,9 +292,7 @@ impl Life {
     }
 
     fn is_blocked(&self) -> bool {
-        let crew = self.crew();
-        // The background work of a running process is absent while it performs a step.
-        crew.journal.as_ref().is_some_and(Journal::is_making_room)
+        self.crew().journal.as_ref().is_some_and(Journal::is_making_room)
     }
 
     /// Reads some events, as the forwarder does. Every event must have been appended.

@@ -55,6 +55,7 @@ pub(super) fn open(disk: &dyn Disk, random: &dyn Random, options: &Options, metr
         _ => OpenError::Io { what: format!("{LOCK_FILE}: cannot open the journal's lock file"), source },
     })?;
     let log = LogId(context(random.next_u64(), || NO_RANDOM.into())?);
+    let segment_name = |ordinal, first_seq| context(SegmentName::new(ordinal, first_seq, random), || NO_RANDOM.into());
     context(delete_leftovers(disk), || "cannot delete a leftover file from the journal".into())?;
     let hash_key = context(meta::hash_key(disk, random), || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
     let scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
@@ -76,15 +77,14 @@ pub(super) fn open(disk: &dyn Disk, random: &dyn Random, options: &Options, metr
         segments.add(segment);
     }
     if !scan.unconfirmed.is_empty() {
-        let copy = unconfirmed::copy(disk, random, &scan, log, ordinal, &keys)?;
+        let copy = unconfirmed::copy(disk, &scan, log, segment_name(ordinal, scan.durable_watermark)?, &keys)?;
         ordinal += 1;
         unsealed.push(copy.clone());
         segments.add(copy);
     }
     context(adopt_orphaned_keys(disk, &scan, &keys, metrics), || "cannot read or delete a key file".into())?;
     restore_cursors(&scan, &segments, options, metrics);
-    let name = context(SegmentName::new(ordinal, next_seq, random), || NO_RANDOM.into())?;
-    let writer = first_segment::start(disk, options, lock, log, name, &segments)?;
+    let writer = first_segment::start(disk, options, lock, log, segment_name(ordinal, next_seq)?, &segments)?;
     let reserve_exists = restore_reserve(disk, options.limits.segment_size);
     Ok(Recovered { log, hash_key, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
 }

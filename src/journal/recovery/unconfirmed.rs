@@ -10,22 +10,19 @@ use super::super::disk::{Disk, is_full};
 use super::super::errors::{OpenError, context, in_file};
 use super::super::frame::{self, FrameDraft};
 use super::super::key_index::KeyIndex;
-use super::super::random::Random;
 use super::super::segment::{Segment, SegmentState};
 use super::super::segment_file::{SegmentName, encode_header};
 use super::super::segment_summary::SegmentSummary;
 use crate::event::LogId;
 
-/// Copies the unconfirmed events of a scan into a new segment.
+/// Copies the unconfirmed events of a scan into the new segment `name`.
 pub(super) fn copy(
     disk: &dyn Disk,
-    random: &dyn Random,
     scan: &DirectoryScan,
     log: LogId,
-    ordinal: u64,
+    name: SegmentName,
     keys: &KeyIndex,
 ) -> Result<Arc<Segment>, OpenError> {
-    let name = context(SegmentName::new(ordinal, scan.durable_watermark, random), || super::NO_RANDOM.into())?;
     let (bytes, summary) = context(encode(scan, log, name), || "cannot read the unconfirmed events of the journal".into())?;
     let write = || {
         write_with_reserve(disk, &name.segment_file(), &bytes, || {})?;
