@@ -30,6 +30,31 @@ async fn early_rejections_do_not_wait_for_the_body() {
 }
 
 #[tokio::test]
+async fn the_outcome_does_not_depend_on_the_arrival_of_a_small_body() {
+    let harness = Harness::open(ServerLimits::default());
+    let (genuine_head, body) = split_at_body(&post(BODY));
+    let without_signature: String =
+        genuine_head.split_inclusive("\r\n").filter(|line| !line.starts_with("stripe-signature")).collect();
+    let heads = [
+        (without_signature, "signature_missing"),
+        (genuine_head.replace("v1=", "v1=zz"), "signature_malformed"),
+        (genuine_head.replace("v1=", "v0="), "signature_malformed"),
+    ];
+    let mut rejected = 0;
+    for (head, outcome) in heads {
+        let before = harness.count("stripe", outcome);
+        // Without its body, a request with such a head must not wait. With its body, it arrives in one segment.
+        for request in [head.clone(), format!("{head}{body}")] {
+            let answer = harness.line().await.ask(request).await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{head}: {answer}");
+            rejected += 1;
+        }
+        assert_eq!(harness.count("stripe", outcome), before + 2, "{head}");
+    }
+    assert_eq!(harness.rejections(), rejected);
+}
+
+#[tokio::test]
 async fn a_sender_receives_its_rejection_while_it_keeps_sending() {
     let harness = Harness::open(ServerLimits::default());
     let mut line = harness.line().await;
