@@ -15,6 +15,7 @@ use http::{HeaderMap, Method};
 
 use crate::clock::UnixMillis;
 use crate::event_key::EventKey;
+use crate::fingerprint::Fingerprint;
 use crate::header_field::HeaderField;
 
 /// One received HTTP request, complete but not yet verified.
@@ -50,6 +51,8 @@ pub(crate) struct EventParts {
     pub(crate) type_prefix: Arc<str>,
     pub(crate) ordering_key: Option<String>,
     pub(crate) dedupe_key: Option<EventKey>,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) account: Option<Arc<str>>,
     pub(crate) auth: Arc<str>,
     pub(crate) integrity: Integrity,
     /// The request, which all events of a batch share.
@@ -84,9 +87,15 @@ impl Event {
         Event(parts)
     }
 
-    /// Sets the dedupe key and returns the event.
-    pub fn with_key(mut self, key: Option<EventKey>) -> Event {
-        self.0.dedupe_key = key;
+    /// Sets the dedupe key and the fingerprint, and returns the event.
+    pub fn with_key(mut self, key: Option<EventKey>, fingerprint: Fingerprint) -> Event {
+        (self.0.dedupe_key, self.0.fingerprint) = (key, fingerprint);
+        self
+    }
+
+    /// Sets the account, because an event of another account at the same source has the same id. Returns the event.
+    pub fn with_account(mut self, account: Arc<str>) -> Event {
+        self.0.account = Some(account);
         self
     }
 
@@ -137,6 +146,16 @@ impl Event {
     /// hookhold cannot recognise.
     pub fn dedupe_key(&self) -> Option<EventKey> {
         self.0.dedupe_key
+    }
+
+    /// Returns the fingerprint, which is stored with the dedupe key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint
+    }
+
+    /// Returns the account at the source, if hookhold stored the event although an event of another account has the same id.
+    pub fn account(&self) -> Option<&str> {
+        self.0.account.as_deref()
     }
 
     /// Returns the authentication scheme and the name of the secret that signed the delivery, such as `mac-sha256:2026-11`.

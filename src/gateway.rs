@@ -36,8 +36,9 @@ use success_rate::SuccessGuard;
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
 use crate::event::{Delivery, Event};
+use crate::fingerprint::Fingerprint;
 use crate::in_flight::{DetachedCharge, InFlightCharge};
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalMillis};
 use crate::log::escaped;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -263,7 +264,7 @@ impl Gateway {
         if let Some(retry_after) = live.wait_for_rate() {
             return Err(Answer::rate_limited(retry_after).with_hint(RATE_EXCEEDED));
         }
-        match self.admit(live, verified, now) {
+        match self.admit(live, verified) {
             Admission::Resolved(resolution) => Err(answer(source, resolution, false)),
             Admission::First(receiver) => Ok(PendingResult::Event { receiver, is_first: true }),
             Admission::Duplicate(receiver) => Ok(PendingResult::Event { receiver, is_first: false }),
@@ -288,13 +289,13 @@ impl Gateway {
         answer
     }
 
-    fn admit(&self, live: &LiveSource, verified: Verified, now: UnixMillis) -> Admission {
+    fn admit(&self, live: &LiveSource, verified: Verified) -> Admission {
         let source = &live.source;
         let Verified { event, identity, .. } = verified;
         let key = key::of(&self.hash_key, &source.name, event.event_type(), &identity);
-        let event = event.with_key(key);
+        let event = event.with_key(key, Fingerprint::default());
         let Some(key) = key else { return self.admit_keyless(live, event) };
-        let not_before = not_before(source, &identity, now);
+        let not_before = not_before(source, &identity, self.appender.journal.now());
         match self.appender.claim(key, not_before) {
             Claim::Seen(seq) => Admission::Resolved(Resolution::Seen(seq)),
             Claim::Pending(receiver) => Admission::Duplicate(receiver),
@@ -342,12 +343,12 @@ pub fn precheck(verifier: &Verifier, method: &Method, target: &str, headers: &He
 }
 
 /// Returns the time at or before which a key must have been first seen to count as new.
-fn not_before(source: &Source, identity: &Identity, now: UnixMillis) -> UnixMillis {
+fn not_before(source: &Source, identity: &Identity, now: JournalMillis) -> JournalMillis {
     let window = match identity {
         Identity::BodyWindow(_, window) => *window,
         _ => source.dedupe.window,
     };
-    UnixMillis(now.0.saturating_sub(window.as_millis() as u64))
+    now.before(window)
 }
 
 fn answer(source: &Source, resolution: Resolution, first: bool) -> Answer {

@@ -108,6 +108,7 @@ pub mod credentials;
 pub mod diagnostic;
 pub mod event;
 pub mod event_key;
+pub mod fingerprint;
 pub mod header_field;
 pub mod in_flight;
 pub mod limits;

@@ -104,7 +104,6 @@ const PUBLISHED: &[(&str, &str)] = &[
     ("refused_as", "a key of `doctor --format json`"),
     ("\"lanes\"", "a key of `journal stat --format json`"),
     ("\"unsure\"", "a key of `journal verify --format json`"),
-    (".lanes", "the extension of a journal file; it changes with the journal's format"),
     ("mistake = &*", "a field of the log line of a failed reload"),
     ("It's a Secret to Everybody", "the secret of GitHub's and Bitbucket's published examples"),
     ("too long or incomplete", "here the word belongs to `long`"),

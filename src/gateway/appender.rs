@@ -9,10 +9,9 @@ use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::dedupe_table::{Claim, DedupeTable, Resolution};
-use crate::clock::UnixMillis;
 use crate::event::{Event, Position};
 use crate::event_key::EventKey;
-use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal};
+use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal, JournalMillis};
 use crate::outcome::Outcome;
 
 /// Journal and dedupe table. All deliveries, append completions and key-file lookups share this state.
@@ -33,12 +32,12 @@ impl Appender {
 
     /// Claims a dedupe key for a delivery. A key that was first seen at or before `not_before` has left the dedupe window
     /// and counts as new.
-    pub(super) fn claim(&self, key: EventKey, not_before: UnixMillis) -> Claim {
+    pub(super) fn claim(&self, key: EventKey, not_before: JournalMillis) -> Claim {
         self.dedupe_table.claim(key, not_before, &self.journal)
     }
 
     /// Claims the dedupe keys of a batch in one step. Each key has its own time, as in [`Appender::claim`].
-    pub(super) fn claim_all(&self, keys: &[(EventKey, UnixMillis)]) -> Vec<Claim> {
+    pub(super) fn claim_all(&self, keys: &[(EventKey, JournalMillis)]) -> Vec<Claim> {
         self.dedupe_table.claim_all(keys, &self.journal)
     }
 
@@ -83,7 +82,7 @@ impl Appender {
         self: &Arc<Self>,
         event: Event,
         key: EventKey,
-        not_before: UnixMillis,
+        not_before: JournalMillis,
         accepting: Result<(), Resolution>,
     ) {
         let permit = match self.lookup_permit() {

@@ -13,6 +13,7 @@ use super::live_source::LiveSource;
 use super::{Gateway, PendingResult, RATE_EXCEEDED, answer_with, key, not_before, unlisted};
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
+use crate::fingerprint::Fingerprint;
 use crate::outcome::Outcome;
 use crate::verify::{VerifiedBatch, VerifiedItem};
 
@@ -55,20 +56,20 @@ impl Gateway {
         if let Some(retry_after) = live.wait_for_rate() {
             return Err(Answer::rate_limited(retry_after).with_hint(RATE_EXCEEDED));
         }
-        let mut admitted = self.admit_batch(live, wanted, now);
+        let mut admitted = self.admit_batch(live, wanted);
         admitted.counts.filtered = filtered;
         Ok(PendingResult::Batch(admitted))
     }
 
     /// Claims the keys of all items, and passes the items with new keys and the keyless items to the journal.
-    fn admit_batch(&self, live: &LiveSource, items: Vec<VerifiedItem>, now: UnixMillis) -> AdmittedBatch {
-        let source = &live.source;
+    fn admit_batch(&self, live: &LiveSource, items: Vec<VerifiedItem>) -> AdmittedBatch {
+        let (source, now) = (&live.source, self.appender.journal.now());
         let mut keys = Vec::with_capacity(items.len());
         let mut events = Vec::with_capacity(items.len());
         for VerifiedItem { event, identity } in items {
             let key = key::of(&self.hash_key, &source.name, event.event_type(), &identity);
             keys.extend(key.map(|key| (key, not_before(source, &identity, now))));
-            events.push(event.with_key(key));
+            events.push(event.with_key(key, Fingerprint::default()));
         }
         let mut admitted = AdmittedBatch::default();
         let mut claims = self.appender.claim_all(&keys).into_iter().zip(keys);

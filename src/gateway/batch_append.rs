@@ -8,16 +8,15 @@ use tokio::sync::oneshot;
 
 use super::appender::{Appender, appended, not_appended, not_looked_up};
 use super::dedupe_table::Resolution;
-use crate::clock::UnixMillis;
 use crate::event::{Event, Position};
 use crate::event_key::EventKey;
-use crate::journal::AppendError;
+use crate::journal::{AppendError, JournalMillis};
 
 /// An event of a batch that appears to be new. The delivery has claimed its dedupe key, unless the event is keyless.
 pub(super) struct ClaimedItem {
     pub(super) event: Event,
     /// `Some` if the key may be in a key file. The key counts as new if it was first seen at or before this time.
-    pub(super) look_up: Option<UnixMillis>,
+    pub(super) look_up: Option<JournalMillis>,
 }
 
 /// Result of the claimed items of a batch.

@@ -22,9 +22,8 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::oneshot;
 
-use crate::clock::UnixMillis;
 use crate::event_key::{EventKey, PassThroughHasher};
-use crate::journal::{Journal, MemoryLookup, SeenKey};
+use crate::journal::{Journal, JournalMillis, MemoryLookup, SeenKey};
 use crate::outcome::Outcome;
 
 /// Result of deduplicating and appending an event. The first delivery of the event and all waiting duplicates receive this
@@ -71,25 +70,25 @@ impl DedupeTable {
 
     /// Claims a dedupe key for a delivery. A key that was first seen at or before `not_before` has left the dedupe window
     /// and counts as new.
-    pub(super) fn claim(&self, key: EventKey, not_before: UnixMillis, journal: &Journal) -> Claim {
+    pub(super) fn claim(&self, key: EventKey, not_before: JournalMillis, journal: &Journal) -> Claim {
         self.claim_in(&mut self.shard(&key).lock().expect(POISON), key, not_before, journal)
     }
 
     /// Claims the dedupe keys of a batch in one step, as if no other delivery arrived in the meantime. Returns the claims in the
     /// order of the keys. If a key occurs twice, the second claim is [`Claim::Pending`].
-    pub(super) fn claim_all(&self, keys: &[(EventKey, UnixMillis)], journal: &Journal) -> Vec<Claim> {
+    pub(super) fn claim_all(&self, keys: &[(EventKey, JournalMillis)], journal: &Journal) -> Vec<Claim> {
         let needed: BTreeSet<usize> = keys.iter().map(|(key, _)| shard_of(key)).collect();
         // Ascending order, so that two batches never wait for each other's shards.
         let mut locked: Vec<_> = needed.iter().map(|shard| self.shards[*shard].lock().expect(POISON)).collect();
         let position = |key: &EventKey| needed.iter().position(|shard| *shard == shard_of(key)).expect("every shard is needed");
-        let claim = |(key, not_before): &(EventKey, UnixMillis)| {
+        let claim = |(key, not_before): &(EventKey, JournalMillis)| {
             let shard = &mut locked[position(key)];
             self.claim_in(shard, *key, *not_before, journal)
         };
         keys.iter().map(claim).collect()
     }
 
-    fn claim_in(&self, shard: &mut PendingKeys, key: EventKey, not_before: UnixMillis, journal: &Journal) -> Claim {
+    fn claim_in(&self, shard: &mut PendingKeys, key: EventKey, not_before: JournalMillis, journal: &Journal) -> Claim {
         if let Some(waiters) = shard.get_mut(&key) {
             let (sender, receiver) = oneshot::channel();
             waiters.push(sender);

@@ -11,15 +11,15 @@ use super::completion::Completion;
 use super::errors::AppendRejected;
 use super::frame::FrameDraft;
 use super::writer_health::WriterHealth;
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::Clock;
 use crate::event_key::EventKey;
+use crate::fingerprint::Fingerprint;
 
 /// Events of one delivery that wait for the writer. The writer stores them in one commit.
 pub(super) struct PendingAppend {
     pub(super) first: PendingFrame,
     /// The other events of a batch. Empty for a delivery with one event.
     pub(super) rest: Vec<PendingFrame>,
-    pub(super) received_at: UnixMillis,
     pub(super) topic: Arc<str>,
     pub(super) completion: Completion,
 }
@@ -29,6 +29,7 @@ pub(super) struct PendingFrame {
     /// Encoded frame without its sequence, log id and checksum.
     pub(super) draft: FrameDraft,
     pub(super) key: Option<EventKey>,
+    pub(super) fingerprint: Fingerprint,
 }
 
 impl PendingAppend {

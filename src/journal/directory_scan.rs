@@ -12,8 +12,9 @@ use super::disk::{Disk, DiskFile};
 use super::errors::in_file;
 use super::frame::{self, FrameFacts, FrameHeader, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
+use super::journal_clock::{CommitTimes, JournalMillis};
 use super::key_file::{KeyFile, SeenKey};
-use super::segment_file::{self, SEGMENT_HEADER_LEN, SegmentName};
+use super::segment_file::{self, JournalIdentity, SEGMENT_HEADER_LEN, SegmentName};
 use super::segment_summary::SegmentSummary;
 use crate::clock::UnixMillis;
 use crate::event_key::EventKey;
@@ -30,6 +31,8 @@ pub(super) struct DirectoryScan {
     /// Newest snapshot of the cursors; `None` if there is no segment or all snapshots are lost. Every segment starts with a
     /// snapshot.
     pub(super) cursors: Option<Vec<(Arc<str>, u64)>>,
+    /// Times of the last commit that the scan has read; `None` if there is no readable commit.
+    pub(super) last_commit: Option<CommitTimes>,
 }
 
 /// One segment of a [`DirectoryScan`].
@@ -39,8 +42,8 @@ pub(super) struct ScannedSegment {
     pub(super) file: Arc<dyn DiskFile>,
     /// Size of the file in bytes.
     pub(super) size: u64,
-    /// True if the file starts with the valid header of this segment.
-    pub(super) has_header: bool,
+    /// Ids of the journal in the header of this segment; `None` if the header is damaged.
+    pub(super) header: Option<JournalIdentity>,
     /// Sequence at and above which a newer segment supersedes the events of this segment.
     pub(super) superseded_from: u64,
     /// True if no segment between this segment and the next listed segment has been deleted. In that case, this segment must
@@ -64,12 +67,16 @@ pub(super) struct SegmentFrames {
     damage: Vec<(Range<u64>, FrameHeader)>,
     /// Sequence after the last event that an event frame contains or a commit frame announces.
     announced_end: u64,
+    /// Times of the last commit frame.
+    times: Option<CommitTimes>,
 }
 
 /// A valid event frame.
 pub(super) struct ScannedFrame {
     pub(super) offset: u64,
     pub(super) header: FrameHeader,
+    /// Times of the commit that contains the frame. If its commit frame is damaged, the times of another commit.
+    pub(super) times: CommitTimes,
     /// Decoded fields; `None` if a later version wrote the frame.
     pub(super) facts: Option<FrameFacts>,
 }
@@ -92,8 +99,14 @@ impl DirectoryScan {
             segment.name.first_seq.max(segment.frames.watermark).max(sealed)
         });
         let durable_watermark = watermarks.max().unwrap_or(0);
+        let last_commit = segments.iter().filter_map(|segment| segment.last_commit()).max_by_key(|times| times.journal);
+        for frame in segments.iter_mut().flat_map(|segment| &mut segment.frames.events) {
+            if frame.times == UNKNOWN_TIMES {
+                frame.times = last_commit.unwrap_or(UNKNOWN_TIMES);
+            }
+        }
         let unconfirmed = take_unconfirmed(&mut segments, durable_watermark);
-        Ok(DirectoryScan { segments, unused, durable_watermark, unconfirmed, cursors })
+        Ok(DirectoryScan { segments, unused, durable_watermark, unconfirmed, cursors, last_commit })
     }
 
     /// Returns the sequence after the last readable event.
@@ -111,7 +124,7 @@ impl DirectoryScan {
         let mut summary = SegmentSummary::empty(segment.name.first_seq);
         for frame in self.frames(index).filter(|frame| frame.header.seq < limit) {
             if let Some(facts) = &frame.facts {
-                summary.add(&facts.topic, frame.header.seq, frame.padded_len(), facts.received_at);
+                summary.add(&facts.topic, frame.header.seq, frame.padded_len(), frame.times.journal);
             }
         }
         summary
@@ -157,7 +170,7 @@ impl ScannedSegment {
         if next_seq < below && corruption.last().is_none_or(|range| range.end <= end) {
             corruption.push(end..self.size);
         }
-        if !self.has_header && last.is_some() {
+        if self.header.is_none() && last.is_some() {
             corruption.insert(0, 0..SEGMENT_HEADER_LEN);
         }
         corruption
@@ -169,7 +182,7 @@ impl ScannedSegment {
         let mut summary = SegmentSummary::empty(self.name.first_seq);
         for frame in self.frames.events.iter().filter(|frame| frame.header.seq < below) {
             if let Some(facts) = &frame.facts {
-                summary.add(&facts.topic, frame.header.seq, frame.padded_len(), facts.received_at);
+                summary.add(&facts.topic, frame.header.seq, frame.padded_len(), frame.times.journal);
             }
             summary.end = frame.offset + frame.padded_len();
         }
@@ -178,10 +191,16 @@ impl ScannedSegment {
             // corrupted bytes as unused space. The age of the lost events is unknown, so set `newest` to the maximum. The
             // journal then deletes the segment only to free space.
             summary.end = self.size;
-            summary.newest = UnixMillis(u64::MAX);
+            summary.newest = JournalMillis(u64::MAX);
             summary.next_seq = below;
         }
         summary
+    }
+
+    /// Returns the times of the last commit whose times are known. A summary records only the time of the journal's clock.
+    fn last_commit(&self) -> Option<CommitTimes> {
+        let sealed = self.summary.as_ref().map(|summary| summary.newest).filter(|newest| newest.0 < u64::MAX);
+        self.frames.times.or(sealed.map(|journal| CommitTimes { journal, wall: UnixMillis(u64::MAX) }))
     }
 
     /// Returns the sequence of the last event that the segment must contain, plus one.
@@ -202,15 +221,17 @@ impl SegmentFrames {
         loop {
             let is_current = |header: &FrameHeader| match header.kind {
                 FrameKind::Event => header.seq < segment.superseded_from,
-                FrameKind::Commit | FrameKind::Cursors => header.seq <= segment.superseded_from,
+                FrameKind::Commit | FrameKind::Cursors | FrameKind::Later => header.seq <= segment.superseded_from,
             };
-            let offset = scanner.offset();
             match scanner.step(|header| header.seq >= next_seq && is_current(header))? {
-                ScanStep::End(_) => return Ok(frames),
+                ScanStep::End(_) => {
+                    frames.complete_times();
+                    return Ok(frames);
+                }
                 ScanStep::Damage(range) => damaged = Some(range),
                 ScanStep::Frame(header) => {
                     frames.damage.extend(damaged.take().map(|range| (range, header)));
-                    frames.add(header, offset, scanner.frame());
+                    frames.add(header, scanner.frame_offset(), scanner.frame());
                     if header.kind == FrameKind::Event {
                         next_seq = header.seq + 1;
                     }
@@ -223,15 +244,26 @@ impl SegmentFrames {
         match header.kind {
             FrameKind::Event => {
                 self.announced_end = self.announced_end.max(header.seq + 1);
-                self.events.push(ScannedFrame { offset, header, facts: frame::decode_facts(bytes) });
+                let times = self.times.unwrap_or(UNKNOWN_TIMES);
+                self.events.push(ScannedFrame { offset, header, times, facts: frame::decode_facts(bytes) });
             }
             FrameKind::Commit => {
                 if let Some(commit) = frame::decode_commit(bytes) {
+                    self.times = Some(commit.times);
                     self.watermark = self.watermark.max(commit.watermark);
                     self.announced_end = self.announced_end.max(commit.watermark + u64::from(commit.count));
                 }
             }
             FrameKind::Cursors => self.cursors = frame::decode_cursors(bytes).or(self.cursors.take()),
+            FrameKind::Later => {}
+        }
+    }
+
+    /// Gives the events before the first readable commit frame the times of this commit.
+    fn complete_times(&mut self) {
+        let first = self.events.iter().map(|frame| frame.times).find(|times| *times != UNKNOWN_TIMES).or(self.times);
+        for frame in self.events.iter_mut().take_while(|frame| frame.times == UNKNOWN_TIMES) {
+            frame.times = first.unwrap_or(UNKNOWN_TIMES);
         }
     }
 }
@@ -240,7 +272,7 @@ impl ScannedFrame {
     /// Returns the event's key, with the arrival time and sequence of the event; `None` if the event has no key.
     pub(super) fn key(&self) -> Option<(EventKey, SeenKey)> {
         let facts = self.facts.as_ref()?;
-        Some((facts.key?, SeenKey { first_seen: facts.received_at, seq: self.header.seq }))
+        Some((facts.key?, SeenKey { first_seen: self.times.journal, seq: self.header.seq, fingerprint: facts.fingerprint }))
     }
 
     /// Returns true if the next event belongs to the same delivery.
@@ -260,7 +292,7 @@ fn open_segments(disk: &dyn Disk) -> io::Result<(Vec<ScannedSegment>, Vec<Segmen
     for (name, size) in segment_file::list(disk)? {
         let in_segment = || name.segment_file();
         let file = in_file(disk.open(&name.segment_file()), in_segment)?;
-        let has_header = in_file(segment_file::has_header(&*file, name), in_segment)?;
+        let header = in_file(segment_file::read_header(&*file, name), in_segment)?;
         let has_keys = in_file(KeyFile::open(disk, name), || name.key_file())?.is_some();
         let summary = if has_keys { in_file(SegmentSummary::open(disk, name), || name.summary_file())? } else { None };
         if summary.is_none() && !in_file(segment_file::is_started(disk, &file, name, size), in_segment)? {
@@ -268,7 +300,7 @@ fn open_segments(disk: &dyn Disk) -> io::Result<(Vec<ScannedSegment>, Vec<Segmen
             continue;
         }
         let (superseded_from, is_followed, frames) = (u64::MAX, true, SegmentFrames::default());
-        segments.push(ScannedSegment { name, file, size, has_header, superseded_from, is_followed, summary, frames });
+        segments.push(ScannedSegment { name, file, size, header, superseded_from, is_followed, summary, frames });
     }
     Ok((segments, unused))
 }
@@ -303,3 +335,7 @@ fn take_unconfirmed(segments: &mut [ScannedSegment], watermark: u64) -> Vec<(usi
     }
     unconfirmed
 }
+
+/// Times of an event if no commit frame of its segment is readable. The scan replaces them with the times of the journal's last
+/// commit, so that neither the event nor its key expires early.
+pub(super) const UNKNOWN_TIMES: CommitTimes = CommitTimes { journal: JournalMillis(u64::MAX), wall: UnixMillis(u64::MAX) };

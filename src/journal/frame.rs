@@ -1,10 +1,10 @@
 //! Encodes and decodes single frames. All functions are pure: they access neither files nor a clock.
 //!
 //! ```text
-//! 0    4    8        16       24   25    26        27     28  32           len
-//! +----+----+--------+--------+----+-----+---------+------+---+--------------+
-//! |len |crc | log id |  seq   |kind|flags|integrity|  0   | 0 | payload …    |   then zeroes to the next multiple of 8
-//! +----+----+--------+--------+----+-----+---------+------+---+--------------+
+//! 0    4    8        16       24   25    26        27     28  32                      len
+//! +----+----+--------+--------+----+-----+---------+------+---+-----------+-----------+
+//! |len |crc | log id |  seq   |kind|flags|integrity|  0   | 0 | payload … | optional… |   zeroes to the next multiple of 8
+//! +----+----+--------+--------+----+-----+---------+------+---+-----------+-----------+
 //! ```
 //!
 //! All numbers in a frame are little-endian. `crc` is the CRC-32C of four parts in this order: bytes 24..len, the log id, the
@@ -17,10 +17,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::payload::{PayloadReader, PayloadWriter, u32_at, u64_at};
+use super::journal_clock::{CommitTimes, JournalMillis};
+use super::payload::{OPTIONAL_HEADER_LEN, PayloadReader, PayloadWriter, u32_at, u64_at};
 use crate::clock::UnixMillis;
 use crate::event::{Event, EventParts, EventRequest, Integrity, LogId};
 use crate::event_key::EventKey;
+use crate::fingerprint::Fingerprint;
 
 /// Kind of a frame, with its number on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +30,10 @@ pub(super) enum FrameKind {
     Event = 1,
     /// First frame of a commit, with the durable watermark and the length of the commit.
     Commit = 2,
-    /// Snapshot of all cursors.
+    /// Cursors of topics.
     Cursors = 3,
+    /// Frame that a later version wrote.
+    Later = 255,
 }
 
 /// Decoded header of a frame.
@@ -51,15 +55,17 @@ pub(super) struct CommitFrame {
     pub(super) watermark: u64,
     /// Number of events in this commit.
     pub(super) count: u32,
-    /// Size of this commit in bytes, including this frame and the padding of all frames.
+    /// Size of this commit in bytes, including this frame and the padding of all frames, but not the padding of the page.
     pub(super) length: u64,
+    /// Time of the commit, which is the first-seen time of the keys of its events.
+    pub(super) times: CommitTimes,
 }
 
 /// Fields of an event that the journal needs for segment summaries and for its key index.
 pub(super) struct FrameFacts {
-    /// Arrival time of the event, which is also the first-seen time of its key.
     pub(super) received_at: UnixMillis,
     pub(super) key: Option<EventKey>,
+    pub(super) fingerprint: Fingerprint,
     pub(super) topic: Arc<str>,
     /// True if the next event belongs to the same delivery.
     pub(super) continues: bool,
@@ -81,6 +87,8 @@ impl FrameDraft {
         out.0[26] = Integrity::ALL.iter().position(|i| *i == event.integrity()).expect("ALL lists every value") as u8;
         out.u64(event.received_at().0);
         out.0.extend_from_slice(&event.dedupe_key().map_or([0; 16], |key| key.0));
+        out.0.extend_from_slice(&event.fingerprint().secret);
+        out.0.extend_from_slice(&event.fingerprint().body);
         out.text(event.topic());
         out.u64(event.occurred_at().map_or(0, |at| at.0));
         out.text(event.source());
@@ -100,22 +108,27 @@ impl FrameDraft {
             out.bytes(value.as_bytes());
         }
         out.bytes(event.body());
+        out.optional_field(ACCOUNT, event.account().map(str::as_bytes));
         debug_assert!(out.0.len() <= FRAME_HEADER_LEN + event_len(event), "event_len lacks a field");
         finish_frame(out)
     }
 
     /// Encodes the first frame of a commit. The other frames of the commit occupy `others` bytes, including padding.
-    pub(super) fn commit(watermark: u64, count: u32, others: u64) -> FrameDraft {
+    pub(super) fn commit(watermark: u64, count: u32, others: u64, times: CommitTimes) -> FrameDraft {
         let mut out = start_frame(FrameKind::Commit, COMMIT_LEN);
         out.u64(watermark);
         out.u64(padded(COMMIT_LEN) as u64 + others);
         out.u32(count);
+        out.u32(0);
+        out.u64(times.journal.0);
+        out.u64(times.wall.0);
         finish_frame(out)
     }
 
-    /// Encodes a snapshot of all cursors.
+    /// Encodes the cursors of all topics.
     pub(super) fn cursors<'a>(cursors: impl ExactSizeIterator<Item = (&'a Arc<str>, u64)>) -> FrameDraft {
         let mut out = start_frame(FrameKind::Cursors, FRAME_HEADER_LEN + 64 * cursors.len());
+        out.0[25] = ALL_TOPICS;
         out.u32(cursors.len() as u32);
         for (topic, cursor) in cursors {
             out.text(topic);
@@ -151,7 +164,8 @@ pub(super) fn parse_header(bytes: &[u8], room: u64) -> Option<FrameHeader> {
         1 => FrameKind::Event,
         2 => FrameKind::Commit,
         3 => FrameKind::Cursors,
-        _ => return None,
+        0 => return None,
+        _ => FrameKind::Later,
     };
     let fits = (FRAME_HEADER_LEN..=room.min(u32::MAX as u64) as usize).contains(&len)
         && bytes.get(27..FRAME_HEADER_LEN)? == [0; FRAME_HEADER_LEN - 27];
@@ -185,17 +199,21 @@ pub(super) fn decode_facts(frame: &[u8]) -> Option<FrameFacts> {
     let received_at = UnixMillis(input.u64()?);
     let key: [u8; 16] = input.take(16)?.try_into().ok()?;
     let key = (frame[25] & HAS_KEY != 0).then_some(EventKey(key));
-    Some(FrameFacts { received_at, key, topic: input.text()?.into(), continues: frame[25] & CONTINUES != 0 })
+    let fingerprint = Fingerprint { secret: input.take(6)?.try_into().ok()?, body: input.take(6)?.try_into().ok()? };
+    let topic = input.text()?.into();
+    Some(FrameFacts { received_at, key, fingerprint, topic, continues: frame[25] & CONTINUES != 0 })
 }
 
 /// Decodes a valid event frame; `None` if a later version wrote the frame.
 pub(super) fn decode_event(frame: &[u8]) -> Option<Event> {
-    let FrameFacts { received_at, key, topic, .. } = decode_facts(frame)?;
-    let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN + 24 + 4 + topic.len() };
+    let FrameFacts { received_at, key, fingerprint, topic, .. } = decode_facts(frame)?;
+    let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN + 36 + 4 + topic.len() };
     let occurred_at = input.u64()?;
-    let parts = EventParts {
+    let mut parts = EventParts {
         received_at,
         dedupe_key: key,
+        fingerprint,
+        account: None,
         topic,
         occurred_at: (frame[25] & HAS_TIME != 0).then_some(UnixMillis(occurred_at)),
         integrity: *Integrity::ALL.get(frame[26] as usize)?,
@@ -214,13 +232,21 @@ pub(super) fn decode_event(frame: &[u8]) -> Option<Event> {
         }),
         body: Bytes::copy_from_slice(input.bytes()?),
     };
+    while let Some((tag, value)) = input.optional_field() {
+        if tag == ACCOUNT {
+            parts.account = Some(std::str::from_utf8(value).ok()?.into());
+        }
+    }
     Some(Event::from_journal(parts))
 }
 
 /// Decodes a valid commit frame.
 pub(super) fn decode_commit(frame: &[u8]) -> Option<CommitFrame> {
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
-    Some(CommitFrame { watermark: input.u64()?, length: input.u64()?, count: input.u32()? })
+    let (watermark, length, count) = (input.u64()?, input.u64()?, input.u32()?);
+    input.take(4)?;
+    let times = CommitTimes { journal: JournalMillis(input.u64()?), wall: UnixMillis(input.u64()?) };
+    Some(CommitFrame { watermark, count, length, times })
 }
 
 /// Decodes the cursor of each topic from a valid cursors frame.
@@ -268,7 +294,8 @@ fn event_len(event: &Event) -> usize {
     let head = request.method.len() + request.target.len() + REMOTE_LEN + len(request.traceparent.as_deref());
     let names = len(event.id()) + len(event.event_type()) + len(event.ordering_key());
     let headers: usize = request.headers.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
-    FIXED_LEN + texts + head + names + headers + event.body().len()
+    let account = event.account().map_or(0, |account| OPTIONAL_HEADER_LEN + account.len());
+    FIXED_LEN + texts + head + names + headers + event.body().len() + account
 }
 
 /// Flag of an event that has a dedupe key.
@@ -277,13 +304,18 @@ const HAS_KEY: u8 = 1;
 const HAS_TIME: u8 = 2;
 /// Flag of an event whose delivery also contains the next event.
 const CONTINUES: u8 = 4;
+/// Flag of a cursors frame with the cursors of all topics.
+const ALL_TOPICS: u8 = 1;
+/// Tag of the optional field that contains the account of an event.
+const ACCOUNT: u16 = 1;
 /// Alignment of frames in bytes.
 pub(super) const FRAME_ALIGN: usize = 8;
 /// Length of a frame header in bytes.
 pub(super) const FRAME_HEADER_LEN: usize = 32;
 /// Length of a commit frame in bytes.
-pub(super) const COMMIT_LEN: usize = FRAME_HEADER_LEN + 20;
-/// Size in bytes of an event's payload without strings, headers and body: two timestamps, the key, and thirteen lengths.
-const FIXED_LEN: usize = 8 + 16 + 8 + 13 * 4;
+pub(super) const COMMIT_LEN: usize = FRAME_HEADER_LEN + 40;
+/// Size in bytes of an event's payload without strings, headers and body: two timestamps, the key, the fingerprint, and thirteen
+/// lengths.
+const FIXED_LEN: usize = 8 + 16 + 12 + 8 + 13 * 4;
 /// Length in bytes of the longest socket address as text.
 const REMOTE_LEN: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535".len();

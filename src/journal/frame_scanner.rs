@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::checksum::Checksum;
 use super::disk::DiskFile;
-use super::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader};
+use super::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKind};
+use super::segment_file::PAGE;
 
 /// Result of [`FrameScanner::step`].
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct FrameScanner {
     segment: u64,
     limit: u64,
     at: u64,
+    /// Offset of the frame that the last step found.
+    frame_at: u64,
     frame: Range<usize>,
     buffer: Vec<u8>,
     buffer_at: u64,
@@ -36,7 +39,7 @@ impl FrameScanner {
     /// Creates a scanner for the segment with the id `segment`. The scanner starts at offset `at` and does not read beyond
     /// `limit`.
     pub(super) fn new(file: Arc<dyn DiskFile>, segment: u64, at: u64, limit: u64) -> FrameScanner {
-        FrameScanner { file, segment, limit, at, frame: 0..0, buffer: Vec::new(), buffer_at: 0, checksum: None }
+        FrameScanner { file, segment, limit, at, frame_at: at, frame: 0..0, buffer: Vec::new(), buffer_at: 0, checksum: None }
     }
 
     /// Raises the limit after the segment has grown.
@@ -50,9 +53,9 @@ impl FrameScanner {
         self.checksum = None;
     }
 
-    /// Returns the offset at which the next step starts.
-    pub(super) fn offset(&self) -> u64 {
-        self.at
+    /// Returns the offset of the frame that the last step found.
+    pub(super) fn frame_offset(&self) -> u64 {
+        self.frame_at
     }
 
     /// Returns the bytes of the frame that the last step found.
@@ -60,8 +63,8 @@ impl FrameScanner {
         &self.buffer[self.frame.clone()]
     }
 
-    /// Finds the next valid frame for which `accepts` returns true. Reports any bytes before this frame as damage. If there is
-    /// no such frame, reports the end of the segment.
+    /// Finds the next valid frame for which `accepts` returns true. Reports any bytes before this frame as damage, except for the
+    /// zeroes between the end of a commit and the next page. If there is no such frame, reports the end of the segment.
     pub(super) fn step(&mut self, accepts: impl Fn(&FrameHeader) -> bool) -> io::Result<ScanStep> {
         let start = self.at;
         let mut at = start;
@@ -72,14 +75,43 @@ impl FrameScanner {
                     self.at = at;
                     return Ok(ScanStep::Damage(start..at));
                 }
-                Some(header) => {
-                    self.at = at + frame::padded(header.len) as u64;
-                    return Ok(ScanStep::Frame(header));
+                Some(header) => return Ok(self.found(at, header)),
+                None if at == start => {
+                    if let Some((at, header)) = self.commit_after_padding(start, &accepts)? {
+                        return Ok(self.found(at, header));
+                    }
+                    at = self.next_candidate(at)?;
                 }
                 None => at = self.next_candidate(at)?,
             }
         }
         Ok(ScanStep::End(start))
+    }
+
+    /// Returns the next commit frame if only the padding of a page precedes it.
+    fn commit_after_padding(
+        &mut self,
+        start: u64,
+        accepts: &impl Fn(&FrameHeader) -> bool,
+    ) -> io::Result<Option<(u64, FrameHeader)>> {
+        let page = start.next_multiple_of(PAGE);
+        let len = (page - start) as usize;
+        if len == 0 || page + FRAME_HEADER_LEN as u64 > self.limit {
+            return Ok(None);
+        }
+        self.fill(start, len)?;
+        let padding = self.buffered(start, len);
+        if padding.len() < len || padding.iter().any(|byte| *byte != 0) {
+            return Ok(None);
+        }
+        let header = self.frame_at(page, accepts)?.filter(|header| header.kind == FrameKind::Commit);
+        Ok(header.map(|header| (page, header)))
+    }
+
+    fn found(&mut self, at: u64, header: FrameHeader) -> ScanStep {
+        self.frame_at = at;
+        self.at = at + frame::padded(header.len) as u64;
+        ScanStep::Frame(header)
     }
 
     fn frame_at(&mut self, at: u64, accepts: &impl Fn(&FrameHeader) -> bool) -> io::Result<Option<FrameHeader>> {

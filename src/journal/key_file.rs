@@ -6,7 +6,7 @@
 //!         +-------+----+----+----------+------+---------+-------+--------+---------+
 //!         |magic  | crc| 0  |segment id|count | newest  |filter | entries| filter  |
 //!         +-------+----+----+----------+------+---------+-------+--------+---------+
-//!         entry: key 16 · first seen 8 · sequence 8 · crc 4, sorted by key   filter: crc 4 · descriptor 20 · fingerprints
+//!         entry: key 16 · first seen 8 · sequence 8 · fingerprint 12 · crc 4, sorted by key   filter: crc 4 · descriptor 20 · fingerprints
 //! ```
 //!
 //! Lookups in a key file skip damaged entries and count the damage. As a result, the journal may store a duplicate, but loses
@@ -19,17 +19,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use xorf::{BinaryFuse16, Descriptor, Filter};
 
 use super::disk::{Disk, DiskFile};
+use super::journal_clock::JournalMillis;
 use super::segment_file::SegmentName;
-use crate::clock::UnixMillis;
 use crate::event_key::EventKey;
+use crate::fingerprint::Fingerprint;
 
-/// Arrival time and sequence of the stored event that has a given key.
+/// What the journal remembers of the stored event that has a given key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenKey {
-    /// Arrival time of the stored event.
-    pub first_seen: UnixMillis,
+    /// Time of the commit that stored the event.
+    pub first_seen: JournalMillis,
     /// Sequence of the stored event.
     pub seq: u64,
+    /// Fingerprint of the stored event.
+    pub fingerprint: Fingerprint,
 }
 
 /// Keys, each with the arrival time and sequence of the stored event that has this key.
@@ -41,7 +44,7 @@ pub(super) struct KeyFile {
     /// Number of keys.
     pub(super) count: u64,
     /// Latest arrival time of an event whose key is in this file.
-    pub(super) newest: UnixMillis,
+    pub(super) newest: JournalMillis,
     /// Size of the file in bytes.
     pub(super) bytes: u64,
     filter: Option<BinaryFuse16>,
@@ -59,6 +62,8 @@ impl KeyFile {
             out.extend_from_slice(&key.0);
             out.extend_from_slice(&seen.first_seen.0.to_le_bytes());
             out.extend_from_slice(&seen.seq.to_le_bytes());
+            out.extend_from_slice(&seen.fingerprint.secret);
+            out.extend_from_slice(&seen.fingerprint.body);
             out.extend_from_slice(&crc32c::crc32c(&out[start..]).to_le_bytes());
         }
         let filter = encode_filter(entries);
@@ -97,7 +102,7 @@ impl KeyFile {
         }
         let mut filter = vec![0; filter_len as usize];
         file.read_at(&mut filter, bytes - filter_len)?;
-        let (newest, filter) = (UnixMillis(number(32)), decode_filter(&filter));
+        let (newest, filter) = (JournalMillis(number(32)), decode_filter(&filter));
         Ok(Some(KeyFile { name, count, newest, bytes, filter, damage_reported: false.into() }))
     }
 
@@ -177,12 +182,14 @@ fn read_entry(file: &dyn DiskFile, index: u64) -> io::Result<Option<(EventKey, S
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
         read => read?,
     };
-    if read < ENTRY_LEN || entry[32..] != crc32c::crc32c(&entry[..32]).to_le_bytes() {
+    if read < ENTRY_LEN || entry[44..] != crc32c::crc32c(&entry[..44]).to_le_bytes() {
         return Ok(None);
     }
     let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("8 bytes"));
     let key = EventKey(entry[..16].try_into().expect("16 bytes"));
-    Ok(Some((key, SeenKey { first_seen: UnixMillis(number(16)), seq: number(24) })))
+    let half = |at: usize| entry[at..at + 6].try_into().expect("6 bytes");
+    let fingerprint = Fingerprint { secret: half(32), body: half(38) };
+    Ok(Some((key, SeenKey { first_seen: JournalMillis(number(16)), seq: number(24), fingerprint })))
 }
 
 fn short_key(key: &EventKey) -> u64 {
@@ -224,6 +231,6 @@ fn decode_filter(bytes: &[u8]) -> Option<BinaryFuse16> {
 
 const MAGIC: &[u8; 8] = b"hookkeys";
 const HEADER_LEN: usize = 48;
-const ENTRY_LEN: usize = 36;
+const ENTRY_LEN: usize = 48;
 /// Minimum number of keys for a filter. If there are fewer keys, a search of the entries is just as fast.
 const FILTER_FROM: usize = 64;

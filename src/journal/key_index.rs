@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use super::POISON;
 use super::disk::Disk;
+use super::journal_clock::JournalMillis;
 use super::key_file::{KeyEntries, KeyFile, SeenKey};
 use super::segment_file::SegmentName;
-use crate::clock::UnixMillis;
 use crate::event_key::{EventKey, PassThroughHasher};
 
 /// Result of a lookup that does not read the disk.
@@ -178,8 +178,8 @@ impl KeyIndex {
     /// Removes expired key files from the index: files whose newest key has left the dedupe window. Then evicts the oldest key
     /// files until all remaining files together fit into `max_bytes`. Returns the names of the expired files, and the name and
     /// the number of keys of each evicted file. The caller deletes the files.
-    pub(super) fn remove_expired(&self, now: UnixMillis, max_bytes: u64) -> (Vec<SegmentName>, Vec<(SegmentName, u64)>) {
-        let oldest = UnixMillis(now.0.saturating_sub(self.window_ms.load(Ordering::Relaxed)));
+    pub(super) fn remove_expired(&self, now: JournalMillis, max_bytes: u64) -> (Vec<SegmentName>, Vec<(SegmentName, u64)>) {
+        let oldest = JournalMillis(now.0.saturating_sub(self.window_ms.load(Ordering::Relaxed)));
         let mut files = self.files.write().expect(POISON);
         files.sort_by_key(|file| file.name);
         let (expired, current): (Vec<_>, Vec<_>) = files.drain(..).partition(|file| file.newest < oldest);

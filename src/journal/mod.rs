@@ -29,6 +29,7 @@ pub mod disk;
 mod errors;
 mod frame;
 mod frame_scanner;
+mod journal_clock;
 mod key_file;
 mod key_index;
 mod lock_file;
@@ -69,6 +70,8 @@ pub use disk::file_system;
 use errors::context;
 pub use errors::{AppendError, AppendRejected, OpenError};
 use frame::FrameDraft;
+use journal_clock::JournalClock;
+pub use journal_clock::JournalMillis;
 pub use key_file::SeenKey;
 use key_index::KeyIndex;
 pub use key_index::MemoryLookup;
@@ -76,6 +79,7 @@ pub use options::Options;
 pub use random::{Random, SystemRandom};
 pub use read_only::{DamagedRange, JournalStat, ReadOnlyJournal, TopicStat, VerifyReport};
 pub use reader::{ReadError, Reader, StoredEvent};
+use segment_file::{JournalIdentity, PAGE};
 use segment_map::SegmentMap;
 pub use segment_map::TopicCursor;
 use writer::CommitWriter;
@@ -111,7 +115,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     log: LogId,
-    hash_key: [u8; 16],
+    identity: JournalIdentity,
+    time: JournalClock,
     durable_watermark: AtomicU64,
     queue: CommitQueue,
     segments: SegmentMap,
@@ -151,14 +156,16 @@ impl Journal {
     /// of the background work, so that a simulation decides about their order.
     pub fn open_in_steps(
         environment: Environment,
-        options: Options,
+        mut options: Options,
     ) -> Result<(Journal, WriterSteps, BackgroundSteps), OpenError> {
         let Environment { disk, clock, random, metrics } = environment;
-        let recovered = recovery::open(&*disk, &*random, &options, &metrics)?;
+        options.limits.segment_size = options.limits.segment_size.next_multiple_of(PAGE);
+        let recovered = recovery::open(&*disk, &clock, &*random, &options, &metrics)?;
         metrics.journal.limit_bytes.set(options.limits.max_size as i64);
         let shared = Arc::new(Shared {
             log: recovered.log,
-            hash_key: recovered.hash_key,
+            identity: recovered.identity,
+            time: recovered.time,
             durable_watermark: AtomicU64::new(recovered.next_seq),
             queue: CommitQueue::default(),
             segments: recovered.segments,
@@ -180,7 +187,12 @@ impl Journal {
 
     /// Returns the journal's hash key: the random key of the hash function that computes dedupe keys.
     pub fn hash_key(&self) -> [u8; 16] {
-        self.0.hash_key
+        self.0.identity.hash_key
+    }
+
+    /// Returns the current time of the journal's clock, on which the first-seen times of keys count.
+    pub fn now(&self) -> JournalMillis {
+        self.0.time.now()
     }
 
     /// Passes an event to the writer, which calls `completion` once with the result. An accepted event cannot be cancelled. If
@@ -195,12 +207,14 @@ impl Journal {
     pub fn append_batch(&self, first: &Event, rest: &[Event], completion: Completion) -> Result<(), AppendRejected> {
         debug_assert!(rest.iter().all(|event| event.topic() == first.topic()), "the events of a delivery have one topic");
         self.check_batch_size(first, rest)?;
-        let frame =
-            |event: &Event, continues: bool| PendingFrame { draft: FrameDraft::event(event, continues), key: event.dedupe_key() };
+        let frame = |event: &Event, continues: bool| PendingFrame {
+            draft: FrameDraft::event(event, continues),
+            key: event.dedupe_key(),
+            fingerprint: event.fingerprint(),
+        };
         let append = PendingAppend {
             first: frame(first, !rest.is_empty()),
             rest: (1..).zip(rest).map(|(number, event)| frame(event, number < rest.len())).collect(),
-            received_at: first.received_at(),
             topic: first.topic().clone(),
             completion,
         };

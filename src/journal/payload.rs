@@ -1,5 +1,6 @@
 //! Encodes and decodes the payload of a frame. Numbers are little-endian and have 4 or 8 bytes. A 4-byte length precedes each
-//! string. This module does not know which fields an event has.
+//! string. A payload may end in optional fields, each with a 2-byte tag and a 4-byte length. This module does not know which
+//! fields an event has.
 
 use std::fmt;
 use std::io::Write;
@@ -31,6 +32,14 @@ impl PayloadWriter {
         match text {
             Some(text) => self.text(text),
             None => self.u32(ABSENT),
+        }
+    }
+
+    /// Appends an optional field, unless `value` is `None`.
+    pub(super) fn optional_field(&mut self, tag: u16, value: Option<&[u8]>) {
+        if let Some(value) = value {
+            self.0.extend_from_slice(&tag.to_le_bytes());
+            self.bytes(value);
         }
     }
 
@@ -86,6 +95,12 @@ impl<'a> PayloadReader<'a> {
         self.text().map(|text| Some(text.to_owned())).ok_or(Malformed)
     }
 
+    /// Reads the next optional field, and returns its tag and its value; `None` at the end of the payload.
+    pub(super) fn optional_field(&mut self) -> Option<(u16, &'a [u8])> {
+        let tag = u16::from_le_bytes(self.take(2)?.try_into().ok()?);
+        Some((tag, self.bytes()?))
+    }
+
     pub(super) fn headers(&mut self) -> Option<Vec<HeaderField>> {
         let count = self.u32()?;
         (0..count).map(|_| header_field::parse(self.text()?, self.bytes()?)).collect()
@@ -100,5 +115,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
+/// Length of an optional field without its value, in bytes.
+pub(super) const OPTIONAL_HEADER_LEN: usize = 6;
 /// Length prefix that marks an absent text field.
 const ABSENT: u32 = u32::MAX;

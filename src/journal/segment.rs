@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use super::POISON;
 use super::disk::DiskFile;
+use super::journal_clock::JournalMillis;
 use super::segment_file::{SEGMENT_HEADER_LEN, SegmentName};
 use super::segment_summary::SegmentSummary;
-use crate::clock::UnixMillis;
 
 /// State of a segment. Every segment passes through these states in the order of the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,21 +79,22 @@ impl Segment {
         look(&self.summary.lock().expect(POISON))
     }
 
-    /// Adds a durable commit at `offset..end` to the summary. `events` contains the topic, sequence, size in bytes and arrival
-    /// time of each event.
+    /// Adds a durable commit at `offset..end` to the summary. `first_seen` is the time of the commit, and `events` contains the
+    /// topic, sequence and size in bytes of each event.
     pub(super) fn add_commit<'a>(
         &self,
         offset: u64,
         end: u64,
-        events: impl Iterator<Item = (&'a Arc<str>, u64, u64, UnixMillis)>,
+        first_seen: JournalMillis,
+        events: impl Iterator<Item = (&'a Arc<str>, u64, u64)>,
     ) {
         let mut summary = self.summary.lock().expect(POISON);
         let mut read_points = self.read_points.lock().expect(POISON);
         if read_points.last().is_none_or(|(_, last)| offset >= last + READ_POINT_DISTANCE) {
             read_points.push((summary.next_seq, offset));
         }
-        for (topic, seq, bytes, received_at) in events {
-            summary.add(topic, seq, bytes, received_at);
+        for (topic, seq, bytes) in events {
+            summary.add(topic, seq, bytes, first_seen);
         }
         summary.end = end;
     }

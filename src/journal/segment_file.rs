@@ -2,13 +2,15 @@
 //! contains any frames.
 //!
 //! ```text
-//! 0         8        12   16          24      32              64
-//! +---------+--------+----+-----------+-------+---------------+--------+--------+---
-//! |magic    |version |crc | segment id| log id| first sequence| commit | event  | …  zeroes up to the allocated size
-//! +---------+--------+----+-----------+-------+---------------+--------+--------+---
+//! 0        8        12   16      20  24          32      40              48        56          64       80
+//! +--------+--------+----+-------+---+-----------+-------+---------------+---------+-----------+--------+-----------
+//! |hookhold|version |crc |length | 0 | segment id| log id| first sequence| ordinal | journal id|hash key| optional…
+//! +--------+--------+----+-------+---+-----------+-------+---------------+---------+-----------+--------+-----------
 //! ```
 //!
-//! A segment file starts with a header and the first commit. Both are one write, so one sync makes both durable. The background
+//! The header occupies the first page of a segment file, and the first commit follows in the second page. Both are one write, so
+//! one sync makes both durable. Every commit starts with a page, so a later write never changes a page with an acknowledged
+//! event. The background
 //! thread may recycle the file of a deleted segment. Before the file becomes a new segment, the background thread zeroes the
 //! first page. The old frames in the other pages are invalid in the new segment, because the checksum of each old frame covers
 //! the id of the old segment.
@@ -23,6 +25,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::frame_scanner::{FrameScanner, ScanStep};
+use super::payload::{u32_at, u64_at};
 use super::random::Random;
 use crate::event::LogId;
 
@@ -77,32 +80,64 @@ impl SegmentName {
     }
 }
 
-/// Encodes the header of a segment.
-pub(super) fn encode_header(name: SegmentName, log: LogId) -> [u8; SEGMENT_HEADER_LEN as usize] {
-    let mut out = [0; SEGMENT_HEADER_LEN as usize];
+/// Ids that stay the same for the whole life of a journal. The meta file contains them, and every segment header repeats them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct JournalIdentity {
+    /// Random id of the journal.
+    pub(super) journal: u64,
+    /// Random key of the hash function that computes dedupe keys.
+    pub(super) hash_key: [u8; 16],
+}
+
+/// Encodes the header of a segment, which occupies one page.
+pub(super) fn encode_header(name: SegmentName, log: LogId, identity: JournalIdentity) -> Vec<u8> {
+    let mut out = vec![0; HEADER_FIELDS_LEN];
     out[..8].copy_from_slice(MAGIC);
     out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    out[16..24].copy_from_slice(&name.id.to_le_bytes());
-    out[24..32].copy_from_slice(&log.0.to_le_bytes());
-    out[32..40].copy_from_slice(&name.first_seq.to_le_bytes());
+    out[16..20].copy_from_slice(&(HEADER_FIELDS_LEN as u32).to_le_bytes());
+    for (at, number) in [(24, name.id), (32, log.0), (40, name.first_seq), (48, name.ordinal), (56, identity.journal)] {
+        out[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    }
+    out[64..80].copy_from_slice(&identity.hash_key);
     let crc = header_crc(&out);
     out[12..16].copy_from_slice(&crc.to_le_bytes());
+    out.resize(SEGMENT_HEADER_LEN as usize, 0);
     out
 }
 
-/// Returns true if the file starts with the header of this segment. Fails if a later version wrote the header.
-pub(super) fn has_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<bool> {
+/// Reads the header of a segment; `None` if the file does not start with the header of this segment. Fails if the header has
+/// another format.
+pub(super) fn read_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<Option<JournalIdentity>> {
     let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
-    if file.read_at(&mut bytes, 0)? < bytes.len() || &bytes[..8] != MAGIC {
-        return Ok(false);
+    let read = file.read_at(&mut bytes, 0)?;
+    if read >= FORMAT_1_HEADER_LEN && bytes[..8] == *MAGIC && bytes[8..12] == 1u32.to_le_bytes() {
+        // The checksum of format 1 covers the first 64 bytes except its own 4 bytes.
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..FORMAT_1_HEADER_LEN]);
+        return if bytes[12..16] == crc.to_le_bytes() { Err(other_format(1)) } else { Ok(None) };
     }
-    let is_ours = bytes[12..16] == header_crc(&bytes).to_le_bytes() && bytes[16..24] == name.id.to_le_bytes();
-    if is_ours && bytes[8..12] != FORMAT_VERSION.to_le_bytes() {
-        let found = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
-        let what = format!("expected format {FORMAT_VERSION}, found format {found}; run the later version that wrote this file");
-        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    let length = u32_at(&bytes, 16).unwrap_or(0) as usize;
+    if read < bytes.len() || bytes[..8] != *MAGIC || !(HEADER_FIELDS_LEN..=bytes.len()).contains(&length) {
+        return Ok(None);
     }
-    Ok(is_ours)
+    let header = &bytes[..length];
+    if header[12..16] != header_crc(header).to_le_bytes() || u64_at(header, 24) != Some(name.id) {
+        return Ok(None);
+    }
+    match u32_at(header, 8) {
+        Some(FORMAT_VERSION) => {}
+        other => return Err(other_format(other.unwrap_or(0))),
+    }
+    let hash_key = header[64..80].try_into().expect("16 bytes");
+    Ok(u64_at(header, 56).map(|journal| JournalIdentity { journal, hash_key }))
+}
+
+/// Returns the error for a file of another format.
+pub(super) fn other_format(found: u32) -> io::Error {
+    let remedy = match found < FORMAT_VERSION {
+        true => "let the version that wrote this file forward its events, then start with an empty directory",
+        false => "run the later version that wrote this file",
+    };
+    io::Error::new(io::ErrorKind::Unsupported, format!("expected format {FORMAT_VERSION}, found format {found}; {remedy}"))
 }
 
 /// Returns true if the segment has been written at least once. In a segment that has never been written, the first page
@@ -127,24 +162,35 @@ pub(super) fn list(disk: &dyn Disk) -> io::Result<Vec<(SegmentName, u64)>> {
     Ok(segments)
 }
 
-/// Returns the checksum of a segment header. The checksum covers the version field, because a damaged version field could
-/// otherwise look like the field of a later version and make the startup fail.
-fn header_crc(header: &[u8; SEGMENT_HEADER_LEN as usize]) -> u32 {
+/// Returns the checksum of a header that starts with a magic number (8 bytes), a version (4 bytes) and the checksum. The checksum
+/// covers the version, because a damaged version could otherwise look like a later version and make the startup fail.
+pub(super) fn header_crc(header: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..])
 }
 
+/// Returns the number of bytes that are reserved for commits without events at the end of each segment. The writer can
+/// therefore still save cursors and record releases when no event fits.
+pub(super) fn control_room(segment_size: u64) -> u64 {
+    let pages = |share: u64, most: u64| (segment_size / PAGE / share).clamp(1, most);
+    (pages(16, CURSOR_PAGES) + pages(64, RELEASE_PAGES)) * PAGE
+}
+
 /// Format version of all files in the journal's directory.
-pub(super) const FORMAT_VERSION: u32 = 1;
-/// Length of a segment header in bytes.
-pub(super) const SEGMENT_HEADER_LEN: u64 = 64;
-/// Size of a page in bytes. The writer pads a commit to the end of its last page, so that the kernel does not have to read the
-/// old content of this page in a recycled file.
+pub(super) const FORMAT_VERSION: u32 = 2;
+/// Length of a segment header in bytes, including the padding of its page.
+pub(super) const SEGMENT_HEADER_LEN: u64 = PAGE;
+/// Size in bytes of the pages in which the writer writes. Every commit starts with a page and is padded to the end of a page.
 pub(super) const PAGE: u64 = 4096;
-/// Number of bytes that are reserved for cursors at the end of each segment. The writer can therefore still save cursors when
-/// no event fits.
-pub(super) const CURSOR_ROOM: u64 = 16 * 1024;
+/// Maximum number of pages that a segment reserves for commits with only cursors.
+const CURSOR_PAGES: u64 = 64;
+/// Maximum number of pages that a segment reserves for commits that record releases.
+const RELEASE_PAGES: u64 = 16;
+/// Length in bytes of the fields of a segment header that always exist.
+const HEADER_FIELDS_LEN: usize = 80;
+/// Length in bytes of a segment header in format 1.
+const FORMAT_1_HEADER_LEN: usize = 64;
 pub(super) const SEGMENT_EXT: &str = ".seg";
 pub(super) const SPARE_EXT: &str = ".spare";
 pub(super) const KEYS_EXT: &str = ".keys";
-pub(super) const SUMMARY_EXT: &str = ".lanes";
+pub(super) const SUMMARY_EXT: &str = ".topics";
 const MAGIC: &[u8; 8] = b"hookhold";

@@ -7,8 +7,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::Disk;
+use super::journal_clock::JournalMillis;
+use super::payload::u32_at;
 use super::segment_file::{SEGMENT_HEADER_LEN, SegmentName};
-use crate::clock::UnixMillis;
 
 /// Summary of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +18,8 @@ pub(super) struct SegmentSummary {
     pub(super) end: u64,
     /// Sequence after the last event, which is the first sequence of the next segment.
     pub(super) next_seq: u64,
-    /// Latest arrival time of any event in the segment.
-    pub(super) newest: UnixMillis,
+    /// Time of the segment's last commit.
+    pub(super) newest: JournalMillis,
     /// Events of each topic, in the order of the topics' first events.
     pub(super) topics: Vec<TopicRange>,
 }
@@ -40,13 +41,13 @@ pub(super) struct TopicRange {
 impl SegmentSummary {
     /// Returns the summary of an empty segment whose first event will have this sequence.
     pub(super) fn empty(first_seq: u64) -> SegmentSummary {
-        SegmentSummary { end: SEGMENT_HEADER_LEN, next_seq: first_seq, newest: UnixMillis(0), topics: Vec::new() }
+        SegmentSummary { end: SEGMENT_HEADER_LEN, next_seq: first_seq, newest: JournalMillis(0), topics: Vec::new() }
     }
 
-    /// Adds one event to the summary.
-    pub(super) fn add(&mut self, topic: &Arc<str>, seq: u64, bytes: u64, received_at: UnixMillis) {
+    /// Adds one event to the summary. `first_seen` is the time of its commit.
+    pub(super) fn add(&mut self, topic: &Arc<str>, seq: u64, bytes: u64, first_seen: JournalMillis) {
         self.next_seq = seq + 1;
-        self.newest = self.newest.max(received_at);
+        self.newest = self.newest.max(first_seen);
         match self.topics.iter_mut().find(|range| range.topic == *topic) {
             Some(range) => {
                 range.count += 1;
@@ -81,7 +82,9 @@ impl SegmentSummary {
             }
             out.extend_from_slice(range.topic.as_bytes());
         }
-        let crc = crc32c::crc32c(&out[16..]);
+        let length = out.len() as u32;
+        out[12..16].copy_from_slice(&length.to_le_bytes());
+        let crc = crc32c::crc32c(&out[12..]);
         out[8..12].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -98,7 +101,8 @@ impl SegmentSummary {
     }
 
     fn decode(bytes: &[u8], name: SegmentName) -> Option<SegmentSummary> {
-        let is_valid = bytes.get(..8)? == MAGIC && *bytes.get(8..12)? == crc32c::crc32c(bytes.get(16..)?).to_le_bytes();
+        let bytes = bytes.get(..u32_at(bytes, 12)? as usize)?;
+        let is_valid = bytes.get(..8)? == MAGIC && *bytes.get(8..12)? == crc32c::crc32c(bytes.get(12..)?).to_le_bytes();
         let mut at = 16;
         let number = |at: &mut usize| {
             let number = bytes.get(*at..*at + 8)?.try_into().ok().map(u64::from_le_bytes);
@@ -117,10 +121,10 @@ impl SegmentSummary {
             let topic = std::str::from_utf8(text).ok()?.into();
             topics.push(TopicRange { topic, count: count?, first: first?, last: last?, bytes: size? });
         }
-        Some(SegmentSummary { end, next_seq, newest: UnixMillis(newest), topics })
+        Some(SegmentSummary { end, next_seq, newest: JournalMillis(newest), topics })
     }
 }
 
-const MAGIC: &[u8; 8] = b"hooklane";
+const MAGIC: &[u8; 8] = b"hooktops";
 /// Maximum size of a summary file in bytes. hookhold never writes a larger summary file.
 const MAX_BYTES: u64 = 64 << 20;

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -16,11 +17,12 @@ use super::commit_queue::{Batch, PendingAppend, PendingFrame};
 use super::disk::{DiskFile, is_full};
 use super::errors::AppendError;
 use super::frame::{COMMIT_LEN, FrameDraft, padded};
+use super::journal_clock::{CommitTimes, JournalMillis};
 use super::key_file::SeenKey;
 use super::lock_file::encode_watermark;
 use super::random::Random;
 use super::segment::{Segment, SegmentState};
-use super::segment_file::{CURSOR_ROOM, PAGE, SEGMENT_HEADER_LEN, SegmentName, encode_header};
+use super::segment_file::{PAGE, SEGMENT_HEADER_LEN, SegmentName, control_room, encode_header};
 use super::segment_summary::SegmentSummary;
 use super::{Shared, spawn};
 use crate::event::Position;
@@ -29,7 +31,7 @@ use crate::event::Position;
 pub(super) struct WriterState {
     /// The newest segment.
     pub(super) active: Arc<Segment>,
-    /// Offset of the next commit.
+    /// Offset of the next commit, which is the start of a page.
     pub(super) offset: u64,
     /// Sequence of the next event.
     pub(super) next_seq: u64,
@@ -146,7 +148,7 @@ impl CommitWriter {
             let cursors = self.cursors_frame(*save_cursors, events);
             let overhead = padded(COMMIT_LEN) as u64 + cursors.as_ref().map_or(0, |draft| draft.padded_len() as u64);
             let room = self.room().saturating_sub(overhead);
-            let fits = fitting(events, room.saturating_sub(CURSOR_ROOM));
+            let fits = fitting(events, room.saturating_sub(self.control_room()));
             if fits > 0 || (events.is_empty() && *save_cursors && room > 0) {
                 if let Err(failed) = self.commit(events.drain(..fits).collect(), cursors) {
                     self.fail(events.drain(..).collect(), AppendError::Sync);
@@ -181,6 +183,10 @@ impl CommitWriter {
         Ok(None)
     }
 
+    fn control_room(&self) -> u64 {
+        control_room(self.shared.options.limits.segment_size)
+    }
+
     /// Returns the number of bytes left in the active segment.
     fn room(&self) -> u64 {
         match self.active {
@@ -209,7 +215,8 @@ impl CommitWriter {
 
     /// Writes and syncs one commit. If the write fails, reports an error for all events of the commit and abandons the segment.
     fn commit(&mut self, batch: Vec<PendingAppend>, cursors: Option<FrameDraft>) -> Result<(), SyncFailed> {
-        let (offset, end) = self.encode_commit(&batch, cursors);
+        let times = self.shared.time.times();
+        let (offset, end) = self.encode_commit(&batch, cursors, times);
         let WriterState { active, offset: next_offset, next_seq, .. } = &mut self.state;
         if let Err(error) = active.file.write_at(&self.buffer, offset) {
             let file = active.name.segment_file();
@@ -233,27 +240,27 @@ impl CommitWriter {
         self.shared.metrics.journal.sync_seconds.observe(duration.as_secs_f64());
         let (first, count) = (*next_seq, count(&batch));
         self.shared.metrics.journal.batch_events.observe(count as f64);
-        *next_offset = end;
+        *next_offset = end.next_multiple_of(PAGE);
         *next_seq += count;
-        self.publish(batch, first, offset);
+        self.publish(batch, first, offset..end, times.journal);
         self.buffer.clear();
         self.buffer.shrink_to(USUAL_COMMIT_BYTES);
         Ok(())
     }
 
-    /// Encodes one commit into the buffer and pads the commit to the end of its last page. Returns the start and end offsets of
-    /// the commit.
-    fn encode_commit(&mut self, batch: &[PendingAppend], cursors: Option<FrameDraft>) -> (u64, u64) {
+    /// Encodes one commit into the buffer and pads the commit to the end of its last page. Returns the offset of the buffer and
+    /// the end of the last frame.
+    fn encode_commit(&mut self, batch: &[PendingAppend], cursors: Option<FrameDraft>, times: CommitTimes) -> (u64, u64) {
         let CommitWriter { shared, state, buffer, .. } = self;
         let id = state.active.name.id;
         buffer.clear();
         let mut offset = state.offset;
         if offset == SEGMENT_HEADER_LEN {
-            buffer.extend_from_slice(&encode_header(state.active.name, shared.log));
+            buffer.extend_from_slice(&encode_header(state.active.name, shared.log, shared.identity));
             offset = 0;
         }
         let others = batch.iter().map(PendingAppend::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
-        let commit = FrameDraft::commit(state.next_seq, count(batch) as u32, others);
+        let commit = FrameDraft::commit(state.next_seq, count(batch) as u32, others, times);
         commit.write_into(buffer, shared.log, state.next_seq, id);
         if let Some(cursors) = cursors {
             cursors.write_into(buffer, shared.log, state.next_seq, id);
@@ -262,21 +269,20 @@ impl CommitWriter {
             frame.draft.write_into(buffer, shared.log, seq, id);
         }
         let end = offset + buffer.len() as u64;
-        let page_end = end.next_multiple_of(PAGE).min(state.active.size.load(Ordering::Relaxed));
-        buffer.resize(buffer.len() + page_end.saturating_sub(end) as usize, 0);
+        buffer.resize(buffer.len().next_multiple_of(PAGE as usize), 0);
         (offset, end)
     }
 
     /// Makes a synced commit visible to readers and reports its events as stored. Updates the summary, the keys and the
     /// watermark before calling the watchers and the completions.
-    fn publish(&mut self, batch: Vec<PendingAppend>, first: u64, offset: u64) {
-        let WriterState { active, offset: end, next_seq, lock, .. } = &self.state;
+    fn publish(&mut self, batch: Vec<PendingAppend>, first: u64, commit: Range<u64>, first_seen: JournalMillis) {
+        let WriterState { active, next_seq, lock, .. } = &self.state;
         let frames = || batch.iter().flat_map(|append| append.frames().map(move |frame| (append, frame)));
         let events = || (first..).zip(frames());
-        let added = events().map(|(seq, (append, frame))| (&append.topic, seq, frame.len(), append.received_at));
-        active.add_commit(offset.max(SEGMENT_HEADER_LEN), *end, added);
-        let seen = |(seq, (append, frame)): (u64, (&PendingAppend, &PendingFrame))| {
-            Some((frame.key?, SeenKey { first_seen: append.received_at, seq }))
+        let added = events().map(|(seq, (append, frame))| (&append.topic, seq, frame.len()));
+        active.add_commit(commit.start.max(SEGMENT_HEADER_LEN), commit.end, first_seen, added);
+        let seen = |(seq, (_, frame)): (u64, (&PendingAppend, &PendingFrame))| {
+            Some((frame.key?, SeenKey { first_seen, seq, fingerprint: frame.fingerprint }))
         };
         self.shared.keys.add(active.name, events().filter_map(seen));
         self.shared.segments.commit_reserved(batch.iter().map(|event| (&event.topic, event.len())));
@@ -298,8 +304,9 @@ impl CommitWriter {
 
     /// Starts a segment with room for an event of `len` bytes, and queues the previous segment for sealing.
     fn start_segment(&mut self, len: u64) -> Result<(), NotStarted> {
-        let overhead = SEGMENT_HEADER_LEN + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64 + CURSOR_ROOM;
-        let size = self.shared.options.limits.segment_size.max(overhead + len);
+        let overhead = SEGMENT_HEADER_LEN + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64;
+        let needed = (overhead + len).next_multiple_of(PAGE) + self.control_room();
+        let size = self.shared.options.limits.segment_size.max(needed);
         let shared = self.shared.clone();
         let room = shared.background.make_room(&shared, size);
         let created = match room {

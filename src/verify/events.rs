@@ -9,6 +9,7 @@ use http::HeaderName;
 
 use crate::clock::UnixMillis;
 use crate::event::{Delivery, Event, EventParts, EventRequest, Integrity};
+use crate::fingerprint::Fingerprint;
 use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::recipe::EventArray;
@@ -123,6 +124,8 @@ impl<'e> EventBuilder<'e> {
             type_prefix: self.source.recipe.event.type_prefix.clone(),
             ordering_key,
             dedupe_key: None,
+            fingerprint: Fingerprint::default(),
+            account: None,
             auth: proven.auth.clone(),
             integrity,
             request: self.request.clone(),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::event::{Delivery, Event};
 use hookhold::event_key::EventKey;
+use hookhold::fingerprint::Fingerprint;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};
@@ -57,32 +58,35 @@ impl Sample {
         };
         let verdict = Verifier::new(source.clone()).verify(&delivery).expect("the source's secret signed it");
         let Verdict::Event(verified) = verdict else { panic!("the delivery is not a challenge") };
-        verified.event.with_key(self.key.map(EventKey))
+        verified.event.with_key(self.key.map(EventKey), Fingerprint::default())
     }
 }
 
-/// A clock whose wall-clock time only the test advances. Its uptime is that of the machine.
-pub struct ManualClock(AtomicU64);
+/// A clock whose wall-clock time only the test advances. Its uptime advances with the machine's uptime and with the test.
+pub struct ManualClock {
+    start: u64,
+    now: AtomicU64,
+}
 
 impl ManualClock {
     /// Creates a clock that is set to this time in Unix milliseconds.
     pub fn at(now: u64) -> ManualClock {
-        ManualClock(AtomicU64::new(now))
+        ManualClock { start: now, now: AtomicU64::new(now) }
     }
 
     /// Advances the clock by this number of milliseconds.
     pub fn advance(&self, millis: u64) {
-        self.0.fetch_add(millis, Ordering::SeqCst);
+        self.now.fetch_add(millis, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::SeqCst))
+        UnixMillis(self.now.load(Ordering::SeqCst))
     }
 
     fn uptime(&self) -> Duration {
-        SystemClock.uptime()
+        SystemClock.uptime() + Duration::from_millis(self.now.load(Ordering::SeqCst).saturating_sub(self.start))
     }
 }
 

@@ -81,7 +81,7 @@ impl Harness {
     pub fn with_keys_on_disk(self) -> Harness {
         let segments = self.disk.names(".seg");
         let harness = self.restarted();
-        let is_sealed = |names: &[String], segment: &String| names.contains(&segment.replace(".seg", ".lanes"));
+        let is_sealed = |names: &[String], segment: &String| names.contains(&segment.replace(".seg", ".topics"));
         harness.disk.wait_for(|names| segments.iter().all(|segment| !names.contains(segment) || is_sealed(names, segment)));
         let empty: Vec<_> = harness.disk.names(".seg").into_iter().filter(|segment| !segments.contains(segment)).collect();
         let harness = harness.restarted();

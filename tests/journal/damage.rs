@@ -53,10 +53,10 @@ fn a_damaged_version_never_looks_like_a_later_one() {
     journal.close();
     harness.open().close();
     let segment = harness.disk.names(".seg").remove(0);
-    harness.disk.corrupt(&segment, 8..9, |_| 2);
+    harness.disk.corrupt(&segment, 8..9, |_| 3);
     let report = harness.read_only().verify().expect("the journal can be read");
     assert_eq!(report.damage.len(), 1);
-    assert_eq!(report.damage[0].bytes, 0..64);
+    assert_eq!(report.damage[0].bytes, 0..4096);
     let journal = harness.open();
     assert_eq!(seqs(&journal), [0, 1, 2], "a lost header costs no event");
     journal.close();
@@ -86,9 +86,9 @@ fn damaged_summary_and_key_files_are_rebuilt() {
 fn a_damaged_key_entry_hides_no_other_key() {
     let harness = Harness::with_sealed_segments();
     let keys = harness.disk.names(".keys").remove(0);
-    let entries = (harness.disk.bytes(&keys).len() - 48) / 36;
+    let entries = (harness.disk.bytes(&keys).len() - 48) / 48;
     assert!(entries > 5);
-    harness.disk.corrupt(&keys, 48 + 36 * (entries / 2)..49 + 36 * (entries / 2), |byte| !byte);
+    harness.disk.corrupt(&keys, 48 + 48 * (entries / 2)..49 + 48 * (entries / 2), |byte| !byte);
     let journal = harness.open();
     let known = (0..60).filter(|number| lookup(&journal, &key(*number)) == Some(*number as u64)).count();
     assert_eq!(known, 59);

@@ -15,7 +15,7 @@ use crate::events::{ManualClock, Sample};
 
 pub const NOW: u64 = 1_700_000_000_000;
 /// Extension of the summary file of a segment.
-pub const SUMMARY_EXT: &str = ".lanes";
+pub const SUMMARY_EXT: &str = ".topics";
 
 /// Receiver for the result of one append.
 pub type AppendResult = Receiver<Result<Position, AppendError>>;

@@ -103,15 +103,27 @@ fn a_missing_damaged_or_later_meta_file_is_named() {
     assert!(text(&harness).contains("missing"), "{}", text(&harness));
 
     let mut later = meta.clone();
-    later[8] = 2;
-    let crc = crc32c::crc32c(&later[..28]);
-    later[28..].copy_from_slice(&crc.to_le_bytes());
+    later[8] = 3;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&later[..12]), &later[16..]);
+    later[12..16].copy_from_slice(&crc.to_le_bytes());
     harness.disk.put_file("meta", &later);
     assert!(text(&harness).contains("later version"), "{}", text(&harness));
 
     harness.disk.remove_file("meta");
     harness.disk.put_file("meta", &meta);
     harness.open().close();
+}
+
+#[test]
+fn a_journal_of_format_1_is_rejected_and_both_formats_are_named() {
+    let mut meta = [b"hookmeta", &1u32.to_le_bytes()[..], &[7; 16]].concat();
+    meta.extend(crc32c::crc32c(&meta).to_le_bytes());
+    let harness = Harness::new();
+    harness.disk.put_file("meta", &meta);
+    let Err(error) = harness.try_open() else { panic!("the journal opened") };
+    let cause = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(error.to_string().contains("meta") && cause.contains("expected format 2, found format 1"), "{error}: {cause}");
+    assert_eq!(harness.disk.bytes("meta"), meta, "the file is unchanged");
 }
 
 #[test]

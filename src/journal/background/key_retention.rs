@@ -11,7 +11,7 @@ use super::super::segment_file::SegmentName;
 /// Deletes key files whose keys have left the dedupe window. Then deletes the oldest remaining key files until all key files
 /// together fit into `max_key_bytes`.
 pub(super) fn delete_expired(shared: &Shared) {
-    let (expired, evicted) = shared.keys.remove_expired(shared.clock.now(), shared.options.max_key_bytes);
+    let (expired, evicted) = shared.keys.remove_expired(shared.time.now(), shared.options.max_key_bytes);
     for (name, keys) in &evicted {
         shared.metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]).inc_by(*keys);
         let file = name.key_file();

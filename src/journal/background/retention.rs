@@ -8,7 +8,6 @@ use super::super::segment_file::SEGMENT_HEADER_LEN;
 use super::super::segment_summary::SegmentSummary;
 use super::super::{POISON, Shared};
 use super::spares;
-use crate::clock::UnixMillis;
 
 /// Lock that a thread holds while it deletes segments or starts a segment. Without this lock, two threads could choose the same
 /// segment or count the same free space.
@@ -52,7 +51,7 @@ impl Retention {
 
 /// Deletes all segments that are older than `retain` and contain no event that a topic still needs.
 pub(super) fn delete_expired(shared: &Shared) {
-    let oldest = UnixMillis(shared.clock.now().0.saturating_sub(shared.options.limits.retain.as_millis() as u64));
+    let oldest = shared.time.now().before(shared.options.limits.retain);
     while delete_oldest(shared, &shared.background.retention.lock(), |summary| summary.newest < oldest) {}
 }
 

@@ -11,31 +11,41 @@ use super::super::frame::FrameDraft;
 use super::super::lock_file::encode_watermark;
 use super::super::options::Options;
 use super::super::segment::{Segment, SegmentState};
-use super::super::segment_file::{CURSOR_ROOM, SegmentName, encode_header};
+use super::super::journal_clock::CommitTimes;
+use super::super::segment_file::{JournalIdentity, PAGE, SegmentName, control_room, encode_header};
 use super::super::segment_map::SegmentMap;
 use super::super::segment_summary::SegmentSummary;
 use super::super::writer::WriterState;
 use crate::event::LogId;
 
-/// Starts the segment `name`, and adds the segment to `segments`. If the disk is full, starts a small segment instead. If the
+/// Content of the header and of the first commit.
+pub(super) struct FirstSegment {
+    pub(super) name: SegmentName,
+    pub(super) log: LogId,
+    pub(super) identity: JournalIdentity,
+    pub(super) times: CommitTimes,
+}
+
+/// Starts the segment, and adds the segment to `segments`. If the disk is full, starts a small segment instead. If the
 /// disk has no room even for a small segment, deletes the reserve and then starts the small segment. A small segment has room
 /// for cursors, so hookhold can save acknowledgements and then delete old segments.
 pub(super) fn start(
     disk: &dyn Disk,
     options: &Options,
     lock: Arc<dyn DiskFile>,
-    log: LogId,
-    name: SegmentName,
+    FirstSegment { name, log, identity, times }: FirstSegment,
     segments: &SegmentMap,
 ) -> Result<WriterState, OpenError> {
     let next_seq = name.first_seq;
-    let mut bytes = encode_header(name, log).to_vec();
+    let mut bytes = encode_header(name, log, identity);
     let cursors = segments.cursors();
     let cursors = FrameDraft::cursors(cursors.iter().map(|(topic, cursor)| (topic, *cursor)));
-    FrameDraft::commit(next_seq, 0, cursors.padded_len() as u64).write_into(&mut bytes, log, next_seq, name.id);
+    FrameDraft::commit(next_seq, 0, cursors.padded_len() as u64, times).write_into(&mut bytes, log, next_seq, name.id);
     cursors.write_into(&mut bytes, log, next_seq, name.id);
-    let offset = bytes.len() as u64;
-    let small = offset + 4 * CURSOR_ROOM;
+    let end = bytes.len() as u64;
+    let offset = end.next_multiple_of(PAGE);
+    bytes.resize(offset as usize, 0);
+    let small = offset + control_room(options.limits.segment_size);
     let create = |size| disk.create(&name.segment_file(), size).map(|file| (file, size));
     let or_small = |error: io::Error| if is_full(&error) { create(small) } else { Err(error) };
     let or_without_reserve = |error: io::Error| match is_full(&error) && release_reserve(disk).is_ok() {
@@ -55,7 +65,7 @@ pub(super) fn start(
         false => OpenError::Io { what: "cannot start the first segment of the journal".into(), source },
     })?;
     let mut summary = SegmentSummary::empty(next_seq);
-    summary.end = offset;
+    (summary.end, summary.newest) = (end, times.journal);
     let active = Segment::new(name, file, size, summary, SegmentState::Unsealed);
     segments.add(active.clone());
     Ok(WriterState { active, offset, next_seq, lock, next_ordinal: name.ordinal + 1 })

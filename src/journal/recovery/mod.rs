@@ -16,6 +16,7 @@ use super::background::restore_reserve;
 use super::directory_scan::{DirectoryScan, ScannedFrame, ScannedSegment};
 use super::disk::{Disk, TEMPORARY_EXT};
 use super::errors::{OpenError, context, in_file};
+use super::journal_clock::JournalClock;
 use super::key_file::KeyFile;
 use super::key_index::KeyIndex;
 use super::lock_file::LOCK_FILE;
@@ -23,9 +24,11 @@ use super::options::Options;
 use super::random::Random;
 use super::reader::DAMAGED;
 use super::segment::{Segment, SegmentState};
-use super::segment_file::{KEYS_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName};
+use super::segment_file::{JournalIdentity, KEYS_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName};
 use super::segment_map::SegmentMap;
 use super::writer::WriterState;
+use first_segment::FirstSegment;
+use crate::clock::Clock;
 use crate::event::LogId;
 use crate::metrics::Metrics;
 
@@ -33,8 +36,10 @@ use crate::metrics::Metrics;
 pub(super) struct Recovered {
     /// Random log id, which recovery generates each time hookhold opens the journal.
     pub(super) log: LogId,
-    /// Random key of the hash function that computes dedupe keys, from the meta file.
-    pub(super) hash_key: [u8; 16],
+    /// Ids of the journal, from the meta file.
+    pub(super) identity: JournalIdentity,
+    /// The journal's clock, which continues after the last commit.
+    pub(super) time: JournalClock,
     /// Sequence of the next event.
     pub(super) next_seq: u64,
     pub(super) segments: SegmentMap,
@@ -49,7 +54,13 @@ pub(super) struct Recovered {
 }
 
 /// Locks the directory, recovers the unconfirmed events after a crash, and starts a new segment with a new log id.
-pub(super) fn open(disk: &dyn Disk, random: &dyn Random, options: &Options, metrics: &Metrics) -> Result<Recovered, OpenError> {
+pub(super) fn open(
+    disk: &dyn Disk,
+    clock: &Arc<dyn Clock>,
+    random: &dyn Random,
+    options: &Options,
+    metrics: &Metrics,
+) -> Result<Recovered, OpenError> {
     let lock = disk.lock(LOCK_FILE).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked,
         _ => OpenError::Io { what: format!("{LOCK_FILE}: cannot open the journal's lock file"), source },
@@ -57,8 +68,9 @@ pub(super) fn open(disk: &dyn Disk, random: &dyn Random, options: &Options, metr
     let log = LogId(context(random.next_u64(), || NO_RANDOM.into())?);
     let segment_name = |ordinal, first_seq| context(SegmentName::new(ordinal, first_seq, random), || NO_RANDOM.into());
     context(delete_leftovers(disk), || "cannot delete a leftover file from the journal".into())?;
-    let hash_key = context(meta::hash_key(disk, random), || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
+    let identity = context(meta::identity(disk, random), || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
     let scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
+    let time = JournalClock::continue_after(scan.last_commit, clock.clone());
     let corruption = report_corruption(&scan, metrics);
     for file in scan.unused.iter().map(|name| name.segment_file()) {
         context(disk.remove(&file), || format!("{file}: cannot delete the empty segment"))?;
@@ -77,16 +89,17 @@ pub(super) fn open(disk: &dyn Disk, random: &dyn Random, options: &Options, metr
         segments.add(segment);
     }
     if !scan.unconfirmed.is_empty() {
-        let copy = unconfirmed::copy(disk, &scan, log, segment_name(ordinal, scan.durable_watermark)?, &keys)?;
+        let copy = unconfirmed::copy(disk, &scan, log, segment_name(ordinal, scan.durable_watermark)?, identity, &keys)?;
         ordinal += 1;
         unsealed.push(copy.clone());
         segments.add(copy);
     }
     context(adopt_orphaned_keys(disk, &scan, &keys, metrics), || "cannot read or delete a key file".into())?;
     restore_cursors(&scan, &segments, options, metrics);
-    let writer = first_segment::start(disk, options, lock, log, segment_name(ordinal, next_seq)?, &segments)?;
+    let header = FirstSegment { name: segment_name(ordinal, next_seq)?, log, identity, times: time.times() };
+    let writer = first_segment::start(disk, options, lock, header, &segments)?;
     let reserve_exists = restore_reserve(disk, options.limits.segment_size);
-    Ok(Recovered { log, hash_key, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
+    Ok(Recovered { log, identity, time, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
 }
 
 /// Deletes spare files, temporary files of interrupted writes, and summary files of deleted segments.

@@ -5,13 +5,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::super::background::write_with_reserve;
-use super::super::directory_scan::DirectoryScan;
+use super::super::directory_scan::{DirectoryScan, ScannedFrame, UNKNOWN_TIMES};
 use super::super::disk::{Disk, is_full};
 use super::super::errors::{OpenError, context, in_file};
 use super::super::frame::{self, FrameDraft};
 use super::super::key_index::KeyIndex;
 use super::super::segment::{Segment, SegmentState};
-use super::super::segment_file::{SegmentName, encode_header};
+use super::super::segment_file::{JournalIdentity, SegmentName, encode_header};
 use super::super::segment_summary::SegmentSummary;
 use crate::event::LogId;
 
@@ -21,9 +21,10 @@ pub(super) fn copy(
     scan: &DirectoryScan,
     log: LogId,
     name: SegmentName,
+    identity: JournalIdentity,
     keys: &KeyIndex,
 ) -> Result<Arc<Segment>, OpenError> {
-    let (bytes, summary) = context(encode(scan, log, name), || "cannot read the unconfirmed events of the journal".into())?;
+    let (bytes, summary) = context(encode(scan, log, name, identity), || "cannot read the unconfirmed events of the journal".into())?;
     let write = || {
         write_with_reserve(disk, &name.segment_file(), &bytes, || {})?;
         disk.sync_dir()?;
@@ -44,18 +45,46 @@ pub(super) fn copy(
 
 /// Encodes the segment with the copied events. The segment ends with a commit that records a watermark after the last event.
 /// This watermark is correct, because the segment gets its final name only after all of its events are on disk.
-fn encode(scan: &DirectoryScan, log: LogId, name: SegmentName) -> io::Result<(Vec<u8>, SegmentSummary)> {
-    let (first, end) = (scan.durable_watermark, scan.log_end());
-    let mut out = encode_header(name, log).to_vec();
+fn encode(
+    scan: &DirectoryScan,
+    log: LogId,
+    name: SegmentName,
+    identity: JournalIdentity,
+) -> io::Result<(Vec<u8>, SegmentSummary)> {
+    let mut out = encode_header(name, log, identity);
+    let mut summary = SegmentSummary::empty(scan.durable_watermark);
     let cursors = scan.cursors.as_deref().unwrap_or_default();
-    let cursors = FrameDraft::cursors(cursors.iter().map(|(topic, cursor)| (topic, *cursor)));
-    let events = scan.unconfirmed.iter().map(|(_, frame)| frame.padded_len()).sum::<u64>();
-    let others = cursors.padded_len() as u64 + events;
-    FrameDraft::commit(first, scan.unconfirmed.len() as u32, others).write_into(&mut out, log, first, name.id);
-    cursors.write_into(&mut out, log, first, name.id);
-    let mut summary = SegmentSummary::empty(first);
+    let mut cursors = Some(FrameDraft::cursors(cursors.iter().map(|(topic, cursor)| (topic, *cursor))));
+    // Every commit keeps its times, which are the first-seen times of its keys.
+    for commit in scan.unconfirmed.chunk_by(|(_, a), (_, b)| a.times == b.times) {
+        copy_commit(scan, commit, cursors.take(), log, name, &mut out, &mut summary)?;
+    }
+    let times = scan.unconfirmed.last().map_or(UNKNOWN_TIMES, |(_, frame)| frame.times);
+    FrameDraft::commit(scan.log_end(), 0, 0, times).write_into(&mut out, log, scan.log_end(), name.id);
+    summary.end = out.len() as u64;
+    Ok((out, summary))
+}
+
+/// Appends one commit with these frames to `out`.
+fn copy_commit(
+    scan: &DirectoryScan,
+    frames: &[(usize, ScannedFrame)],
+    cursors: Option<FrameDraft>,
+    log: LogId,
+    name: SegmentName,
+    out: &mut Vec<u8>,
+    summary: &mut SegmentSummary,
+) -> io::Result<()> {
+    let Some((_, first)) = frames.first() else { return Ok(()) };
+    let events = frames.iter().map(|(_, frame)| frame.padded_len()).sum::<u64>();
+    let others = cursors.as_ref().map_or(0, |cursors| cursors.padded_len() as u64) + events;
+    let seq = first.header.seq;
+    FrameDraft::commit(seq, frames.len() as u32, others, first.times).write_into(out, log, seq, name.id);
+    if let Some(cursors) = cursors {
+        cursors.write_into(out, log, seq, name.id);
+    }
     let mut bytes = Vec::new();
-    for (index, frame) in &scan.unconfirmed {
+    for (index, frame) in frames {
         let (segment, header) = (&scan.segments[*index], &frame.header);
         bytes.resize(header.len, 0);
         let read = in_file(segment.file.read_at(&mut bytes, frame.offset), || segment.name.segment_file())?;
@@ -65,13 +94,11 @@ fn encode(scan: &DirectoryScan, log: LogId, name: SegmentName) -> io::Result<(Ve
                 "expected the same frame in two reads, found different bytes; check the disk",
             ));
         }
-        frame::copy_into(&bytes, &mut out, header, name.id);
+        frame::copy_into(&bytes, out, header, name.id);
         summary.next_seq = header.seq + 1;
         if let Some(facts) = &frame.facts {
-            summary.add(&facts.topic, header.seq, frame.padded_len(), facts.received_at);
+            summary.add(&facts.topic, header.seq, frame.padded_len(), frame.times.journal);
         }
     }
-    FrameDraft::commit(end, 0, 0).write_into(&mut out, log, end, name.id);
-    summary.end = out.len() as u64;
-    Ok((out, summary))
+    Ok(())
 }
