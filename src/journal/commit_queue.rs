@@ -10,6 +10,7 @@ use super::POISON;
 use super::completion::Completion;
 use super::errors::AppendRejected;
 use super::frame::FrameDraft;
+use super::segment::Segment;
 use super::writer_health::WriterHealth;
 use crate::clock::Clock;
 use crate::event_key::EventKey;
@@ -61,6 +62,8 @@ pub(super) struct Batch {
     pub(super) events: VecDeque<PendingAppend>,
     /// True if the batch must contain a snapshot of the cursors.
     pub(super) save_cursors: bool,
+    /// Segments whose release the batch must record.
+    pub(super) releases: Vec<Arc<Segment>>,
     /// True if the journal is closing and this is the last batch.
     pub(super) is_last: bool,
 }
@@ -78,6 +81,7 @@ struct QueueState {
     bytes: usize,
     /// Uptime at the earliest cursor move that is not saved yet; `None` if all cursors are saved.
     cursors_moved: Option<Duration>,
+    releases: Vec<Arc<Segment>>,
     closing: bool,
     /// Size of the smallest event that did not fit into the journal. The queue rejects events of at least this size.
     no_room_from: Option<u64>,
@@ -109,6 +113,12 @@ impl CommitQueue {
     /// Makes the writer save the cursors in a later commit, because some moved cursors are still unsaved at `uptime`.
     pub(super) fn retry_cursors(&self, uptime: Duration) {
         self.lock().cursors_moved.get_or_insert(uptime);
+    }
+
+    /// Makes the writer record the release of these segments. Wakes the writer.
+    pub(super) fn record_releases(&self, segments: Vec<Arc<Segment>>) {
+        self.lock().releases.extend(segments);
+        self.changed.notify_one();
     }
 
     /// Rejects all later events, and wakes the writer for its last batch.
@@ -196,7 +206,7 @@ impl QueueState {
 
     /// Returns true if the writer must take a batch at `uptime`.
     fn has_batch(&self, uptime: Duration) -> bool {
-        !self.events.is_empty() || self.closing || self.cursors_due().is_some_and(|due| uptime >= due)
+        !self.events.is_empty() || !self.releases.is_empty() || self.closing || self.cursors_due().is_some_and(|due| uptime >= due)
     }
 
     /// Returns the uptime at which the writer must save the cursors even if no event is queued; `None` if all cursors are saved.
@@ -213,7 +223,8 @@ impl QueueState {
             self.cursors_moved = None;
         }
         self.bytes = 0;
-        Batch { events: std::mem::take(&mut self.events).into(), save_cursors, is_last }
+        let releases = std::mem::take(&mut self.releases);
+        Batch { events: std::mem::take(&mut self.events).into(), save_cursors, releases, is_last }
     }
 
     /// Returns true if the queue has room for `len` more bytes. An empty queue accepts an event of any size.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::errors::in_file;
-use super::frame::{self, FrameFacts, FrameHeader, FrameKind};
+use super::frame::{self, FrameFacts, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::journal_clock::{CommitTimes, JournalMillis};
 use super::key_file::{KeyFile, SeenKey};
@@ -33,6 +33,12 @@ pub(super) struct DirectoryScan {
     pub(super) cursors: Option<Vec<(Arc<str>, u64)>>,
     /// Times of the last commit that the scan has read; `None` if there is no readable commit.
     pub(super) last_commit: Option<CommitTimes>,
+    /// Segments whose release is recorded, but which still exist. [`DirectoryScan::segments`] does not contain them.
+    pub(super) released: Vec<SegmentName>,
+    /// Segments that contain events and whose release is not recorded, but which are missing.
+    pub(super) missing: Vec<ListedSegment>,
+    /// Sequences of lost events whose keys are forgotten.
+    pub(super) lost: Vec<Range<u64>>,
 }
 
 /// One segment of a [`DirectoryScan`].
@@ -69,6 +75,12 @@ pub(super) struct SegmentFrames {
     announced_end: u64,
     /// Times of the last commit frame.
     times: Option<CommitTimes>,
+    /// List of the older segments at the start of the segment; `None` if it is damaged.
+    listed: Option<Vec<ListedSegment>>,
+    /// Segments whose release the segment records.
+    released: Vec<SegmentName>,
+    /// Last readable list of lost sequences.
+    lost: Option<Vec<Range<u64>>>,
 }
 
 /// A valid event frame.
@@ -87,13 +99,16 @@ impl DirectoryScan {
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         let (mut segments, unused) = open_segments(disk)?;
         find_superseded(&mut segments);
-        let mut cursors = None;
+        let (mut cursors, mut lost, mut is_listed) = (None, None, false);
         for segment in segments.iter_mut().rev() {
-            if segment.summary.is_none() || cursors.is_none() {
+            if segment.summary.is_none() || cursors.is_none() || !is_listed {
                 segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
                 cursors = cursors.or_else(|| segment.frames.cursors.clone());
+                lost = lost.or_else(|| segment.frames.lost.clone());
+                is_listed |= segment.frames.listed.is_some();
             }
         }
+        let (released, missing) = compare_with_list(&mut segments, &unused);
         let watermarks = segments.iter().map(|segment| {
             let sealed = segment.summary.as_ref().map_or(0, |summary| summary.next_seq);
             segment.name.first_seq.max(segment.frames.watermark).max(sealed)
@@ -106,7 +121,14 @@ impl DirectoryScan {
             }
         }
         let unconfirmed = take_unconfirmed(&mut segments, durable_watermark);
-        Ok(DirectoryScan { segments, unused, durable_watermark, unconfirmed, cursors, last_commit })
+        let lost = lost.unwrap_or_default();
+        Ok(DirectoryScan { segments, unused, durable_watermark, unconfirmed, cursors, last_commit, released, missing, lost })
+    }
+
+    /// Returns true if `newest`, the newest segment of the last opening, is missing.
+    pub(super) fn is_newest_missing(&self, newest: SegmentName) -> bool {
+        let exists = self.segments.iter().any(|segment| segment.name >= newest);
+        !exists && !self.unused.contains(&newest)
     }
 
     /// Returns the sequence after the last readable event.
@@ -221,7 +243,7 @@ impl SegmentFrames {
         loop {
             let is_current = |header: &FrameHeader| match header.kind {
                 FrameKind::Event => header.seq < segment.superseded_from,
-                FrameKind::Commit | FrameKind::Cursors | FrameKind::Later => header.seq <= segment.superseded_from,
+                _ => header.seq <= segment.superseded_from,
             };
             match scanner.step(|header| header.seq >= next_seq && is_current(header))? {
                 ScanStep::End(_) => {
@@ -255,6 +277,9 @@ impl SegmentFrames {
                 }
             }
             FrameKind::Cursors => self.cursors = frame::decode_cursors(bytes).or(self.cursors.take()),
+            FrameKind::Segments => self.listed = frame::decode_segments(bytes).or(self.listed.take()),
+            FrameKind::Release => self.released.extend(frame::decode_release(bytes).unwrap_or_default()),
+            FrameKind::Lost => self.lost = frame::decode_lost(bytes).or(self.lost.take()),
             FrameKind::Later => {}
         }
     }
@@ -303,6 +328,26 @@ fn open_segments(disk: &dyn Disk) -> io::Result<(Vec<ScannedSegment>, Vec<Segmen
         segments.push(ScannedSegment { name, file, size, header, superseded_from, is_followed, summary, frames });
     }
     Ok((segments, unused))
+}
+
+/// Compares the segments with the newest readable list. Removes each segment whose release is recorded, and returns the names of
+/// these segments. Also returns the listed segments that are missing although their release is not recorded.
+fn compare_with_list(segments: &mut Vec<ScannedSegment>, unused: &[SegmentName]) -> (Vec<SegmentName>, Vec<ListedSegment>) {
+    let Some(at) = segments.iter().rposition(|segment| segment.frames.listed.is_some()) else { return Default::default() };
+    let newest = segments[at].name;
+    let recorded: Vec<SegmentName> = segments[at..].iter().flat_map(|segment| segment.frames.released.clone()).collect();
+    let listed = segments[at].frames.listed.clone().unwrap_or_default();
+    let is_expected = |name: SegmentName| {
+        (name >= newest || listed.iter().any(|listed| listed.name == name)) && !recorded.contains(&name)
+    };
+    let released = segments.iter().map(|segment| segment.name).filter(|name| !is_expected(*name)).collect();
+    let exists = |name: SegmentName| segments.iter().any(|segment| segment.name == name) || unused.contains(&name);
+    let is_missing = |listed: &&ListedSegment| {
+        listed.next_seq > listed.name.first_seq && !recorded.contains(&listed.name) && !exists(listed.name)
+    };
+    let missing = listed.iter().filter(is_missing).copied().collect();
+    segments.retain(|segment| is_expected(segment.name));
+    (released, missing)
 }
 
 fn find_superseded(segments: &mut [ScannedSegment]) {

@@ -13,12 +13,14 @@
 //! a frame is invalid if it is in the wrong file, or if it belongs to an earlier segment that used the same file.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::journal_clock::{CommitTimes, JournalMillis};
 use super::payload::{OPTIONAL_HEADER_LEN, PayloadReader, PayloadWriter, u32_at, u64_at};
+use super::segment_file::SegmentName;
 use crate::clock::UnixMillis;
 use crate::event::{Event, EventParts, EventRequest, Integrity, LogId};
 use crate::event_key::EventKey;
@@ -32,6 +34,12 @@ pub(super) enum FrameKind {
     Commit = 2,
     /// Cursors of topics.
     Cursors = 3,
+    /// List of all older segments.
+    Segments = 4,
+    /// Segments that the journal is about to delete.
+    Release = 5,
+    /// Sequences of lost events.
+    Lost = 7,
     /// Frame that a later version wrote.
     Later = 255,
 }
@@ -59,6 +67,14 @@ pub(super) struct CommitFrame {
     pub(super) length: u64,
     /// Time of the commit, which is the first-seen time of the keys of its events.
     pub(super) times: CommitTimes,
+}
+
+/// Entry in the list of older segments, with which every segment starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ListedSegment {
+    pub(super) name: SegmentName,
+    /// Sequence after the last event of the segment. Equal to the first sequence if the segment contains no event.
+    pub(super) next_seq: u64,
 }
 
 /// Fields of an event that the journal needs for segment summaries and for its key index.
@@ -137,6 +153,37 @@ impl FrameDraft {
         finish_frame(out)
     }
 
+    /// Encodes the list of all older segments.
+    pub(super) fn segments(segments: &[ListedSegment]) -> FrameDraft {
+        let mut out = start_frame(FrameKind::Segments, FRAME_HEADER_LEN + 4 + 32 * segments.len());
+        out.u32(segments.len() as u32);
+        for ListedSegment { name, next_seq } in segments {
+            [name.ordinal, name.id, name.first_seq, *next_seq].into_iter().for_each(|number| out.u64(number));
+        }
+        finish_frame(out)
+    }
+
+    /// Encodes the record that the journal is about to delete these segments.
+    pub(super) fn release(names: impl ExactSizeIterator<Item = SegmentName>) -> FrameDraft {
+        let mut out = start_frame(FrameKind::Release, FRAME_HEADER_LEN + 4 + 24 * names.len());
+        out.u32(names.len() as u32);
+        for name in names {
+            [name.ordinal, name.id, name.first_seq].into_iter().for_each(|number| out.u64(number));
+        }
+        finish_frame(out)
+    }
+
+    /// Encodes all ranges of sequences whose events are lost and whose keys the journal has forgotten.
+    pub(super) fn lost(ranges: &[Range<u64>]) -> FrameDraft {
+        let mut out = start_frame(FrameKind::Lost, FRAME_HEADER_LEN + 4 + 16 * ranges.len());
+        out.u32(ranges.len() as u32);
+        for range in ranges {
+            out.u64(range.start);
+            out.u64(range.end);
+        }
+        finish_frame(out)
+    }
+
     /// Returns the number of bytes that the frame will occupy, including padding.
     pub(super) fn padded_len(&self) -> usize {
         padded(self.bytes.len())
@@ -164,6 +211,9 @@ pub(super) fn parse_header(bytes: &[u8], room: u64) -> Option<FrameHeader> {
         1 => FrameKind::Event,
         2 => FrameKind::Commit,
         3 => FrameKind::Cursors,
+        4 => FrameKind::Segments,
+        5 => FrameKind::Release,
+        7 => FrameKind::Lost,
         0 => return None,
         _ => FrameKind::Later,
     };
@@ -254,6 +304,33 @@ pub(super) fn decode_cursors(frame: &[u8]) -> Option<Vec<(Arc<str>, u64)>> {
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let count = input.u32()?;
     (0..count).map(|_| Some((input.text()?.into(), input.u64()?))).collect()
+}
+
+/// Decodes the list of older segments from a valid segments frame.
+pub(super) fn decode_segments(frame: &[u8]) -> Option<Vec<ListedSegment>> {
+    let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
+    let count = input.u32()?;
+    let listed = (0..count).map(|_| Some(ListedSegment { name: segment_name(&mut input)?, next_seq: input.u64()? }));
+    listed.collect()
+}
+
+/// Decodes the names of the segments from a valid release frame.
+pub(super) fn decode_release(frame: &[u8]) -> Option<Vec<SegmentName>> {
+    let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
+    let count = input.u32()?;
+    (0..count).map(|_| segment_name(&mut input)).collect()
+}
+
+/// Decodes the ranges of lost sequences from a valid lost frame.
+pub(super) fn decode_lost(frame: &[u8]) -> Option<Vec<Range<u64>>> {
+    let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
+    let count = input.u32()?;
+    (0..count).map(|_| Some(input.u64()?..input.u64()?)).collect()
+}
+
+fn segment_name(input: &mut PayloadReader<'_>) -> Option<SegmentName> {
+    let (ordinal, id, first_seq) = (input.u64()?, input.u64()?, input.u64()?);
+    Some(SegmentName { ordinal, first_seq, id })
 }
 
 fn start_frame(kind: FrameKind, capacity: usize) -> PayloadWriter {

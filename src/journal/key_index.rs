@@ -114,6 +114,11 @@ impl KeyIndex {
         self.has_stale_files.store(true, Ordering::Release);
     }
 
+    /// Returns the ranges of sequences whose keys are forgotten, in no particular order.
+    pub(super) fn lost_ranges(&self) -> Vec<Range<u64>> {
+        self.lost.read().expect(POISON).clone()
+    }
+
     /// Returns true if corruption destroyed the event of this entry.
     pub(super) fn is_lost(&self, seen: &SeenKey) -> bool {
         self.lost.read().expect(POISON).iter().any(|range| range.contains(&seen.seq))

@@ -20,6 +20,16 @@ pub(super) enum SegmentState {
     Uncached,
 }
 
+/// Progress of the release of a segment, which precedes the deletion of its file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReleaseState {
+    Needed,
+    /// The writer has not yet recorded the release.
+    Requested,
+    /// A synced commit records the release, so the file may be deleted.
+    Recorded,
+}
+
 /// One segment of the open journal.
 pub(super) struct Segment {
     pub(super) name: SegmentName,
@@ -28,6 +38,7 @@ pub(super) struct Segment {
     /// Size of the file in bytes.
     pub(super) size: AtomicU64,
     state: AtomicU8,
+    release: AtomicU8,
     summary: Mutex<SegmentSummary>,
     /// Read points. Each read point is a sequence and the offset at which a search for this sequence can start.
     read_points: Mutex<Vec<(u64, u64)>>,
@@ -46,6 +57,7 @@ impl Segment {
             file,
             size: size.into(),
             state: AtomicU8::new(state as u8),
+            release: AtomicU8::new(ReleaseState::Needed as u8),
             summary: Mutex::new(summary),
             read_points: Mutex::default(),
         })
@@ -59,6 +71,28 @@ impl Segment {
     /// Sets the state to `Sealed`, because the key file and the summary file are on disk.
     pub(super) fn set_sealed(&self) {
         self.state.store(SegmentState::Sealed as u8, Ordering::Release);
+    }
+
+    /// Marks the segment as requested for release. Returns false if its release was requested before.
+    pub(super) fn request_release(&self) -> bool {
+        let (needed, requested) = (ReleaseState::Needed as u8, ReleaseState::Requested as u8);
+        self.release.compare_exchange(needed, requested, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Withdraws a requested release that the writer could not record.
+    pub(super) fn cancel_release(&self) {
+        let (requested, needed) = (ReleaseState::Requested as u8, ReleaseState::Needed as u8);
+        drop(self.release.compare_exchange(requested, needed, Ordering::AcqRel, Ordering::Relaxed));
+    }
+
+    /// Marks the release of the segment as recorded in a synced commit.
+    pub(super) fn set_release_recorded(&self) {
+        self.release.store(ReleaseState::Recorded as u8, Ordering::Release);
+    }
+
+    /// Returns true if a synced commit records the release of the segment.
+    pub(super) fn is_release_recorded(&self) -> bool {
+        self.release.load(Ordering::Acquire) == ReleaseState::Recorded as u8
     }
 
     /// Drops the segment's pages from the page cache, unless the segment is unsealed or its pages have already been dropped.

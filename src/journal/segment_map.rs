@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::POISON;
 use super::backlog::{Backlog, Backlogs, waiting_bytes};
+use super::frame::ListedSegment;
 use super::options::Options;
 use super::segment::Segment;
 use super::segment_file::SegmentName;
@@ -60,6 +61,15 @@ impl SegmentMap {
     /// Returns all segments, oldest first.
     pub(super) fn segments(&self) -> Vec<Arc<Segment>> {
         self.segments.read().expect(POISON).values().cloned().collect()
+    }
+
+    /// Returns the list of all segments whose release is not recorded, except for `released` and for segments from `newest` on.
+    pub(super) fn list(&self, newest: SegmentName, released: &[Arc<Segment>]) -> Vec<ListedSegment> {
+        let is_released = |segment: &Segment| {
+            segment.is_release_recorded() || released.iter().any(|released| released.name == segment.name)
+        };
+        let older = self.segments().into_iter().filter(|segment| segment.name < newest && !is_released(segment));
+        older.map(|segment| ListedSegment { name: segment.name, next_seq: segment.with_summary(|s| s.next_seq) }).collect()
     }
 
     /// Returns the newest segment that starts at or below `seq`. If there is no such segment, returns the oldest segment. Also

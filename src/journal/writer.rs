@@ -19,7 +19,7 @@ use super::errors::AppendError;
 use super::frame::{COMMIT_LEN, FrameDraft, padded};
 use super::journal_clock::{CommitTimes, JournalMillis};
 use super::key_file::SeenKey;
-use super::lock_file::encode_watermark;
+use super::lock_file::{OwnerRecord, encode_watermark};
 use super::random::Random;
 use super::segment::{Segment, SegmentState};
 use super::segment_file::{PAGE, SEGMENT_HEADER_LEN, SegmentName, control_room, encode_header};
@@ -39,6 +39,25 @@ pub(super) struct WriterState {
     pub(super) lock: Arc<dyn DiskFile>,
     /// Ordinal of the next segment.
     pub(super) next_ordinal: u64,
+    /// The last record of the owner.
+    pub(super) owner: OwnerRecord,
+}
+
+/// Frames of a commit that do not contain events.
+#[derive(Default)]
+struct ControlFrames {
+    drafts: Vec<FrameDraft>,
+    /// Segments whose release this commit records.
+    releases: Vec<Arc<Segment>>,
+    /// Number of lost ranges that this commit records; `None` if it records none.
+    lost_ranges: Option<usize>,
+}
+
+impl ControlFrames {
+    /// Returns the number of bytes that the frames will occupy.
+    fn len(&self) -> u64 {
+        self.drafts.iter().map(|draft| draft.padded_len() as u64).sum()
+    }
 }
 
 /// Starts the writer's thread.
@@ -57,6 +76,8 @@ pub(super) struct CommitWriter {
     no_segment_logged: bool,
     /// The batch that the writer has taken from the queue and not saved completely.
     batch: Option<Batch>,
+    /// Number of lost ranges that the active segment records.
+    lost_ranges: usize,
 }
 
 /// Result of one step of the writer.
@@ -75,6 +96,7 @@ pub enum WriterStep {
 /// Reason why the writer did not start a segment.
 enum NotStarted {
     WaitsForSealing(usize),
+    SyncFailed,
     Failed(AppendError),
 }
 
@@ -92,7 +114,8 @@ impl CommitWriter {
     /// Creates a writer that continues at `state`, and that takes the ids of its segments from `random`.
     pub(super) fn new(shared: Arc<Shared>, state: WriterState, random: Arc<dyn Random>) -> CommitWriter {
         let (buffer, active) = (Vec::new(), ActiveSegment::Usable);
-        CommitWriter { shared, state, random, buffer, active, no_segment_logged: false, batch: None }
+        let lost_ranges = shared.keys.lost_ranges().len();
+        CommitWriter { shared, state, random, buffer, active, no_segment_logged: false, batch: None, lost_ranges }
     }
 
     fn run(mut self) {
@@ -142,28 +165,37 @@ impl CommitWriter {
     /// makes one commit in each segment. If the writer must wait until the background work has sealed a segment, leaves the
     /// other events in the batch, and returns the number of segments that wait for sealing.
     fn commit_all(&mut self, batch: &mut Batch) -> Result<Option<usize>, SyncFailed> {
-        let Batch { events, save_cursors, .. } = batch;
-        let mut may_start_segment_for_cursors = true;
+        let Batch { events, save_cursors, releases, .. } = batch;
+        let mut may_start_segment_for_control = true;
         loop {
-            let cursors = self.cursors_frame(*save_cursors, events);
-            let overhead = padded(COMMIT_LEN) as u64 + cursors.as_ref().map_or(0, |draft| draft.padded_len() as u64);
+            let control = self.control_frames(*save_cursors, releases, events);
+            let overhead = padded(COMMIT_LEN) as u64 + control.len();
             let room = self.room().saturating_sub(overhead);
             let fits = fitting(events, room.saturating_sub(self.control_room()));
-            if fits > 0 || (events.is_empty() && *save_cursors && room > 0) {
-                if let Err(failed) = self.commit(events.drain(..fits).collect(), cursors) {
+            let is_control_due = *save_cursors || !releases.is_empty();
+            if fits > 0 || (events.is_empty() && is_control_due && room > 0) {
+                if let Err(failed) = self.commit(events.drain(..fits).collect(), control) {
                     self.fail(events.drain(..).collect(), AppendError::Sync);
                     return Err(failed);
                 }
-                // If the write failed, the cursors are still unsaved.
-                *save_cursors &= self.active == ActiveSegment::Abandoned;
+                // If the write failed, the cursors and releases are still unsaved.
+                if self.active == ActiveSegment::Usable {
+                    *save_cursors = false;
+                    releases.clear();
+                }
             }
+            let is_control_due = *save_cursors || !releases.is_empty();
             let needed = match events.front() {
                 Some(first) => first.len(),
-                None if *save_cursors && std::mem::take(&mut may_start_segment_for_cursors) => 0,
+                None if is_control_due && std::mem::take(&mut may_start_segment_for_control) => 0,
                 None => break,
             };
-            match self.start_segment(needed) {
+            match self.start_segment(needed, releases) {
                 Ok(()) => {}
+                Err(NotStarted::SyncFailed) => {
+                    self.fail(events.drain(..).collect(), AppendError::Sync);
+                    return Err(SyncFailed);
+                }
                 Err(NotStarted::WaitsForSealing(queued)) => return Ok(Some(queued)),
                 Err(NotStarted::Failed(error)) => {
                     // Smaller events may still fit into the remaining space.
@@ -180,6 +212,10 @@ impl CommitWriter {
         if *save_cursors {
             self.shared.queue.retry_cursors(self.shared.clock.uptime());
         }
+        if !releases.is_empty() {
+            // The background work requests these releases again at its next check.
+            releases.drain(..).for_each(|segment| segment.cancel_release());
+        }
         Ok(None)
     }
 
@@ -195,10 +231,29 @@ impl CommitWriter {
         }
     }
 
-    /// Returns a snapshot of the cursors for the next commit; `None` unless `is_due` is true, the segment is new, or an event
-    /// has a new topic.
+    /// Returns the frames without events for the next commit. The first commit of a segment contains all cursors, the list of
+    /// all older segments and all lost ranges. The segments in `releases` are not in this list, and this records their release.
+    fn control_frames(&self, save_cursors: bool, releases: &[Arc<Segment>], events: &VecDeque<PendingAppend>) -> ControlFrames {
+        let is_new_segment = self.state.offset == SEGMENT_HEADER_LEN;
+        let mut control = ControlFrames { releases: releases.to_vec(), ..ControlFrames::default() };
+        control.drafts.extend(self.cursors_frame(save_cursors || is_new_segment, events));
+        if is_new_segment {
+            let listed = self.shared.segments.list(self.state.active.name, releases);
+            control.drafts.push(FrameDraft::segments(&listed));
+        } else if !releases.is_empty() {
+            control.drafts.push(FrameDraft::release(releases.iter().map(|segment| segment.name)));
+        }
+        let lost = self.shared.keys.lost_ranges();
+        if lost.len() != self.lost_ranges || (is_new_segment && !lost.is_empty()) {
+            control.lost_ranges = Some(lost.len());
+            control.drafts.push(FrameDraft::lost(&lost));
+        }
+        control
+    }
+
+    /// Returns a snapshot of the cursors for the next commit; `None` unless `is_due` is true or an event has a new topic.
     fn cursors_frame(&self, is_due: bool, events: &VecDeque<PendingAppend>) -> Option<FrameDraft> {
-        let mut is_due = is_due || self.state.offset == SEGMENT_HEADER_LEN;
+        let mut is_due = is_due;
         if self.shared.options.forwards {
             for event in events {
                 // Start the cursor at the first sequence of the commit, not at the event's own sequence. If this commit fails,
@@ -209,15 +264,22 @@ impl CommitWriter {
         is_due.then(|| self.snapshot())
     }
 
+    /// Returns an upper bound for the length of the control frames in the first commit of the next segment.
+    fn first_control_len(&self) -> u64 {
+        let segments = self.shared.segments.segments().len() as u64;
+        let lost = self.shared.keys.lost_ranges().len() as u64;
+        self.snapshot().padded_len() as u64 + 2 * 64 + 32 * segments + 16 * lost
+    }
+
     fn snapshot(&self) -> FrameDraft {
         FrameDraft::cursors(self.shared.segments.cursors().iter().map(|(topic, cursor)| (topic, *cursor)))
     }
 
     /// Writes and syncs one commit. If the write fails, reports an error for all events of the commit and abandons the segment.
-    fn commit(&mut self, batch: Vec<PendingAppend>, cursors: Option<FrameDraft>) -> Result<(), SyncFailed> {
+    fn commit(&mut self, batch: Vec<PendingAppend>, control: ControlFrames) -> Result<(), SyncFailed> {
         let times = self.shared.time.times();
-        let (offset, end) = self.encode_commit(&batch, cursors, times);
-        let WriterState { active, offset: next_offset, next_seq, .. } = &mut self.state;
+        let (offset, end) = self.encode_commit(&batch, &control, times);
+        let WriterState { active, lock, owner, .. } = &self.state;
         if let Err(error) = active.file.write_at(&self.buffer, offset) {
             let file = active.name.segment_file();
             tracing::error!(file, %error, "a write to the journal failed, so the writer abandons the segment; check the disk");
@@ -227,7 +289,12 @@ impl CommitWriter {
         }
         let started = self.shared.clock.uptime();
         self.shared.health.sync_started(started);
-        let synced = active.file.sync();
+        let mut synced = active.file.sync();
+        if offset == 0 && synced.is_ok() {
+            let owner = owner.next(self.shared.log, active.name, active.size.load(Ordering::Relaxed));
+            synced = owner.write(&**lock);
+            self.state.owner = owner;
+        }
         self.shared.health.sync_ended();
         if let Err(error) = synced {
             let file = active.name.segment_file();
@@ -238,10 +305,17 @@ impl CommitWriter {
         }
         let duration = self.shared.clock.uptime().saturating_sub(started);
         self.shared.metrics.journal.sync_seconds.observe(duration.as_secs_f64());
-        let (first, count) = (*next_seq, count(&batch));
+        let (first, count) = (self.state.next_seq, count(&batch));
         self.shared.metrics.journal.batch_events.observe(count as f64);
-        *next_offset = end.next_multiple_of(PAGE);
-        *next_seq += count;
+        self.state.offset = end.next_multiple_of(PAGE);
+        self.state.next_seq += count;
+        self.lost_ranges = control.lost_ranges.unwrap_or(self.lost_ranges);
+        for segment in &control.releases {
+            segment.set_release_recorded();
+        }
+        if !control.releases.is_empty() {
+            self.shared.background.wake();
+        }
         self.publish(batch, first, offset..end, times.journal);
         self.buffer.clear();
         self.buffer.shrink_to(USUAL_COMMIT_BYTES);
@@ -250,7 +324,7 @@ impl CommitWriter {
 
     /// Encodes one commit into the buffer and pads the commit to the end of its last page. Returns the offset of the buffer and
     /// the end of the last frame.
-    fn encode_commit(&mut self, batch: &[PendingAppend], cursors: Option<FrameDraft>, times: CommitTimes) -> (u64, u64) {
+    fn encode_commit(&mut self, batch: &[PendingAppend], control: &ControlFrames, times: CommitTimes) -> (u64, u64) {
         let CommitWriter { shared, state, buffer, .. } = self;
         let id = state.active.name.id;
         buffer.clear();
@@ -259,11 +333,11 @@ impl CommitWriter {
             buffer.extend_from_slice(&encode_header(state.active.name, shared.log, shared.identity));
             offset = 0;
         }
-        let others = batch.iter().map(PendingAppend::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
+        let others = batch.iter().map(PendingAppend::len).sum::<u64>() + control.len();
         let commit = FrameDraft::commit(state.next_seq, count(batch) as u32, others, times);
         commit.write_into(buffer, shared.log, state.next_seq, id);
-        if let Some(cursors) = cursors {
-            cursors.write_into(buffer, shared.log, state.next_seq, id);
+        for draft in &control.drafts {
+            draft.write_into(buffer, shared.log, state.next_seq, id);
         }
         for (seq, frame) in (state.next_seq..).zip(batch.iter().flat_map(PendingAppend::frames)) {
             frame.draft.write_into(buffer, shared.log, seq, id);
@@ -302,17 +376,35 @@ impl CommitWriter {
         }));
     }
 
-    /// Starts a segment with room for an event of `len` bytes, and queues the previous segment for sealing.
-    fn start_segment(&mut self, len: u64) -> Result<(), NotStarted> {
-        let overhead = SEGMENT_HEADER_LEN + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64;
-        let needed = (overhead + len).next_multiple_of(PAGE) + self.control_room();
-        let size = self.shared.options.limits.segment_size.max(needed);
+    /// Starts a segment with room for an event of `len` bytes, and queues the previous segment for sealing. Adds the segments
+    /// to `releases` whose release the first commit of the new segment must record.
+    fn start_segment(&mut self, len: u64, releases: &mut Vec<Arc<Segment>>) -> Result<(), NotStarted> {
         let shared = self.shared.clone();
-        let room = shared.background.make_room(&shared, size);
+        let first_commit = padded(COMMIT_LEN) as u64 + self.first_control_len();
+        let needed = (SEGMENT_HEADER_LEN + first_commit + len).next_multiple_of(PAGE) + self.control_room();
+        let size = shared.options.limits.segment_size.max(needed);
+        let room = loop {
+            match shared.background.make_room(&shared, size) {
+                Room::NeedsRelease(segments, _space) => {
+                    if self.room() < PAGE {
+                        // The active segment has no room for a record, so the next segment records the releases. Until its
+                        // first commit is synced, the journal may exceed `max_size` by one segment.
+                        segments.iter().for_each(|segment| drop(segment.request_release()));
+                        releases.extend(segments);
+                        break Room::Made { _space };
+                    }
+                    let drafts = vec![FrameDraft::release(segments.iter().map(|segment| segment.name))];
+                    let control = ControlFrames { drafts, releases: segments, lost_ranges: None };
+                    self.commit(Vec::new(), control).map_err(|SyncFailed| NotStarted::SyncFailed)?;
+                    releases.retain(|segment| !segment.is_release_recorded());
+                }
+                room => break room,
+            }
+        };
         let created = match room {
             Room::Made { .. } => self.create_file(size),
             Room::WaitsForSealing(queued) => return Err(NotStarted::WaitsForSealing(queued)),
-            Room::Full => {
+            Room::Full | Room::NeedsRelease(..) => {
                 Err(io::Error::new(io::ErrorKind::StorageFull, "expected free space within journal.max_size, found none"))
             }
         };

@@ -10,6 +10,7 @@ mod backlog;
 mod batches;
 mod damage;
 mod harness;
+mod missing;
 mod opening;
 mod read_only;
 mod recycling;

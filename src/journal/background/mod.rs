@@ -18,7 +18,7 @@ use super::{POISON, Shared, spawn};
 use crate::clock::Clock;
 use reserve::Reserve;
 pub(super) use reserve::{release_reserve, restore_reserve, write_with_reserve};
-use retention::{Retention, SpaceGuard};
+use retention::{Retention, Space, SpaceGuard};
 pub(super) use spares::Spare;
 use spares::SpareSlot;
 
@@ -52,6 +52,8 @@ enum TaskRequest {
 pub(super) enum Room<'a> {
     /// Guard that reserves the space.
     Made { _space: SpaceGuard<'a> },
+    /// Segments that must be deleted first, and whose release is not recorded yet.
+    NeedsRelease(Vec<Arc<Segment>>, SpaceGuard<'a>),
     /// There is no space yet. Sealing one of this many queued segments may free some.
     WaitsForSealing(usize),
     /// There is no space, and the journal cannot delete a further segment.
@@ -117,14 +119,15 @@ impl Background {
         if self.spare.is_some() { shared.options.limits.segment_size } else { 0 }
     }
 
-    /// Makes room for a segment of `size` bytes by deleting old segments.
+    /// Makes room for a segment of `size` bytes by deleting old segments whose release is recorded.
     pub(super) fn make_room(&self, shared: &Shared, size: u64) -> Room<'_> {
         // Count the queued segments before `make_space`, so that the writer notices if a segment is sealed during that call.
         let queued = self.tasks.lock().expect(POISON).to_seal.len();
         match self.retention.make_space(shared, size) {
-            Some(space) => Room::Made { _space: space },
-            None if queued == 0 || self.tasks.lock().expect(POISON).request == TaskRequest::Stop => Room::Full,
-            None => Room::WaitsForSealing(queued),
+            Space::Made(space) => Room::Made { _space: space },
+            Space::NeedsRelease(segments, space) => Room::NeedsRelease(segments, space),
+            Space::Full if queued == 0 || self.tasks.lock().expect(POISON).request == TaskRequest::Stop => Room::Full,
+            Space::Full => Room::WaitsForSealing(queued),
         }
     }
 
@@ -212,7 +215,8 @@ fn perform(shared: &Shared, task: Task) -> bool {
 }
 
 fn maintain(shared: &Shared) {
-    retention::delete_expired(shared);
+    retention::delete_released(shared, &shared.background.retention.lock());
+    retention::release_expired(shared);
     retention::drop_from_page_cache(shared);
     key_retention::delete_expired(shared);
     key_retention::rewrite_stale(shared);
@@ -230,7 +234,11 @@ fn restore_availability(shared: &Shared) {
     if !shared.health.has_no_room() {
         return;
     }
-    let Some(_space) = shared.background.retention.make_space(shared, shared.options.limits.segment_size) else { return };
+    let _space = match shared.background.retention.make_space(shared, shared.options.limits.segment_size) {
+        Space::Made(space) => space,
+        Space::NeedsRelease(segments, _space) => return retention::request_release(shared, segments.into_iter()),
+        Space::Full => return,
+    };
     if !shared.background.spare.is_some() && spares::create(shared).is_err() {
         return;
     }
@@ -238,13 +246,14 @@ fn restore_availability(shared: &Shared) {
     tracing::info!("the journal has room for new events again");
 }
 
-/// Deletes old segments before the next segment needs their space, so that the file of a deleted segment becomes the spare file
-/// and is ready for the writer.
+/// Releases an old segment before the next segment needs its space, so that the file of the deleted segment becomes the spare
+/// file and is ready for the writer.
 fn prepare_spare(shared: &Shared) {
     let (segment_size, max_size) = (shared.options.limits.segment_size, shared.options.limits.max_size);
-    let space = shared.background.retention.lock();
-    let is_wanted = || !shared.background.spare.is_some() && shared.segments.bytes() + segment_size > max_size;
-    while is_wanted() && retention::delete_oldest(shared, &space, |_| true) {}
+    let _space = shared.background.retention.lock();
+    if !shared.background.spare.is_some() && shared.segments.bytes() + segment_size > max_size {
+        retention::request_release(shared, retention::deletable(shared).into_iter().take(1));
+    }
 }
 
 /// Interval between two checks for expired segments and keys while the background thread has no other task.

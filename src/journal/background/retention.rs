@@ -1,11 +1,12 @@
 //! Deletes expired segments. Also deletes old segments if the journal needs their space. Never deletes a segment with events
-//! that a topic still needs.
+//! that a topic still needs. Never deletes a segment before a synced commit records its release, because a missing segment
+//! without such a record counts as lost.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::segment::Segment;
 use super::super::segment_file::SEGMENT_HEADER_LEN;
-use super::super::segment_summary::SegmentSummary;
 use super::super::{POISON, Shared};
 use super::spares;
 
@@ -27,37 +28,68 @@ impl Retention {
         self.0.lock().expect(POISON)
     }
 
-    /// Deletes old segments until a new segment of `size` bytes fits into `max_size`, and returns a guard that reserves this
-    /// space. Returns `None` if the new segment does not fit and the journal cannot delete a further segment.
-    pub(super) fn make_space(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
+    /// Makes space for a new segment of `size` bytes within `max_size`: deletes the segments whose release is recorded. If this
+    /// is not enough, returns the oldest segments whose release must be recorded first.
+    pub(super) fn make_space(&self, shared: &Shared, size: u64) -> Space<'_> {
         let space = self.lock();
-        loop {
-            // A segment of `segment_size` bytes uses the spare file. A larger segment cannot use the spare file, so delete the
-            // spare file.
-            if size > shared.options.limits.segment_size
-                && let Some(spare) = shared.background.take_spare()
-            {
-                drop(shared.disk.remove(&spare.name));
-            }
-            if shared.segments.bytes() + size <= shared.options.limits.max_size {
-                return Some(space);
-            }
-            if !delete_oldest(shared, &space, |_| true) {
-                return None;
+        // A segment of `segment_size` bytes uses the spare file. A larger segment cannot use the spare file, so delete the spare
+        // file.
+        if size > shared.options.limits.segment_size
+            && let Some(spare) = shared.background.take_spare()
+        {
+            drop(shared.disk.remove(&spare.name));
+        }
+        delete_released(shared, &space);
+        let max_size = shared.options.limits.max_size;
+        let mut bytes = shared.segments.bytes() + size;
+        if bytes <= max_size {
+            return Space::Made(space);
+        }
+        let mut releases = Vec::new();
+        for segment in deletable(shared) {
+            bytes -= segment.size.load(Ordering::Relaxed);
+            releases.push(segment);
+            if bytes <= max_size {
+                return Space::NeedsRelease(releases, space);
             }
         }
+        Space::Full
     }
 }
 
-/// Deletes all segments that are older than `retain` and contain no event that a topic still needs.
-pub(super) fn delete_expired(shared: &Shared) {
-    let oldest = shared.time.now().before(shared.options.limits.retain);
-    while delete_oldest(shared, &shared.background.retention.lock(), |summary| summary.newest < oldest) {}
+/// Result of [`Retention::make_space`].
+pub(super) enum Space<'a> {
+    Made(SpaceGuard<'a>),
+    /// Segments whose release must be recorded before they can be deleted.
+    NeedsRelease(Vec<Arc<Segment>>, SpaceGuard<'a>),
+    /// The new segment would not fit even without all segments that may be deleted.
+    Full,
 }
 
-/// Deletes the oldest segment that is sealed, that no topic needs and that `may_delete` accepts. Returns false if there is no
-/// such segment.
-pub(super) fn delete_oldest(shared: &Shared, _space: &SpaceGuard, may_delete: impl Fn(&SegmentSummary) -> bool) -> bool {
+/// Requests the release of all segments that are older than `retain` and contain no event that a topic still needs.
+pub(super) fn release_expired(shared: &Shared) {
+    let oldest = shared.time.now().before(shared.options.limits.retain);
+    let expired = deletable(shared).into_iter().filter(|segment| segment.with_summary(|summary| summary.newest < oldest));
+    request_release(shared, expired);
+}
+
+/// Requests the release of these segments. A later check deletes them.
+pub(super) fn request_release(shared: &Shared, segments: impl Iterator<Item = Arc<Segment>>) {
+    let requested: Vec<_> = segments.filter(|segment| segment.request_release()).collect();
+    if !requested.is_empty() {
+        shared.queue.record_releases(requested);
+    }
+}
+
+/// Deletes all segments whose release is recorded.
+pub(super) fn delete_released(shared: &Shared, _space: &SpaceGuard) {
+    for segment in shared.segments.segments().iter().filter(|segment| segment.is_release_recorded()) {
+        delete(shared, segment);
+    }
+}
+
+/// Returns all segments that are sealed and that no topic needs, oldest first. Their release is not recorded yet.
+pub(super) fn deletable(shared: &Shared) -> Vec<Arc<Segment>> {
     let mut segments = shared.segments.segments();
     // If the newest segment has no commit yet, only the previous segment proves which sequence is next. The previous segment
     // must therefore remain.
@@ -68,9 +100,8 @@ pub(super) fn delete_oldest(shared: &Shared, _space: &SpaceGuard, may_delete: im
     let sealed = segments.iter().take_while(|segment| segment.is_sealed()).count();
     segments.truncate(sealed);
     let is_pinned = shared.segments.pinned(shared.options.forwards);
-    let Some(segment) = segments.into_iter().find(|s| s.with_summary(&may_delete) && !is_pinned(s)) else { return false };
-    delete(shared, &segment);
-    true
+    segments.retain(|segment| !segment.is_release_recorded() && !is_pinned(segment));
+    segments
 }
 
 fn delete(shared: &Shared, segment: &Segment) {

@@ -8,7 +8,8 @@ use super::super::background::release_reserve;
 use super::super::disk::{Disk, DiskFile, is_full};
 use super::super::errors::OpenError;
 use super::super::frame::FrameDraft;
-use super::super::lock_file::encode_watermark;
+use super::super::key_index::KeyIndex;
+use super::super::lock_file::{OwnerRecord, encode_watermark};
 use super::super::options::Options;
 use super::super::segment::{Segment, SegmentState};
 use super::super::journal_clock::CommitTimes;
@@ -35,13 +36,21 @@ pub(super) fn start(
     lock: Arc<dyn DiskFile>,
     FirstSegment { name, log, identity, times }: FirstSegment,
     segments: &SegmentMap,
+    keys: &KeyIndex,
+    owner: OwnerRecord,
 ) -> Result<WriterState, OpenError> {
     let next_seq = name.first_seq;
     let mut bytes = encode_header(name, log, identity);
     let cursors = segments.cursors();
     let cursors = FrameDraft::cursors(cursors.iter().map(|(topic, cursor)| (topic, *cursor)));
-    FrameDraft::commit(next_seq, 0, cursors.padded_len() as u64, times).write_into(&mut bytes, log, next_seq, name.id);
-    cursors.write_into(&mut bytes, log, next_seq, name.id);
+    let mut control = vec![cursors, FrameDraft::segments(&segments.list(name, &[]))];
+    let lost = keys.lost_ranges();
+    control.extend((!lost.is_empty()).then(|| FrameDraft::lost(&lost)));
+    let len = control.iter().map(|draft| draft.padded_len() as u64).sum();
+    FrameDraft::commit(next_seq, 0, len, times).write_into(&mut bytes, log, next_seq, name.id);
+    for draft in control {
+        draft.write_into(&mut bytes, log, next_seq, name.id);
+    }
     let end = bytes.len() as u64;
     let offset = end.next_multiple_of(PAGE);
     bytes.resize(offset as usize, 0);
@@ -57,10 +66,12 @@ pub(super) fn start(
         file.write_at(&bytes, 0)?;
         file.sync()?;
         disk.sync_dir()?;
+        let owner = owner.next(log, name, size);
+        owner.write(&*lock)?;
         lock.write_at(&encode_watermark(log, next_seq), 0)?;
-        Ok((file, size))
+        Ok((file, size, owner))
     };
-    let (file, size) = start().map_err(|source| match is_full(&source) {
+    let (file, size, owner) = start().map_err(|source| match is_full(&source) {
         true => OpenError::NoRoom { bytes: small },
         false => OpenError::Io { what: "cannot start the first segment of the journal".into(), source },
     })?;
@@ -68,5 +79,5 @@ pub(super) fn start(
     (summary.end, summary.newest) = (end, times.journal);
     let active = Segment::new(name, file, size, summary, SegmentState::Unsealed);
     segments.add(active.clone());
-    Ok(WriterState { active, offset, next_seq, lock, next_ordinal: name.ordinal + 1 })
+    Ok(WriterState { active, offset, next_seq, lock, next_ordinal: name.ordinal + 1, owner })
 }

@@ -16,10 +16,11 @@ use super::background::restore_reserve;
 use super::directory_scan::{DirectoryScan, ScannedFrame, ScannedSegment};
 use super::disk::{Disk, TEMPORARY_EXT};
 use super::errors::{OpenError, context, in_file};
+use super::frame::ListedSegment;
 use super::journal_clock::JournalClock;
 use super::key_file::KeyFile;
 use super::key_index::KeyIndex;
-use super::lock_file::LOCK_FILE;
+use super::lock_file::{LOCK_FILE, OwnerRecord};
 use super::options::Options;
 use super::random::Random;
 use super::reader::DAMAGED;
@@ -75,11 +76,23 @@ pub(super) fn open(
     for file in scan.unused.iter().map(|name| name.segment_file()) {
         context(disk.remove(&file), || format!("{file}: cannot delete the empty segment"))?;
     }
-
-    let mut ordinal = scan.segments.last().map_or(1, |last| last.name.ordinal + 1);
-    let next_seq = scan.log_end();
-    let segments = SegmentMap::default();
+    for name in &scan.released {
+        context(delete_released(disk, *name), || format!("{}: cannot delete the segment", name.segment_file()))?;
+    }
     let keys = KeyIndex::new(options.dedupe_window);
+    scan.lost.iter().for_each(|range| keys.forget(range.clone()));
+    report_missing(&scan, options, &keys, metrics);
+    let owner = OwnerRecord::read(&*lock);
+    let lost_newest = owner.filter(|owner| scan.is_newest_missing(owner.newest));
+    if let Some(owner) = lost_newest {
+        metrics.journal.damaged.inc();
+        tracing::error!(segment = owner.newest.segment_file(), "the newest segment is missing, so its events are lost; {RESTORE}");
+    }
+
+    let newest = scan.segments.last().map(|segment| segment.name).max(lost_newest.map(|owner| owner.newest));
+    let mut ordinal = newest.map_or(1, |newest| newest.ordinal + 1);
+    let next_seq = scan.log_end().max(lost_newest.map_or(0, |owner| owner.bound));
+    let segments = SegmentMap::default();
     let mut unsealed = Vec::new();
     for scanned in &scan.segments {
         let segment = adopt(disk, scanned, scan.durable_watermark, &keys)?;
@@ -97,7 +110,8 @@ pub(super) fn open(
     context(adopt_orphaned_keys(disk, &scan, &keys, metrics), || "cannot read or delete a key file".into())?;
     restore_cursors(&scan, &segments, options, metrics);
     let header = FirstSegment { name: segment_name(ordinal, next_seq)?, log, identity, times: time.times() };
-    let writer = first_segment::start(disk, options, lock, header, &segments)?;
+    let owner = owner.unwrap_or(OwnerRecord { number: 0, log, newest: header.name, bound: next_seq });
+    let writer = first_segment::start(disk, options, lock, header, &segments, &keys, owner)?;
     let reserve_exists = restore_reserve(disk, options.limits.segment_size);
     Ok(Recovered { log, identity, time, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
 }
@@ -113,6 +127,30 @@ fn delete_leftovers(disk: &dyn Disk) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Deletes a segment whose release is recorded, and its summary. The key file remains.
+fn delete_released(disk: &dyn Disk, name: SegmentName) -> io::Result<()> {
+    disk.remove(&name.segment_file())?;
+    match disk.remove(&name.summary_file()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Counts the events of missing segments as lost, and forgets their keys. If hookhold forwards events, the keys of events below
+/// all cursors remain, because Kafka has these events.
+fn report_missing(scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metrics: &Metrics) {
+    let lowest = scan.cursors.iter().flatten().map(|(_, cursor)| *cursor).min().filter(|_| options.forwards).unwrap_or(0);
+    for ListedSegment { name, next_seq } in &scan.missing {
+        let from = name.first_seq.max(lowest);
+        metrics.journal.damaged.inc();
+        if from < *next_seq {
+            keys.forget(from..*next_seq);
+        }
+        let (file, events) = (name.segment_file(), next_seq - name.first_seq);
+        tracing::error!(file, events, not_forwarded = next_seq.saturating_sub(from), "a segment is missing, so its events are lost; {RESTORE}");
+    }
 }
 
 fn report_corruption(scan: &DirectoryScan, metrics: &Metrics) -> HashSet<(String, u64)> {
@@ -179,4 +217,5 @@ fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Option
     }
 }
 
+const RESTORE: &str = "stop hookhold and restore the file from a backup, or check the disk";
 const NO_RANDOM: &str = "the operating system returned no random number";

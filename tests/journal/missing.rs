@@ -1,0 +1,104 @@
+//! Tests of missing segments: a segment without a recorded release is lost, and its loss is counted.
+
+use std::io;
+
+use crate::disk::Step;
+use crate::events::TOPICS;
+use crate::harness::*;
+
+/// Returns the sequences in the file name of a segment: its first, and the first of the next segment.
+fn sequences(harness: &Harness, index: usize) -> std::ops::Range<u64> {
+    let first = |name: &String| name.split('-').nth(1).expect("a segment name").parse().expect("a sequence");
+    let names = harness.disk.names(".seg");
+    first(&names[index])..first(&names[index + 1])
+}
+
+fn remove_segment(harness: &Harness, index: usize) {
+    let name = harness.disk.names(".seg").remove(index);
+    harness.disk.remove_file(&name);
+    if harness.disk.len(&name.replace(".seg", SUMMARY_EXT)).is_some() {
+        harness.disk.remove_file(&name.replace(".seg", SUMMARY_EXT));
+    }
+}
+
+#[test]
+fn a_missing_segment_is_counted_and_its_keys_are_forgotten() {
+    let harness = Harness::with_sealed_segments();
+    let lost = sequences(&harness, 1);
+    assert!(lost.end - lost.start > 1);
+    remove_segment(&harness, 1);
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "one missing segment");
+    assert_eq!(seqs(&journal), (0..60).filter(|seq| !lost.contains(seq)).collect::<Vec<_>>());
+    let expect_keys = |journal: &hookhold::journal::Journal| {
+        for number in 0..60 {
+            let expected = (!lost.contains(&number)).then_some(number);
+            assert_eq!(lookup(journal, &key(number as usize)), expected, "the retry of a lost event must be stored");
+        }
+    };
+    expect_keys(&journal);
+    journal.close();
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once");
+    expect_keys(&journal);
+    journal.close();
+}
+
+#[test]
+fn the_keys_of_a_missing_segment_stay_if_kafka_has_its_events() {
+    let harness = Harness::with(|options| options.forwards = true);
+    let journal = harness.open();
+    store_many(&journal, 0..60, 2_000);
+    harness.disk.wait_for(|files| has_sealed(files, 4));
+    let lost = sequences(&harness, 1);
+    journal.save_cursor(TOPICS[0], lost.start + 1);
+    journal.close();
+    remove_segment(&harness, 1);
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1);
+    assert_eq!(lookup(&journal, &key(lost.start as usize)), Some(lost.start), "Kafka has acknowledged this event");
+    for seq in lost.start + 1..lost.end {
+        assert_eq!(lookup(&journal, &key(seq as usize)), None, "Kafka has not acknowledged the event {seq}");
+    }
+    journal.close();
+}
+
+#[test]
+fn the_sequences_of_a_missing_newest_segment_are_never_used_again() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    let stored = store_many(&journal, 0..3, 100);
+    harness.kill(journal);
+    let newest = harness.disk.names(".seg").len() - 1;
+    remove_segment(&harness, newest);
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "the missing segment is counted");
+    let next = store(&journal, &sample(0, 100));
+    assert!(next.seq > stored[2].seq, "{next} after {}", stored[2]);
+    journal.close();
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once");
+    assert_eq!(seqs(&journal), [next.seq]);
+    journal.close();
+}
+
+#[test]
+fn a_startup_finishes_a_recorded_release() {
+    let harness = Harness::with_sealed_segments();
+    let mut harness = harness;
+    harness.options.limits.max_size = 4 * harness.options.limits.segment_size;
+    let before = harness.disk.names(".seg");
+    let journal = harness.open();
+    harness.disk.fail(Step::Remove, ".seg", io::ErrorKind::Other, 1_000);
+    harness.disk.fail(Step::Rename, ".spare", io::ErrorKind::Other, 1_000);
+    // The journal records releases to make room, but cannot delete the files.
+    store_many(&journal, 60..63, 2_000);
+    harness.kill(journal);
+    assert!(before.iter().all(|name| harness.disk.len(name).is_some()), "nothing has been deleted");
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 0, "a released segment is not lost");
+    assert!(harness.disk.len(&before[0]).is_none(), "the startup has deleted the released segment");
+    assert!(!seqs(&journal).contains(&0));
+    assert_eq!(lookup(&journal, &key(0)), Some(0), "the key outlives the event");
+    journal.close();
+}
