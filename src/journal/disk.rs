@@ -8,17 +8,18 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, openat, renameat, statat, unlinkat};
+use rustix::io::Errno;
 
 /// Directory that contains a journal.
 pub trait Disk: Send + Sync {
-    /// Opens or creates `name` for writing, and holds the file's lock until the returned file is dropped. Fails with
-    /// [`io::ErrorKind::WouldBlock`] while another process holds the lock.
+    /// Locks the directory, and opens or creates the file `name` for reading and writing. Holds the lock until the returned file
+    /// is dropped. Fails with [`io::ErrorKind::WouldBlock`] while another process holds the lock.
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates `name` with `size` preallocated bytes, all zero. Fails if the file exists.
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
@@ -37,8 +38,10 @@ pub trait Disk: Send + Sync {
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
     /// Makes all earlier creations, renames and deletions of files durable.
     fn sync_dir(&self) -> io::Result<()>;
-    /// Returns true if a process holds the lock on `name`.
-    fn is_locked(&self, name: &str) -> io::Result<bool>;
+    /// Returns true if a process holds the lock of the directory.
+    fn is_locked(&self) -> io::Result<bool>;
+    /// Returns true if the path of the directory still leads to this directory.
+    fn is_in_place(&self) -> io::Result<bool>;
 }
 
 /// Open file in the directory of a journal.
@@ -55,83 +58,101 @@ pub trait DiskFile: Send + Sync {
     fn drop_from_page_cache(&self) {}
 }
 
-/// Directory on a local file system. hookhold creates this directory with mode 0700 and its files with mode 0600.
+/// Directory on a local file system. hookhold creates this directory with mode 0700 and its files with mode 0600. All operations
+/// are relative to the descriptor of the directory, so they refer to the same directory even if somebody renames it.
 pub struct LocalDisk {
-    dir: PathBuf,
+    dir: File,
+    path: PathBuf,
 }
 
 impl LocalDisk {
     /// Opens the directory `dir`. Creates the directory and its parents if they are missing.
     pub fn create(dir: &Path) -> io::Result<LocalDisk> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        Ok(LocalDisk { dir: dir.to_owned() })
+        LocalDisk::existing(dir)
     }
 
     /// Opens the existing directory `dir`. Fails if `dir` does not exist.
     pub fn existing(dir: &Path) -> io::Result<LocalDisk> {
-        std::fs::read_dir(dir)?;
-        Ok(LocalDisk { dir: dir.to_owned() })
+        let path = std::path::absolute(dir)?;
+        let dir = OpenOptions::new().read(true).custom_flags(OFlags::DIRECTORY.bits() as i32).open(&path)?;
+        Ok(LocalDisk { dir, path })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+    fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        Ok(openat(&self.dir, name, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// Opens the directory once more. The new descriptor has a lock of its own.
+    fn open_dir(&self) -> io::Result<File> {
+        self.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY)
     }
 }
 
 impl Disk for LocalDisk {
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.path(name))?;
+        let dir = self.open_dir()?;
         // Retry, because `is_locked` in another process may briefly hold the lock.
         for _ in 0..LOCK_TRIES {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Arc::new(LocalFile(file))),
-                Err(_) => std::thread::sleep(LOCK_PAUSE),
+            if rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                break;
             }
+            std::thread::sleep(LOCK_PAUSE);
         }
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Arc::new(LocalFile(file)))
+        rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
+        let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
+        Ok(Arc::new(LocalFile { file, _lock: Some(dir) }))
+    }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        let (ours, named) = (self.dir.metadata()?, std::fs::metadata(&self.path));
+        match named {
+            Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let path = self.path(name);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
         if size > 0 {
-            preallocate(&file, 0, size).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+            preallocate(&file, 0, size).inspect_err(|_| drop(self.remove(name)))?;
         }
-        Ok(Arc::new(LocalFile(file)))
+        Ok(LocalFile::new(file))
     }
 
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path(from))?;
+        let file = self.open_file(from, OFlags::RDWR)?;
         // Rename the file first, so that every later attempt to open the old name fails.
-        std::fs::rename(self.path(from), self.path(to))?;
+        self.rename(from, to)?;
         preallocate(&file, file.metadata()?.len(), size)?;
-        Ok(Arc::new(LocalFile(file)))
+        Ok(LocalFile::new(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(LocalFile(File::open(self.path(name))?)))
+        Ok(LocalFile::new(self.open_file(name, OFlags::RDONLY)?))
     }
 
     fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
-        OpenOptions::new().write(true).open(self.path(name))?.set_len(size)
+        self.open_file(name, OFlags::WRONLY)?.set_len(size)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path(from), self.path(to))
+        Ok(renameat(&self.dir, from, &self.dir, to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path(name))
+        Ok(unlinkat(&self.dir, name, AtFlags::empty())?)
     }
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let mut files = Vec::new();
-        for entry in std::fs::read_dir(&self.dir)? {
+        for entry in Dir::read_from(&self.dir)? {
             let entry = entry?;
-            // Another process may delete an old segment after the listing and before `metadata` reads its size.
-            match (entry.file_name().into_string(), entry.metadata()) {
-                (Ok(name), Ok(meta)) if meta.is_file() => files.push((name, meta.len())),
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            // Another process may delete an old segment after the listing and before `statat` reads its size.
+            match statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_file() => files.push((name.to_owned(), stat.st_size as u64)),
                 _ => continue,
             }
         }
@@ -139,29 +160,38 @@ impl Disk for LocalDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+        self.dir.sync_all()
     }
 
-    fn is_locked(&self, name: &str) -> io::Result<bool> {
-        match File::open(self.path(name)) {
-            Ok(file) => Ok(rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+    fn is_locked(&self) -> io::Result<bool> {
+        match rustix::fs::flock(self.open_dir()?, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            unlocked => Ok(unlocked.map(|()| false)?),
         }
     }
 }
 
-struct LocalFile(File);
+struct LocalFile {
+    file: File,
+    /// Descriptor of the directory that holds its lock; `None` for every file except the lock file.
+    _lock: Option<File>,
+}
+
+impl LocalFile {
+    fn new(file: File) -> Arc<dyn DiskFile> {
+        Arc::new(LocalFile { file, _lock: None })
+    }
+}
 
 impl DiskFile for LocalFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut read = 0;
         while read < buffer.len() {
-            match self.0.read_at(&mut buffer[read..], offset + read as u64) {
+            match self.file.read_at(&mut buffer[read..], offset + read as u64) {
                 Ok(0) => break,
                 Ok(n) => read += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -172,16 +202,16 @@ impl DiskFile for LocalFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn drop_from_page_cache(&self) {
         // This call is only a hint. If the kernel ignores the hint, the pages stay cached.
-        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
     }
 }
 
@@ -224,7 +254,7 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 /// because a reader may still need them.
 fn preallocate(file: &File, len: u64, size: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill_with_zeroes(file, len, size),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill_with_zeroes(file, len, size),
         result => Ok(result?),
     }
 }

@@ -21,6 +21,9 @@ use crate::event::LogId;
 /// Name of the lock file.
 pub(super) const LOCK_FILE: &str = "lock";
 
+/// Length of the lock file in bytes.
+pub(super) const LOCK_FILE_LEN: u64 = 3 * PAGE;
+
 /// Number of bytes that the writer publishes at the start of the lock file.
 pub(super) const PUBLISHED_LEN: usize = 24;
 

@@ -34,6 +34,7 @@ mod key_file;
 mod key_index;
 mod lock_file;
 mod options;
+mod ownership;
 mod payload;
 mod random;
 mod read_only;

@@ -157,7 +157,7 @@ impl ReadOnlyJournal {
         let files = self.disk.list()?;
         let key_bytes = files.iter().filter(|(name, _)| name.ends_with(KEYS_EXT)).map(|(_, size)| size).sum();
         let mut stat = JournalStat {
-            in_use: self.disk.is_locked(LOCK_FILE)?,
+            in_use: self.disk.is_locked()?,
             segments: scan.segments.len() as u64,
             bytes: scan.segments.iter().map(|segment| segment.size).sum(),
             key_bytes,
@@ -222,7 +222,7 @@ impl ReadOnlyJournal {
     }
 
     fn published_watermark(&self) -> io::Result<Option<u64>> {
-        if !self.disk.is_locked(LOCK_FILE)? {
+        if !self.disk.is_locked()? {
             return Ok(None);
         }
         let file = self.disk.open(LOCK_FILE)?;

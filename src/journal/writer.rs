@@ -19,12 +19,12 @@ use super::errors::AppendError;
 use super::frame::{COMMIT_LEN, FrameDraft, padded};
 use super::journal_clock::{CommitTimes, JournalMillis};
 use super::key_file::SeenKey;
-use super::lock_file::{OwnerRecord, encode_watermark};
+use super::lock_file::{LOCK_FILE, LOCK_FILE_LEN, OwnerRecord, encode_watermark};
 use super::random::Random;
 use super::segment::{Segment, SegmentState};
 use super::segment_file::{PAGE, SEGMENT_HEADER_LEN, SegmentName, control_room, encode_header};
 use super::segment_summary::SegmentSummary;
-use super::{Shared, spawn};
+use super::{Shared, ownership, spawn};
 use crate::event::Position;
 
 /// Position of the writer in the journal.
@@ -35,7 +35,9 @@ pub(super) struct WriterState {
     pub(super) offset: u64,
     /// Sequence of the next event.
     pub(super) next_seq: u64,
-    /// The lock file, which publishes the durable watermark.
+    /// The lock file with which this process has locked the directory. The process holds the lock until this file is dropped.
+    pub(super) held_lock: Arc<dyn DiskFile>,
+    /// The lock file, which publishes the durable watermark. Another file than `held_lock` if somebody has deleted the latter.
     pub(super) lock: Arc<dyn DiskFile>,
     /// Ordinal of the next segment.
     pub(super) next_ordinal: u64,
@@ -143,6 +145,11 @@ impl CommitWriter {
     /// Saves the batch that the writer has taken.
     fn save(&mut self) -> WriterStep {
         let Some(mut batch) = self.batch.take() else { return WriterStep::Idle };
+        if self.shared.health.has_failed() {
+            self.fail(batch.events.into(), AppendError::Sync);
+            self.fail_queued();
+            return WriterStep::Ended;
+        }
         match self.commit_all(&mut batch) {
             Err(SyncFailed) => {
                 self.fail_queued();
@@ -380,6 +387,9 @@ impl CommitWriter {
     /// to `releases` whose release the first commit of the new segment must record.
     fn start_segment(&mut self, len: u64, releases: &mut Vec<Arc<Segment>>) -> Result<(), NotStarted> {
         let shared = self.shared.clone();
+        if !ownership::check(&shared) {
+            return Err(NotStarted::SyncFailed);
+        }
         let first_commit = padded(COMMIT_LEN) as u64 + self.first_control_len();
         let needed = (SEGMENT_HEADER_LEN + first_commit + len).next_multiple_of(PAGE) + self.control_room();
         let size = shared.options.limits.segment_size.max(needed);
@@ -438,7 +448,22 @@ impl CommitWriter {
         if is_full(error) { AppendError::Full } else { AppendError::Write }
     }
 
+    /// Creates the lock file again if somebody has deleted it.
+    fn restore_lock_file(&mut self) -> io::Result<()> {
+        match self.shared.disk.open(LOCK_FILE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => return found.map(drop),
+        }
+        tracing::warn!("{LOCK_FILE}: somebody has deleted the journal's lock file, so hookhold creates it again");
+        let file = self.shared.disk.create(LOCK_FILE, LOCK_FILE_LEN)?;
+        self.state.owner.write(&*file)?;
+        self.shared.disk.sync_dir()?;
+        self.state.lock = file;
+        Ok(())
+    }
+
     fn create_file(&mut self, size: u64) -> io::Result<(SegmentName, Arc<dyn DiskFile>)> {
+        self.restore_lock_file()?;
         let name = SegmentName::new(self.state.next_ordinal, self.state.next_seq, &*self.random)?;
         let disk = &self.shared.disk;
         let spare = if size == self.shared.options.limits.segment_size { self.shared.background.take_spare() } else { None };

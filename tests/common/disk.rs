@@ -8,7 +8,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
@@ -50,7 +50,8 @@ struct State {
     durable_names: BTreeMap<String, usize>,
     /// Changes to the directory since the last sync of the directory, oldest first.
     unsynced: Vec<NameChange>,
-    locks: HashMap<String, Weak<()>>,
+    /// Lock of the directory.
+    lock: Weak<()>,
     rules: Vec<Rule>,
     limit: u64,
     /// Number of the current process, counted from 1. A process that [`SimDisk::second_process`] starts has the number of the
@@ -113,7 +114,7 @@ impl SimDisk {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             unsynced: Vec::new(),
-            locks: HashMap::new(),
+            lock: Weak::new(),
             rules: Vec::new(),
             limit: u64::MAX,
             process: 0,
@@ -153,7 +154,7 @@ impl SimDisk {
     pub fn kill(&self) {
         let mut state = self.state();
         state.dead = true;
-        state.locks.clear();
+        state.lock = Weak::new();
         state.rules.clear();
         state.die_at = None;
         self.0.changed.notify_all();
@@ -471,7 +472,7 @@ impl Process {
 impl Disk for Process {
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.enter(Step::Lock, name)?;
-        if state.locks.get(name).is_some_and(|lock| lock.strong_count() > 0) {
+        if state.lock.strong_count() > 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if !state.names.contains_key(name) {
@@ -480,7 +481,7 @@ impl Disk for Process {
             state.rename(name, Some((name.into(), index)));
         }
         let (index, lock) = (state.index(name)?, Arc::new(()));
-        state.locks.insert(name.into(), Arc::downgrade(&lock));
+        state.lock = Arc::downgrade(&lock);
         Ok(self.file(index, name, Some(lock)))
     }
 
@@ -556,8 +557,12 @@ impl Disk for Process {
         Ok(())
     }
 
-    fn is_locked(&self, name: &str) -> io::Result<bool> {
-        Ok(self.disk.state().locks.get(name).is_some_and(|lock| lock.strong_count() > 0))
+    fn is_locked(&self) -> io::Result<bool> {
+        Ok(self.disk.state().lock.strong_count() > 0)
+    }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(true)
     }
 }
 

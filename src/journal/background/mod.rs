@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::segment::Segment;
-use super::{POISON, Shared, spawn};
+use super::{POISON, Shared, ownership, spawn};
 use crate::clock::Clock;
 use reserve::Reserve;
 pub(super) use reserve::{release_reserve, restore_reserve, write_with_reserve};
@@ -215,6 +215,7 @@ fn perform(shared: &Shared, task: Task) -> bool {
 }
 
 fn maintain(shared: &Shared) {
+    ownership::check(shared);
     retention::delete_released(shared, &shared.background.retention.lock());
     retention::release_expired(shared);
     retention::drop_from_page_cache(shared);
