@@ -81,6 +81,8 @@ pub(super) struct SegmentFrames {
     released: Vec<SegmentName>,
     /// Last readable list of lost sequences.
     lost: Option<Vec<Range<u64>>>,
+    /// True if some pages of the segment could not be read.
+    pub(super) is_unreadable: bool,
 }
 
 /// A valid event frame.
@@ -238,7 +240,8 @@ impl SegmentFrames {
     fn read(segment: &ScannedSegment) -> io::Result<SegmentFrames> {
         let mut frames = SegmentFrames::default();
         let mut next_seq = segment.name.first_seq;
-        let mut scanner = FrameScanner::new(segment.file.clone(), segment.name.id, SEGMENT_HEADER_LEN, segment.size);
+        let scanner = FrameScanner::new(segment.file.clone(), segment.name.id, SEGMENT_HEADER_LEN, segment.size);
+        let mut scanner = scanner.skip_unreadable();
         let mut damaged = None;
         loop {
             let is_current = |header: &FrameHeader| match header.kind {
@@ -248,6 +251,7 @@ impl SegmentFrames {
             match scanner.step(|header| header.seq >= next_seq && is_current(header))? {
                 ScanStep::End(_) => {
                     frames.complete_times();
+                    frames.is_unreadable = scanner.has_skipped();
                     return Ok(frames);
                 }
                 ScanStep::Damage(range) => damaged = Some(range),
@@ -317,10 +321,11 @@ fn open_segments(disk: &dyn Disk) -> io::Result<(Vec<ScannedSegment>, Vec<Segmen
     for (name, size) in segment_file::list(disk)? {
         let in_segment = || name.segment_file();
         let file = in_file(disk.open(&name.segment_file()), in_segment)?;
-        let header = in_file(segment_file::read_header(&*file, name), in_segment)?;
-        let has_keys = in_file(KeyFile::open(disk, name), || name.key_file())?.is_some();
-        let summary = if has_keys { in_file(SegmentSummary::open(disk, name), || name.summary_file())? } else { None };
-        if summary.is_none() && !in_file(segment_file::is_started(disk, &file, name, size), in_segment)? {
+        let header = if_readable(segment_file::read_header(&*file, name), in_segment)?;
+        let has_keys = if_readable(KeyFile::open(disk, name), || name.key_file())?.is_some();
+        let summary = if has_keys { if_readable(SegmentSummary::open(disk, name), || name.summary_file())? } else { None };
+        // A segment that cannot be read may contain events.
+        if summary.is_none() && !segment_file::is_started(disk, &file, name, size).unwrap_or(true) {
             unused.push(name);
             continue;
         }
@@ -328,6 +333,19 @@ fn open_segments(disk: &dyn Disk) -> io::Result<(Vec<ScannedSegment>, Vec<Segmen
         segments.push(ScannedSegment { name, file, size, header, superseded_from, is_followed, summary, frames });
     }
     Ok((segments, unused))
+}
+
+/// Returns `None` for a file that cannot be read, because the segments contain everything that the other files contain, and
+/// each frame contains everything that the header contains. Fails if the file has another format.
+fn if_readable<T>(result: io::Result<Option<T>>, file: impl Fn() -> String) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => in_file(Err(error), file),
+        Err(error) => {
+            tracing::error!(file = file(), %error, "cannot read a file of the journal, so hookhold continues without it; check the disk");
+            Ok(None)
+        }
+        found => found,
+    }
 }
 
 /// Compares the segments with the newest readable list. Removes each segment whose release is recorded, and returns the names of

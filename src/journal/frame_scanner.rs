@@ -33,13 +33,26 @@ pub(super) struct FrameScanner {
     buffer_at: u64,
     /// Checksums of the file; `None` until the scanner finds damage.
     checksum: Option<Checksum>,
+    /// Number of pages that could not be read, if the scanner treats them as damage. `None` if a failed read ends the scan.
+    unreadable: Option<u64>,
 }
 
 impl FrameScanner {
     /// Creates a scanner for the segment with the id `segment`. The scanner starts at offset `at` and does not read beyond
     /// `limit`.
     pub(super) fn new(file: Arc<dyn DiskFile>, segment: u64, at: u64, limit: u64) -> FrameScanner {
-        FrameScanner { file, segment, limit, at, frame_at: at, frame: 0..0, buffer: Vec::new(), buffer_at: 0, checksum: None }
+        FrameScanner { file, segment, limit, at, frame_at: at, frame: 0..0, buffer: Vec::new(), buffer_at: 0, checksum: None, unreadable: None }
+    }
+
+    /// Makes the scanner treat pages that cannot be read as damage.
+    pub(super) fn skip_unreadable(mut self) -> FrameScanner {
+        self.unreadable = Some(0);
+        self
+    }
+
+    /// Returns true if the scanner has skipped a page that cannot be read.
+    pub(super) fn has_skipped(&self) -> bool {
+        self.unreadable.is_some_and(|pages| pages > 0)
     }
 
     /// Raises the limit after the segment has grown.
@@ -130,7 +143,11 @@ impl FrameScanner {
             self.checksum = Some(Checksum::new(self.file.clone(), at));
         }
         let Some(checksum) = &mut self.checksum else { return Ok(true) };
-        let Some(payload_crc) = checksum.of(at + 24, at + header.len as u64)? else { return Ok(false) };
+        let payload_crc = match checksum.of(at + 24, at + header.len as u64) {
+            Err(_) if self.unreadable.is_some() => return Ok(true),
+            payload_crc => payload_crc?,
+        };
+        let Some(payload_crc) = payload_crc else { return Ok(false) };
         Ok(frame::matches_checksum(self.buffered(at, FRAME_HEADER_LEN), payload_crc, self.segment))
     }
 
@@ -148,10 +165,31 @@ impl FrameScanner {
         self.buffer.resize((len.max(CHUNK) as u64).min(self.limit.saturating_sub(at)) as usize, 0);
         // Leave the buffer empty during the read, so that the next call reads again if this read fails.
         let mut buffer = std::mem::take(&mut self.buffer);
-        let read = self.file.read_at(&mut buffer, at)?;
+        let read = match self.file.read_at(&mut buffer, at) {
+            Err(_) if self.unreadable.is_some() => self.read_pages(&mut buffer, at),
+            read => read?,
+        };
         buffer.truncate(read);
         (self.buffer, self.buffer_at) = (buffer, at);
         Ok(())
+    }
+
+    /// Reads the file page by page, and replaces each page that cannot be read by zeroes. Returns the number of bytes.
+    fn read_pages(&mut self, buffer: &mut [u8], at: u64) -> usize {
+        let mut done = 0;
+        while done < buffer.len() {
+            let end = ((at + done as u64 + 1).next_multiple_of(PAGE) - at).min(buffer.len() as u64) as usize;
+            match self.file.read_at(&mut buffer[done..end], at + done as u64) {
+                Ok(read) if read < end - done => return done + read,
+                Ok(_) => {}
+                Err(_) => {
+                    buffer[done..end].fill(0);
+                    self.unreadable = self.unreadable.map(|pages| pages + 1);
+                }
+            }
+            done = end;
+        }
+        done
     }
 
     fn buffered(&self, at: u64, len: usize) -> &[u8] {

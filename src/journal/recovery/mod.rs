@@ -91,7 +91,10 @@ pub(super) fn open(
 
     let newest = scan.segments.last().map(|segment| segment.name).max(lost_newest.map(|owner| owner.newest));
     let mut ordinal = newest.map_or(1, |newest| newest.ordinal + 1);
-    let next_seq = scan.log_end().max(lost_newest.map_or(0, |owner| owner.bound));
+    // The unreadable part of the newest segment may contain events, so their sequences must not be used again.
+    let is_unreadable = scan.segments.last().is_some_and(|segment| segment.frames.is_unreadable);
+    let skipped = owner.filter(|owner| is_unreadable && newest == Some(owner.newest)).or(lost_newest);
+    let next_seq = scan.log_end().max(skipped.map_or(0, |owner| owner.bound));
     let segments = SegmentMap::default();
     let mut unsealed = Vec::new();
     for scanned in &scan.segments {
@@ -156,6 +159,10 @@ fn report_missing(scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metr
 fn report_corruption(scan: &DirectoryScan, metrics: &Metrics) -> HashSet<(String, u64)> {
     let mut reported = HashSet::new();
     for segment in scan.segments.iter().filter(|segment| segment.summary.is_none()) {
+        if segment.frames.is_unreadable {
+            metrics.journal.damaged.inc();
+            tracing::error!(segment = segment.name.segment_file(), "{UNREADABLE}");
+        }
         for range in segment.corruption(scan.durable_watermark) {
             metrics.journal.damaged.inc();
             tracing::error!(segment = segment.name.segment_file(), from = range.start, to = range.end, "{DAMAGED}");
@@ -217,5 +224,6 @@ fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Option
     }
 }
 
+const UNREADABLE: &str = "the segment cannot be read, so its topics wait until it can be read; check the disk";
 const RESTORE: &str = "stop hookhold and restore the file from a backup, or check the disk";
 const NO_RANDOM: &str = "the operating system returned no random number";
