@@ -36,6 +36,7 @@ mod lock_file;
 mod options;
 mod ownership;
 mod payload;
+mod quarantine;
 mod random;
 mod read_only;
 mod reader;

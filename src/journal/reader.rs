@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::frame::{self, FrameHeader, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::segment::Segment;
-use super::{POISON, Shared};
+use super::{POISON, Shared, quarantine};
 use crate::event::{Event, Position};
 
 /// Event that was read from the journal.
@@ -182,6 +182,7 @@ impl Shared {
             return;
         }
         self.metrics.journal.damaged.inc();
+        quarantine::copy(&*self.disk, segment, &(from..to));
         tracing::error!(segment, from, to, "{DAMAGED}");
     }
 }

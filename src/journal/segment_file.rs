@@ -191,6 +191,8 @@ const HEADER_FIELDS_LEN: usize = 80;
 const FORMAT_1_HEADER_LEN: usize = 64;
 pub(super) const SEGMENT_EXT: &str = ".seg";
 pub(super) const SPARE_EXT: &str = ".spare";
+/// Name of a new spare file.
+pub(super) const NEW_SPARE: &str = "next.spare";
 pub(super) const KEYS_EXT: &str = ".keys";
 pub(super) const SUMMARY_EXT: &str = ".topics";
 const MAGIC: &[u8; 8] = b"hookhold";

@@ -12,6 +12,7 @@ mod damage;
 mod harness;
 mod missing;
 mod opening;
+mod ownership;
 mod read_only;
 mod recycling;
 mod retention;

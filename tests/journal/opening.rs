@@ -87,31 +87,54 @@ fn a_second_opening_of_a_directory_is_rejected() {
 }
 
 #[test]
-fn a_missing_damaged_or_later_meta_file_is_named() {
-    let text = |harness: &Harness| match harness.try_open() {
-        Err(error) => format!("{error}: {}", std::error::Error::source(&error).expect("a cause")),
-        Ok(_) => panic!("the journal opened"),
+fn a_missing_or_damaged_meta_file_is_rebuilt() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    let hash_key = journal.hash_key();
+    store(&journal, &sample(0, 100));
+    journal.close();
+    let meta = harness.disk.bytes("meta");
+    let expect_rebuilt = |damaged: u64| {
+        let journal = harness.open();
+        assert_eq!((journal.hash_key(), seqs(&journal)), (hash_key, vec![0]));
+        assert_eq!(lookup(&journal, &key(0)), Some(0));
+        journal.close();
+        assert_eq!(harness.disk.bytes("meta"), meta);
+        assert_eq!(harness.metrics.journal.damaged.get(), damaged);
     };
+    harness.disk.corrupt("meta", 20..21, |byte| !byte);
+    expect_rebuilt(1);
+    harness.disk.remove_file("meta");
+    expect_rebuilt(2);
+    harness.disk.fail(Step::Read, "meta", io::ErrorKind::Other, 1);
+    expect_rebuilt(3);
+}
+
+#[test]
+fn a_journal_of_a_later_format_is_rejected() {
     let harness = Harness::new();
     harness.open().close();
-    let meta = harness.disk.bytes("meta");
-
-    harness.disk.corrupt("meta", 20..21, |byte| !byte);
-    assert!(text(&harness).contains("meta") && text(&harness).contains("damaged"), "{}", text(&harness));
-
-    harness.disk.remove_file("meta");
-    assert!(text(&harness).contains("missing"), "{}", text(&harness));
-
-    let mut later = meta.clone();
+    let mut later = harness.disk.bytes("meta");
     later[8] = 3;
     let crc = crc32c::crc32c_append(crc32c::crc32c(&later[..12]), &later[16..]);
     later[12..16].copy_from_slice(&crc.to_le_bytes());
     harness.disk.put_file("meta", &later);
-    assert!(text(&harness).contains("later version"), "{}", text(&harness));
+    let Err(error) = harness.try_open() else { panic!("the journal opened") };
+    let cause = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(cause.contains("expected format 2, found format 3") && cause.contains("later version"), "{error}: {cause}");
+    assert_eq!(harness.disk.bytes("meta"), later, "the file is unchanged");
+}
 
-    harness.disk.remove_file("meta");
-    harness.disk.put_file("meta", &meta);
+#[test]
+fn files_with_foreign_names_are_never_deleted() {
+    let harness = Harness::new();
+    let foreign = ["notes.tmp", "mail.spare", "a-1-2.keys", "0000000001-0-x.seg.tmp"];
+    foreign.iter().for_each(|name| harness.disk.put_file(name, b"not ours"));
+    let ours = ["next.spare", "0000000001-0-00000000000000ff.spare", "0000000001-0-00000000000000ff.keys.tmp"];
+    ours.iter().for_each(|name| harness.disk.put_file(name, b"ours"));
     harness.open().close();
+    assert!(foreign.iter().all(|name| harness.disk.len(name).is_some()), "{:?}", harness.disk.names(""));
+    assert!(ours.iter().all(|name| harness.disk.len(name).is_none()), "{:?}", harness.disk.names(""));
 }
 
 #[test]
@@ -127,16 +150,37 @@ fn a_journal_of_format_1_is_rejected_and_both_formats_are_named() {
 }
 
 #[test]
-fn a_start_names_the_file_it_cannot_read() {
+fn a_file_that_cannot_be_read_does_not_prevent_the_start() {
     let harness = Harness::with_sealed_segments();
-    let (segment, keys) = (harness.disk.names(".seg").remove(0), harness.disk.names(".keys").remove(0));
-    for (ending, file) in [(".seg", segment), (".keys", keys)] {
-        harness.disk.fail(Step::Read, ending, io::ErrorKind::Other, 1);
-        let Err(error) = harness.try_open() else { panic!("the journal opened although {file} cannot be read") };
-        let source = std::error::Error::source(&error).expect("an I/O error has a cause").to_string();
-        assert!(source.starts_with(&format!("{file}: ")), "{error}: {source}");
+    for ending in [".keys", SUMMARY_EXT, "meta", "lock", "reserve"] {
+        harness.disk.fail(Step::Read, ending, io::ErrorKind::Other, 1_000);
+        let journal = harness.open();
+        assert_eq!(seqs(&journal), (0..60).collect::<Vec<_>>(), "{ending}");
+        assert!((0..60).all(|number| lookup(&journal, &key(number)) == Some(number as u64)), "{ending}");
+        harness.disk.clear_faults();
+        journal.close();
     }
-    assert_eq!(seqs(&harness.open()), (0..60).collect::<Vec<_>>(), "a later start reads everything");
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_keeps_its_bytes_and_its_sequences() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    let stored = store_many(&journal, 0..3, 100);
+    harness.kill(journal);
+    let segment = harness.disk.names(".seg").remove(0);
+    let bytes = harness.disk.bytes(&segment);
+    harness.disk.fail(Step::Read, &segment, io::ErrorKind::Other, 1_000_000);
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted");
+    let next = store(&journal, &sample(3, 100));
+    assert!(next.seq > stored[2].seq, "{next} may have the sequence of an event that cannot be read");
+    harness.kill(journal);
+    harness.disk.clear_faults();
+    assert_eq!(harness.disk.bytes(&segment), bytes);
+    let journal = harness.open();
+    assert_eq!(seqs(&journal), [0, 1, 2, next.seq], "the events can be read again");
+    journal.close();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::super::disk::DiskFile;
 use super::super::segment::Segment;
-use super::super::segment_file::{PAGE, SPARE_EXT};
+use super::super::segment_file::{NEW_SPARE, PAGE};
 use super::super::{POISON, Shared};
 
 /// File that is ready to become the next segment.
@@ -39,7 +39,7 @@ impl SpareSlot {
 
 /// Creates a new spare file.
 pub(super) fn create(shared: &Shared) -> io::Result<()> {
-    let name = format!("next{SPARE_EXT}");
+    let name = NEW_SPARE.to_owned();
     let file = shared.disk.create(&name, shared.options.limits.segment_size)?;
     shared.background.spare.set(Spare { name, file });
     Ok(())

@@ -15,24 +15,36 @@ use super::super::random::Random;
 use super::super::payload::{u32_at, u64_at};
 use super::super::segment_file::{self, FORMAT_VERSION, JournalIdentity, PAGE, header_crc, other_format};
 
-/// Reads the journal's ids, or generates them for a new journal. Fails if there are segments but no meta file, because a new
-/// hash key would prevent hookhold from recognising duplicates of the stored events.
-pub(super) fn identity(disk: &dyn Disk, random: &dyn Random) -> io::Result<JournalIdentity> {
-    match disk.open(META_FILE) {
-        Ok(file) => {
-            let mut bytes = vec![0; PAGE as usize];
-            let read = file.read_at(&mut bytes, 0)?;
-            decode(&bytes[..read])
+/// Reads the journal's ids, or generates them for a new journal. If the meta file is damaged or missing although there are
+/// segments, takes the ids from a segment header and writes the file again. Fails if the file has another format.
+pub(super) fn identity(disk: &dyn Disk, random: &dyn Random, metrics: &Metrics) -> io::Result<JournalIdentity> {
+    let damage = match read(disk) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && segment_file::list(disk)?.is_empty() => {
+            return write(disk, generate(random)?);
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(disk, random),
-        Err(error) => Err(error),
+        Err(error) => error,
+        found => return found,
+    };
+    metrics.journal.damaged.inc();
+    let mut segments = segment_file::list(disk)?.into_iter().rev();
+    let in_header = segments.find_map(|(name, _)| segment_file::read_header(&*disk.open(&name.segment_file()).ok()?, name).ok()?);
+    match &in_header {
+        Some(_) => tracing::error!(file = META_FILE, %damage, "{REBUILT}"),
+        None => tracing::error!(file = META_FILE, %damage, "{NEW_IDS}"),
     }
+    write(disk, in_header.map_or_else(|| generate(random), Ok)?)
+}
+
+fn read(disk: &dyn Disk) -> io::Result<JournalIdentity> {
+    let mut bytes = vec![0; PAGE as usize];
+    let read = disk.open(META_FILE)?.read_at(&mut bytes, 0)?;
+    decode(&bytes[..read])
 }
 
 fn decode(bytes: &[u8]) -> io::Result<JournalIdentity> {
     let damaged = || {
-        let what = "expected a valid file, found a damaged file; restore it from a backup of the journal";
-        io::Error::new(io::ErrorKind::InvalidData, what)
+        io::Error::new(io::ErrorKind::InvalidData, "expected a valid file, found a damaged file")
     };
     // In format 1, the file ends with the checksum of its first 28 bytes.
     if bytes.len() == 32 && bytes[..8] == *MAGIC && bytes[28..] == crc32c::crc32c(&bytes[..28]).to_le_bytes() {
@@ -50,25 +62,30 @@ fn decode(bytes: &[u8]) -> io::Result<JournalIdentity> {
     Ok(JournalIdentity { journal, hash_key: fields[32..48].try_into().expect("16 bytes") })
 }
 
-fn create(disk: &dyn Disk, random: &dyn Random) -> io::Result<JournalIdentity> {
-    if !segment_file::list(disk)?.is_empty() {
-        let what = "expected a file because segments exist, found the file missing; restore it from a backup of the journal";
-        return Err(io::Error::new(io::ErrorKind::NotFound, what));
-    }
+fn generate(random: &dyn Random) -> io::Result<JournalIdentity> {
+    let mut hash_key = [0; 16];
+    hash_key[..8].copy_from_slice(&random.next_u64()?.to_le_bytes());
+    hash_key[8..].copy_from_slice(&random.next_u64()?.to_le_bytes());
+    Ok(JournalIdentity { journal: random.next_u64()?, hash_key })
+}
+
+fn write(disk: &dyn Disk, identity: JournalIdentity) -> io::Result<JournalIdentity> {
     let mut bytes = [0; META_LEN];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     bytes[16..20].copy_from_slice(&(META_LEN as u32).to_le_bytes());
-    for at in [24, 32, 40] {
-        bytes[at..at + 8].copy_from_slice(&random.next_u64()?.to_le_bytes());
-    }
+    bytes[24..32].copy_from_slice(&identity.journal.to_le_bytes());
+    bytes[32..].copy_from_slice(&identity.hash_key);
     let crc = header_crc(&bytes);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     write_atomically(disk, META_FILE, &bytes)?;
     disk.sync_dir()?;
-    decode(&bytes)
+    Ok(identity)
 }
 
 pub(super) const META_FILE: &str = "meta";
 const MAGIC: &[u8; 8] = b"hookmeta";
 const META_LEN: usize = 48;
+const REBUILT: &str = "the file cannot be used, so hookhold writes it again from the header of a segment; check the disk";
+const NEW_IDS: &str = "neither the file nor the header of a segment can be used, so hookhold draws new ids and stores duplicates of \
+                       earlier events; check the disk";

@@ -22,10 +22,11 @@ use super::key_file::KeyFile;
 use super::key_index::KeyIndex;
 use super::lock_file::{LOCK_FILE, OwnerRecord};
 use super::options::Options;
+use super::quarantine;
 use super::random::Random;
 use super::reader::DAMAGED;
 use super::segment::{Segment, SegmentState};
-use super::segment_file::{JournalIdentity, KEYS_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName};
+use super::segment_file::{JournalIdentity, KEYS_EXT, NEW_SPARE, SEGMENT_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName};
 use super::segment_map::SegmentMap;
 use super::writer::WriterState;
 use first_segment::FirstSegment;
@@ -68,11 +69,12 @@ pub(super) fn open(
     })?;
     let log = LogId(context(random.next_u64(), || NO_RANDOM.into())?);
     let segment_name = |ordinal, first_seq| context(SegmentName::new(ordinal, first_seq, random), || NO_RANDOM.into());
+    let identity = meta::identity(disk, random, metrics);
+    let identity = context(identity, || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
     context(delete_leftovers(disk), || "cannot delete a leftover file from the journal".into())?;
-    let identity = context(meta::identity(disk, random), || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
     let scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
     let time = JournalClock::continue_after(scan.last_commit, clock.clone());
-    let corruption = report_corruption(&scan, metrics);
+    let corruption = report_corruption(disk, &scan, metrics);
     for file in scan.unused.iter().map(|name| name.segment_file()) {
         context(disk.remove(&file), || format!("{file}: cannot delete the empty segment"))?;
     }
@@ -119,13 +121,19 @@ pub(super) fn open(
     Ok(Recovered { log, identity, time, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
 }
 
-/// Deletes spare files, temporary files of interrupted writes, and summary files of deleted segments.
+/// Deletes spare files, temporary files of interrupted writes, and summary files of deleted segments. Leaves files with other
+/// names, which are not ours.
 fn delete_leftovers(disk: &dyn Disk) -> io::Result<()> {
     let files = disk.list()?;
     let has_segment = |name: SegmentName| files.iter().any(|(file, _)| *file == name.segment_file());
     for (file, _) in &files {
         let is_orphan = SegmentName::parse(file, SUMMARY_EXT).is_some_and(|name| !has_segment(name));
-        if file.ends_with(TEMPORARY_EXT) || file.ends_with(SPARE_EXT) || is_orphan {
+        let is_spare = file == NEW_SPARE || SegmentName::parse(file, SPARE_EXT).is_some();
+        let is_temporary = file.strip_suffix(TEMPORARY_EXT).is_some_and(|file| {
+            let extensions = [SEGMENT_EXT, KEYS_EXT, SUMMARY_EXT];
+            file == meta::META_FILE || extensions.iter().any(|ext| SegmentName::parse(file, ext).is_some())
+        });
+        if is_temporary || is_spare || is_orphan {
             in_file(disk.remove(file), || file.clone())?;
         }
     }
@@ -156,7 +164,7 @@ fn report_missing(scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metr
     }
 }
 
-fn report_corruption(scan: &DirectoryScan, metrics: &Metrics) -> HashSet<(String, u64)> {
+fn report_corruption(disk: &dyn Disk, scan: &DirectoryScan, metrics: &Metrics) -> HashSet<(String, u64)> {
     let mut reported = HashSet::new();
     for segment in scan.segments.iter().filter(|segment| segment.summary.is_none()) {
         if segment.frames.is_unreadable {
@@ -166,6 +174,7 @@ fn report_corruption(scan: &DirectoryScan, metrics: &Metrics) -> HashSet<(String
         for range in segment.corruption(scan.durable_watermark) {
             metrics.journal.damaged.inc();
             tracing::error!(segment = segment.name.segment_file(), from = range.start, to = range.end, "{DAMAGED}");
+            quarantine::copy(disk, &segment.name.segment_file(), &range);
             reported.insert((segment.name.segment_file(), range.start));
         }
     }
