@@ -210,13 +210,13 @@ impl ScannedSegment {
             }
             summary.end = frame.offset + frame.padded_len();
         }
-        if summary.next_seq < below {
+        if self.frames.is_unreadable || summary.next_seq < below {
             // The end of the segment is corrupted. Set `end` to the size of the file, so that sealing does not truncate the
             // corrupted bytes as unused space. The age of the lost events is unknown, so set `newest` to the maximum. The
             // journal then deletes the segment only to free space.
             summary.end = self.size;
             summary.newest = JournalMillis(u64::MAX);
-            summary.next_seq = below;
+            summary.next_seq = summary.next_seq.max(below);
         }
         summary
     }

@@ -82,7 +82,7 @@ impl Segment {
     /// Withdraws a requested release that the writer could not record.
     pub(super) fn cancel_release(&self) {
         let (requested, needed) = (ReleaseState::Requested as u8, ReleaseState::Needed as u8);
-        drop(self.release.compare_exchange(requested, needed, Ordering::AcqRel, Ordering::Relaxed));
+        let _ = self.release.compare_exchange(requested, needed, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Marks the release of the segment as recorded in a synced commit.

@@ -36,8 +36,8 @@ pub(super) struct WriterState {
     /// Sequence of the next event.
     pub(super) next_seq: u64,
     /// The lock file with which this process has locked the directory. The process holds the lock until this file is dropped.
-    pub(super) held_lock: Arc<dyn DiskFile>,
-    /// The lock file, which publishes the durable watermark. Another file than `held_lock` if somebody has deleted the latter.
+    pub(super) _held_lock: Arc<dyn DiskFile>,
+    /// The lock file, which publishes the durable watermark. Another file than `_held_lock` if somebody has deleted the latter.
     pub(super) lock: Arc<dyn DiskFile>,
     /// Ordinal of the next segment.
     pub(super) next_ordinal: u64,
@@ -286,7 +286,7 @@ impl CommitWriter {
     fn commit(&mut self, batch: Vec<PendingAppend>, control: ControlFrames) -> Result<(), SyncFailed> {
         let times = self.shared.time.times();
         let (offset, end) = self.encode_commit(&batch, &control, times);
-        let WriterState { active, lock, owner, .. } = &self.state;
+        let WriterState { active, lock, owner, .. } = &mut self.state;
         if let Err(error) = active.file.write_at(&self.buffer, offset) {
             let file = active.name.segment_file();
             tracing::error!(file, %error, "a write to the journal failed, so the writer abandons the segment; check the disk");
@@ -298,9 +298,8 @@ impl CommitWriter {
         self.shared.health.sync_started(started);
         let mut synced = active.file.sync();
         if offset == 0 && synced.is_ok() {
-            let owner = owner.next(self.shared.log, active.name, active.size.load(Ordering::Relaxed));
+            *owner = owner.next(self.shared.log, active.name, active.size.load(Ordering::Relaxed));
             synced = owner.write(&**lock);
-            self.state.owner = owner;
         }
         self.shared.health.sync_ended();
         if let Err(error) = synced {
@@ -399,8 +398,7 @@ impl CommitWriter {
                     if self.room() < PAGE {
                         // The active segment has no room for a record, so the next segment records the releases. Until its
                         // first commit is synced, the journal may exceed `max_size` by one segment.
-                        segments.iter().for_each(|segment| drop(segment.request_release()));
-                        releases.extend(segments);
+                        releases.extend(segments.into_iter().inspect(|segment| _ = segment.request_release()));
                         break Room::Made { _space };
                     }
                     let drafts = vec![FrameDraft::release(segments.iter().map(|segment| segment.name))];

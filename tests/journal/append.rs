@@ -149,9 +149,17 @@ fn every_commit_records_its_own_length() {
     for name in harness.disk.names(".seg") {
         let bytes = harness.disk.bytes(&name);
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes")) as usize;
-        let frame_len = |at: usize| (number(at) as u32 as usize).next_multiple_of(8);
-        let (mut at, mut commit_end) = (64, 64);
-        while at + 32 < bytes.len() && frame_len(at) > 0 {
+        let frame_len = |at: usize| if at + 32 < bytes.len() { (number(at) as u32 as usize).next_multiple_of(8) } else { 0 };
+        let (mut at, mut commit_end) = (4_096, 4_096);
+        loop {
+            if at == commit_end && frame_len(at) == 0 {
+                // The rest of the page is padding.
+                at = at.next_multiple_of(4_096);
+                commit_end = at;
+            }
+            if frame_len(at) == 0 {
+                break;
+            }
             if bytes[at + 24] == 2 {
                 assert_eq!(at, commit_end, "commit {commits} in {name}");
                 commit_end = at + number(at + 40);

@@ -93,18 +93,19 @@ fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
 
 #[test]
 fn blocked_topics_are_charged_only_their_own_bytes() {
-    let segment = 32 << 10;
+    let segment = 128 << 10;
     let harness = Harness::with(|options| {
+        options.limits.segment_size = segment;
         options.limits.max_size = 12 * segment;
         options.limits.max_backlog = 6 * segment;
         options.forwards = true;
     });
     let journal = harness.open();
-    let store = |number: usize| store_or_reject(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
+    let store = |number: usize| store_or_reject(&journal, &Sample { topic: number % 2, ..sample(number, 3_500) });
     // Each of the two topics pins half of the bytes, so the topics together can use all of max_size before the journal rejects
     // an event.
     let (number, rejected) = (0..).find_map(|number| Some((number, store(number).err()?))).expect("the journal fills up");
     assert_eq!(rejected, AppendRejected::Full);
-    assert!(number as u64 * 3_000 > 8 * segment, "{number} events");
+    assert!(number as u64 * 3_500 > 8 * segment, "{number} events");
     journal.close();
 }

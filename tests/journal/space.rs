@@ -8,7 +8,7 @@ use crate::harness::*;
 
 #[test]
 fn a_full_disk_rejects_events_until_space_returns() {
-    let harness = Harness::new();
+    let harness = Harness::with(|options| options.limits.segment_size = 64 << 10);
     let journal = harness.open();
     harness.disk.set_limit(harness.disk.used());
     let mut stored = 0;
@@ -88,7 +88,7 @@ fn an_event_too_large_does_not_stop_smaller_ones() {
 #[test]
 fn a_missing_reserve_is_preallocated_once_space_is_free() {
     let harness = Harness::new();
-    harness.disk.set_limit(80 << 10);
+    harness.disk.set_limit(48 << 10);
     let journal = harness.open();
     assert!(harness.disk.names("reserve").is_empty(), "the first segment left no room for the reserve");
     harness.disk.set_limit(u64::MAX);
@@ -99,10 +99,10 @@ fn a_missing_reserve_is_preallocated_once_space_is_free() {
 
 #[test]
 fn recovery_uses_the_reserve_on_a_full_disk() {
-    let harness = Harness::new();
+    let harness = Harness::with(|options| options.limits.segment_size = 64 << 10);
     let journal = harness.open();
     let gate = harness.disk.hold(Step::Sync, ".seg");
-    let ends: Vec<AppendResult> = (0..4).map(|n| append(&journal, &sample(n, 5_000).event()).expect("accepted")).collect();
+    let ends: Vec<AppendResult> = (0..9).map(|n| append(&journal, &sample(n, 5_000).event()).expect("accepted")).collect();
     gate.wait_for(1);
     drop(gate);
     for end in ends {
@@ -110,8 +110,8 @@ fn recovery_uses_the_reserve_on_a_full_disk() {
     }
     harness.kill(journal);
     let unconfirmed = harness.read_only().verify().expect("the journal can be read").unconfirmed;
-    assert!(unconfirmed > 0);
-    harness.disk.set_limit(harness.disk.used());
+    assert!(unconfirmed >= 8, "{unconfirmed} unconfirmed events");
+    harness.disk.set_limit(harness.disk.used() - 8_192);
 
     // The copy of the unconfirmed events uses the space of the reserve. The disk then has no room for the new segment that
     // every start creates.
@@ -127,7 +127,7 @@ fn recovery_uses_the_reserve_on_a_full_disk() {
     // The disk has room for the new segment, but not for the new segment and the reserve.
     harness.disk.set_limit(harness.disk.used() + 80_000);
     let journal = harness.open();
-    assert_eq!(seqs(&journal), [0, 1, 2, 3]);
+    assert_eq!(seqs(&journal), (0..9).collect::<Vec<_>>());
     journal.close();
 }
 

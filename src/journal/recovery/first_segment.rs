@@ -79,5 +79,5 @@ pub(super) fn start(
     (summary.end, summary.newest) = (end, times.journal);
     let active = Segment::new(name, file, size, summary, SegmentState::Unsealed);
     segments.add(active.clone());
-    Ok(WriterState { active, offset, next_seq, held_lock: lock.clone(), lock, next_ordinal: name.ordinal + 1, owner })
+    Ok(WriterState { active, offset, next_seq, _held_lock: lock.clone(), lock, next_ordinal: name.ordinal + 1, owner })
 }

@@ -14,6 +14,7 @@ use super::super::disk::{Disk, write_atomically};
 use super::super::random::Random;
 use super::super::payload::{u32_at, u64_at};
 use super::super::segment_file::{self, FORMAT_VERSION, JournalIdentity, PAGE, header_crc, other_format};
+use crate::metrics::Metrics;
 
 /// Reads the journal's ids, or generates them for a new journal. If the meta file is damaged or missing although there are
 /// segments, takes the ids from a segment header and writes the file again. Fails if the file has another format.

@@ -101,7 +101,8 @@ pub(super) fn open(
     let mut unsealed = Vec::new();
     for scanned in &scan.segments {
         let segment = adopt(disk, scanned, scan.durable_watermark, &keys)?;
-        if !segment.is_sealed() {
+        // Sealing would truncate the part of the segment that cannot be read.
+        if !segment.is_sealed() && !scanned.frames.is_unreadable {
             unsealed.push(segment.clone());
         }
         segments.add(segment);
