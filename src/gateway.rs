@@ -321,10 +321,10 @@ impl Gateway {
         if self.draining.load(Ordering::Acquire) {
             return Err(Resolution::Failed(Outcome::Draining, "the gateway is shutting down"));
         }
-        // A sync that has been running for at least the source's deadline is unlikely to return before the deadline of a new
-        // delivery.
-        match self.appender.sync_age() {
-            Some(age) if age >= source.deadline => Err(Resolution::Failed(Outcome::Overloaded, SYNC_TOO_OLD)),
+        // A disk operation that has been running for at least the source's deadline is unlikely to end before the deadline of a
+        // new delivery.
+        match self.appender.operation_age() {
+            Some(age) if age >= source.deadline => Err(Resolution::Failed(Outcome::Overloaded, OPERATION_TOO_OLD)),
             _ => Ok(()),
         }
     }
@@ -402,5 +402,5 @@ const TOO_MANY_LONG: &str =
     "long verifications: expected a free place in the queue, found it full; add CPU cores, or lower max_body of the source";
 const VERIFICATION_ENDED: &str =
     "verification: expected a result, found none, because the process is stopping; the sender should retry";
-const SYNC_TOO_OLD: &str =
-    "journal sync: expected to end within the source's deadline, found it still running; move [journal] dir to a faster disk";
+const OPERATION_TOO_OLD: &str =
+    "journal: expected a disk operation to end within the source's deadline, found it still running; check the disk";

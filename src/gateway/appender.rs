@@ -111,9 +111,9 @@ impl Appender {
         self.lookups.clone().try_acquire_owned().map_err(|_| Resolution::Failed(Outcome::Overloaded, TOO_MANY_LOOKUPS))
     }
 
-    /// Returns the time since the start of the running journal sync, or `None` if no sync is running.
-    pub(super) fn sync_age(&self) -> Option<Duration> {
-        self.journal.sync_age()
+    /// Returns the time since the start of the journal's running disk operation, or `None` if no operation is running.
+    pub(super) fn operation_age(&self) -> Option<Duration> {
+        self.journal.operation_age()
     }
 
     /// Returns the number of dedupe keys in memory. Counts the keys of the journal's unsealed segments and the keys in the hot

@@ -206,7 +206,10 @@ impl QueueState {
 
     /// Returns true if the writer must take a batch at `uptime`.
     fn has_batch(&self, uptime: Duration) -> bool {
-        !self.events.is_empty() || !self.releases.is_empty() || self.closing || self.cursors_due().is_some_and(|due| uptime >= due)
+        !self.events.is_empty()
+            || !self.releases.is_empty()
+            || self.closing
+            || self.cursors_due().is_some_and(|due| uptime >= due)
     }
 
     /// Returns the uptime at which the writer must save the cursors even if no event is queued; `None` if all cursors are saved.

@@ -355,9 +355,8 @@ fn compare_with_list(segments: &mut Vec<ScannedSegment>, unused: &[SegmentName])
     let newest = segments[at].name;
     let recorded: Vec<SegmentName> = segments[at..].iter().flat_map(|segment| segment.frames.released.clone()).collect();
     let listed = segments[at].frames.listed.clone().unwrap_or_default();
-    let is_expected = |name: SegmentName| {
-        (name >= newest || listed.iter().any(|listed| listed.name == name)) && !recorded.contains(&name)
-    };
+    let is_expected =
+        |name: SegmentName| (name >= newest || listed.iter().any(|listed| listed.name == name)) && !recorded.contains(&name);
     let released = segments.iter().map(|segment| segment.name).filter(|name| !is_expected(*name)).collect();
     let exists = |name: SegmentName| segments.iter().any(|segment| segment.name == name) || unused.contains(&name);
     let is_missing = |listed: &&ListedSegment| {

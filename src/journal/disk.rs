@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{Advice, AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, openat, renameat, statat, unlinkat};
+use rustix::fs::{
+    Advice, AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, openat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 /// Directory that contains a journal.
@@ -59,7 +61,7 @@ pub trait DiskFile: Send + Sync {
 }
 
 /// Directory on a local file system. hookhold creates this directory with mode 0700 and its files with mode 0600. All operations
-/// are relative to the descriptor of the directory, so they refer to the same directory even if somebody renames it.
+/// are relative to the descriptor of the directory, so they refer to the same directory even if an operator renames it.
 pub struct LocalDisk {
     dir: File,
     path: PathBuf,
@@ -118,7 +120,7 @@ impl Disk for LocalDisk {
         if size > 0 {
             preallocate(&file, 0, size).inspect_err(|_| drop(self.remove(name)))?;
         }
-        Ok(LocalFile::new(file))
+        Ok(LocalFile::without_lock(file))
     }
 
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
@@ -126,11 +128,11 @@ impl Disk for LocalDisk {
         // Rename the file first, so that every later attempt to open the old name fails.
         self.rename(from, to)?;
         preallocate(&file, file.metadata()?.len(), size)?;
-        Ok(LocalFile::new(file))
+        Ok(LocalFile::without_lock(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(LocalFile::new(self.open_file(name, OFlags::RDONLY)?))
+        Ok(LocalFile::without_lock(self.open_file(name, OFlags::RDONLY)?))
     }
 
     fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
@@ -178,7 +180,7 @@ struct LocalFile {
 }
 
 impl LocalFile {
-    fn new(file: File) -> Arc<dyn DiskFile> {
+    fn without_lock(file: File) -> Arc<dyn DiskFile> {
         Arc::new(LocalFile { file, _lock: None })
     }
 }

@@ -41,7 +41,18 @@ impl FrameScanner {
     /// Creates a scanner for the segment with the id `segment`. The scanner starts at offset `at` and does not read beyond
     /// `limit`.
     pub(super) fn new(file: Arc<dyn DiskFile>, segment: u64, at: u64, limit: u64) -> FrameScanner {
-        FrameScanner { file, segment, limit, at, frame_at: at, frame: 0..0, buffer: Vec::new(), buffer_at: 0, checksum: None, unreadable: None }
+        FrameScanner {
+            file,
+            segment,
+            limit,
+            at,
+            frame_at: at,
+            frame: 0..0,
+            buffer: Vec::new(),
+            buffer_at: 0,
+            checksum: None,
+            unreadable: None,
+        }
     }
 
     /// Makes the scanner treat pages that cannot be read as damage.

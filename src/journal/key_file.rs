@@ -24,7 +24,7 @@ use super::segment_file::SegmentName;
 use crate::event_key::EventKey;
 use crate::fingerprint::Fingerprint;
 
-/// What the journal remembers of the stored event that has a given key.
+/// Entry of a remembered key: time, position and fingerprint of the stored event that has the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenKey {
     /// Time of the commit that stored the event.

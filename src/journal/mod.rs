@@ -272,9 +272,10 @@ impl Journal {
         self.0.background.is_locked()
     }
 
-    /// Returns the duration of the running sync so far; `None` if no sync is running.
-    pub fn sync_age(&self) -> Option<Duration> {
-        self.0.health.sync_age(&*self.0.clock)
+    /// Returns the duration of the writer's running disk operation so far; `None` if no operation is running. An operation is a
+    /// write, a sync, or the allocation of a segment.
+    pub fn operation_age(&self) -> Option<Duration> {
+        self.0.health.operation_age(&*self.0.clock)
     }
 
     /// Returns the first sequence that is not durable yet.
@@ -341,10 +342,15 @@ impl Journal {
         self.0.update_sizes();
     }
 
-    /// Returns the reason why the journal cannot store new events now; `None` if the journal can store them.
-    pub fn unavailable_reason(&self) -> Option<&'static str> {
+    /// Returns the reason why the journal cannot store new events now; `None` if the journal can store them. A disk operation of
+    /// the writer that has been running for `patience` or longer is such a reason.
+    pub fn unavailable_reason(&self, patience: Duration) -> Option<&'static str> {
         if self.failed() {
             Some("a sync or a thread of the journal has failed, so the process exits; check the log")
+        } else if self.operation_age().is_some_and(|age| age >= patience) {
+            Some(
+                "a write, sync or allocation of the journal has been running for longer than a delivery may wait; check the disk",
+            )
         } else if self.0.health.has_no_room() {
             Some(
                 "expected free space for a new segment of the journal, found none; see hookhold_forward_blocked for blocked \
@@ -389,6 +395,16 @@ impl BackgroundSteps {
 }
 
 impl Shared {
+    /// Makes all earlier creations, renames and deletions of files durable. After a failure, only recovery can determine which
+    /// names are durable. The journal then fails, so that the process exits.
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir().inspect_err(|error| {
+            tracing::error!(%error, "a sync of the journal's directory failed, so the process exits; check the disk");
+            self.health.set_failed();
+            self.listeners.notify_watchers();
+        })
+    }
+
     /// Computes the journal's sizes and backlogs, which the metrics and [`SegmentMap::reserve`] use.
     fn update_sizes(&self) {
         let bytes = self.segments.bytes() + self.background.spare_bytes(self);

@@ -1,4 +1,4 @@
-//! Checks that this process still owns the journal. Somebody may have moved the directory, or another process may have opened the
+//! Checks that this process still owns the journal. An operator may have moved the directory, or another process may have opened the
 //! journal although this process has it open, for example on a file system without working locks.
 
 use std::io;
@@ -16,7 +16,9 @@ pub(super) fn check(shared: &Shared) -> bool {
         }
     };
     if let Some(reason) = lost {
-        tracing::error!("{reason}, so the process exits; start hookhold only once for a directory, and stop it before you move it");
+        tracing::error!(
+            "{reason}, so the process exits; start hookhold only once for a directory, and stop it before you move it"
+        );
         shared.health.set_failed();
         shared.listeners.notify_watchers();
     }

@@ -65,9 +65,8 @@ impl SegmentMap {
 
     /// Returns the list of all segments whose release is not recorded, except for `released` and for segments from `newest` on.
     pub(super) fn list(&self, newest: SegmentName, released: &[Arc<Segment>]) -> Vec<ListedSegment> {
-        let is_released = |segment: &Segment| {
-            segment.is_release_recorded() || released.iter().any(|released| released.name == segment.name)
-        };
+        let is_released =
+            |segment: &Segment| segment.is_release_recorded() || released.iter().any(|released| released.name == segment.name);
         let older = self.segments().into_iter().filter(|segment| segment.name < newest && !is_released(segment));
         older.map(|segment| ListedSegment { name: segment.name, next_seq: segment.with_summary(|s| s.next_seq) }).collect()
     }

@@ -37,7 +37,7 @@ pub(super) struct WriterState {
     pub(super) next_seq: u64,
     /// The lock file with which this process has locked the directory. The process holds the lock until this file is dropped.
     pub(super) _held_lock: Arc<dyn DiskFile>,
-    /// The lock file, which publishes the durable watermark. Another file than `_held_lock` if somebody has deleted the latter.
+    /// The lock file, which publishes the durable watermark. Another file than `_held_lock` if an operator has deleted the latter.
     pub(super) lock: Arc<dyn DiskFile>,
     /// Ordinal of the next segment.
     pub(super) next_ordinal: u64,
@@ -287,7 +287,9 @@ impl CommitWriter {
         let times = self.shared.time.times();
         let (offset, end) = self.encode_commit(&batch, &control, times);
         let WriterState { active, lock, owner, .. } = &mut self.state;
-        if let Err(error) = active.file.write_at(&self.buffer, offset) {
+        let started = self.shared.clock.uptime();
+        let written = self.shared.health.perform(started, || active.file.write_at(&self.buffer, offset));
+        if let Err(error) = written {
             let file = active.name.segment_file();
             tracing::error!(file, %error, "a write to the journal failed, so the writer abandons the segment; check the disk");
             self.active = ActiveSegment::Abandoned;
@@ -295,13 +297,14 @@ impl CommitWriter {
             return Ok(());
         }
         let started = self.shared.clock.uptime();
-        self.shared.health.sync_started(started);
-        let mut synced = active.file.sync();
-        if offset == 0 && synced.is_ok() {
-            *owner = owner.next(self.shared.log, active.name, active.size.load(Ordering::Relaxed));
-            synced = owner.write(&**lock);
-        }
-        self.shared.health.sync_ended();
+        let synced = self.shared.health.perform(started, || {
+            active.file.sync()?;
+            if offset == 0 {
+                *owner = owner.next(self.shared.log, active.name, active.size.load(Ordering::Relaxed));
+                owner.write(&**lock)?;
+            }
+            io::Result::Ok(())
+        });
         if let Err(error) = synced {
             let file = active.name.segment_file();
             tracing::error!(file, %error, "a sync of the journal failed, so the process exits; check the disk");
@@ -410,7 +413,14 @@ impl CommitWriter {
             }
         };
         let created = match room {
-            Room::Made { .. } => self.create_file(size),
+            Room::Made { .. } => {
+                let started = shared.clock.uptime();
+                let created = shared.health.perform(started, || self.create_file(size));
+                if shared.health.has_failed() {
+                    return Err(NotStarted::SyncFailed);
+                }
+                created
+            }
             Room::WaitsForSealing(queued) => return Err(NotStarted::WaitsForSealing(queued)),
             Room::Full | Room::NeedsRelease(..) => {
                 Err(io::Error::new(io::ErrorKind::StorageFull, "expected free space within journal.max_size, found none"))
@@ -446,16 +456,16 @@ impl CommitWriter {
         if is_full(error) { AppendError::Full } else { AppendError::Write }
     }
 
-    /// Creates the lock file again if somebody has deleted it.
+    /// Creates the lock file again if an operator has deleted it.
     fn restore_lock_file(&mut self) -> io::Result<()> {
         match self.shared.disk.open(LOCK_FILE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             found => return found.map(drop),
         }
-        tracing::warn!("{LOCK_FILE}: somebody has deleted the journal's lock file, so hookhold creates it again");
+        tracing::warn!("{LOCK_FILE}: the journal's lock file has been deleted, so hookhold creates it again");
         let file = self.shared.disk.create(LOCK_FILE, LOCK_FILE_LEN)?;
         self.state.owner.write(&*file)?;
-        self.shared.disk.sync_dir()?;
+        self.shared.sync_dir()?;
         self.state.lock = file;
         Ok(())
     }
@@ -470,7 +480,7 @@ impl CommitWriter {
             renamed.ok().map(|()| file)
         });
         let file = renamed.map_or_else(|| disk.create(&name.segment_file(), size), Ok)?;
-        disk.sync_dir().inspect_err(|_| drop(disk.remove(&name.segment_file())))?;
+        self.shared.sync_dir()?;
         self.state.next_ordinal += 1;
         Ok((name, file))
     }

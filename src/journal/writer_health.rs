@@ -1,4 +1,4 @@
-//! Health of the writer: its ability to store new events, and the duration of the running sync.
+//! Health of the writer: its ability to store new events, and the duration of the running disk operation.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,13 +17,13 @@ enum Availability {
 /// Health of the writer, readable without a lock.
 pub(super) struct WriterHealth {
     availability: AtomicU8,
-    /// Uptime at the start of the running sync in milliseconds, plus 1; 0 if no sync is running.
-    sync_started: AtomicU64,
+    /// Uptime at the start of the running disk operation in milliseconds, plus 1; 0 if no operation is running.
+    operation_started: AtomicU64,
 }
 
 impl WriterHealth {
     pub(super) fn new() -> WriterHealth {
-        WriterHealth { availability: AtomicU8::new(Availability::Available as u8), sync_started: AtomicU64::new(0) }
+        WriterHealth { availability: AtomicU8::new(Availability::Available as u8), operation_started: AtomicU64::new(0) }
     }
 
     /// Sets the availability to `Failed`, after which the process must exit.
@@ -52,19 +52,18 @@ impl WriterHealth {
         self.availability.load(Ordering::Relaxed) == Availability::NoRoom as u8
     }
 
-    /// Sets the start time of the running sync to `uptime`.
-    pub(super) fn sync_started(&self, uptime: Duration) {
-        self.sync_started.store(uptime.as_millis() as u64 + 1, Ordering::Relaxed);
+    /// Performs a disk operation of the writer that starts at `uptime`: a write, a sync, or the allocation of a segment.
+    pub(super) fn perform<T>(&self, uptime: Duration, operation: impl FnOnce() -> T) -> T {
+        self.operation_started.store(uptime.as_millis() as u64 + 1, Ordering::Relaxed);
+        let result = operation();
+        self.operation_started.store(0, Ordering::Relaxed);
+        result
     }
 
-    /// Clears the start time of the sync, because the sync has ended.
-    pub(super) fn sync_ended(&self) {
-        self.sync_started.store(0, Ordering::Relaxed);
-    }
-
-    /// Returns the duration of the running sync so far; `None` if no sync is running. Reads the clock only if a sync is running.
-    pub(super) fn sync_age(&self, clock: &dyn Clock) -> Option<Duration> {
-        let started = Duration::from_millis(self.sync_started.load(Ordering::Relaxed).checked_sub(1)?);
+    /// Returns the duration of the running disk operation so far; `None` if no operation is running. Reads the clock only if an
+    /// operation is running.
+    pub(super) fn operation_age(&self, clock: &dyn Clock) -> Option<Duration> {
+        let started = Duration::from_millis(self.operation_started.load(Ordering::Relaxed).checked_sub(1)?);
         Some(clock.uptime().saturating_sub(started))
     }
 

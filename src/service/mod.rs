@@ -49,6 +49,8 @@ pub struct Service(Arc<Components>);
 struct Components {
     /// Configuration that the gateway currently uses.
     config: Mutex<Config>,
+    /// Time after which a running disk operation of the journal makes the gateway not ready.
+    patience: Duration,
     journal: Journal,
     gateway: Arc<Gateway>,
     forwarding: Forwarding,
@@ -128,8 +130,10 @@ impl Service {
         gateway.rejections().set_limit(config.admin.limits.keep_rejected);
         let forwarding = Forwarding::new(journal.clone(), metrics.clone(), clock.clone());
         settings::log_replaced_recipes(&config);
+        let patience = config.server.limits.request_deadline;
         let config = Mutex::new(config);
-        let service = Service(Arc::new(Components { config, journal, gateway, forwarding, tls, shutdown, clock, metrics }));
+        let service =
+            Service(Arc::new(Components { config, patience, journal, gateway, forwarding, tls, shutdown, clock, metrics }));
         service.set_reloaded();
         Ok(service)
     }

@@ -15,7 +15,7 @@ impl AdminQueries for Service {
     }
 
     fn readiness(&self) -> Readiness {
-        let journal = self.journal().unavailable_reason().map(str::to_owned);
+        let journal = self.journal().unavailable_reason(self.0.patience).map(str::to_owned);
         Readiness {
             draining: self.0.shutdown.begun(),
             journal: ComponentHealth::or(HealthState::Failed, journal.into_iter().collect()),

@@ -24,7 +24,7 @@ fn an_append_completes_only_after_its_sync() {
     assert_eq!(journal.durable_watermark(), 0);
     assert!(read(&journal).is_empty(), "readers never pass the durable watermark");
     assert_eq!(harness.read_only().log_end().expect("a watermark"), 0);
-    assert!(journal.sync_age().is_some());
+    assert!(journal.operation_age().is_some());
     gate.release();
     assert_eq!(first.recv().expect("a result").expect("stored").seq, 0);
     let stored: Vec<u64> = others.iter().map(|end| end.recv().expect("a result").expect("stored").seq).collect();

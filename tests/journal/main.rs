@@ -17,3 +17,4 @@ mod read_only;
 mod recycling;
 mod retention;
 mod space;
+mod stalled;

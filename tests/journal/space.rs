@@ -1,5 +1,7 @@
 //! Tests of full disks, full journals, and the reserve.
 
+use std::time::Duration;
+
 use hookhold::journal::{AppendError, AppendRejected, OpenError};
 
 use crate::disk::Step;
@@ -50,12 +52,12 @@ fn availability_returns_without_traffic_once_space_is_free() {
         }
         let rejected = (0..100).find_map(|n| store_or_reject(&journal, &sample(n, 5_000)).err());
         assert_eq!(rejected, Some(AppendRejected::Full));
-        assert!(journal.unavailable_reason().is_some());
+        assert!(journal.unavailable_reason(Duration::MAX).is_some());
         harness.disk.set_limit(u64::MAX);
         if !full_disk {
             journal.save_cursor(TOPICS[0], journal.durable_watermark());
         }
-        while journal.unavailable_reason().is_some() {
+        while journal.unavailable_reason(Duration::MAX).is_some() {
             // `save_cursor` wakes the background thread at once. Otherwise, the thread checks for space every second.
             journal.save_cursor(TOPICS[1], 0);
             std::thread::yield_now();
@@ -80,7 +82,7 @@ fn an_event_too_large_does_not_stop_smaller_ones() {
     assert!(in_flight.recv().expect("a result").is_ok());
     assert_eq!(large.recv().expect("a result"), Err(AppendError::Full));
     assert_eq!(small.recv().expect("a result").expect("stored").seq, 2);
-    assert_eq!(journal.unavailable_reason(), None, "events of the usual size can be stored");
+    assert_eq!(journal.unavailable_reason(Duration::MAX), None, "events of the usual size can be stored");
     store(&journal, &sample(4, 100));
     journal.close();
 }

@@ -110,7 +110,7 @@ fn delete(shared: &Shared, segment: &Segment) {
         // The key file has no entries, because the segment had no keys or the journal has already deleted them.
         drop(disk.remove(&segment.name.key_file()));
     }
-    if let Err(error) = deleted.and_then(|()| disk.sync_dir()) {
+    if let Err(error) = deleted.and_then(|()| shared.sync_dir()) {
         let file = segment.name.segment_file();
         tracing::warn!(segment = file, %error, "cannot delete an old segment; run `dmesg` to find the cause");
     }

@@ -58,7 +58,7 @@ pub(super) fn recycle_or_delete(shared: &Shared, segment: &Segment) -> io::Resul
         let file = shared.disk.recycle(&segment.name.segment_file(), &name, segment_size)?;
         // The rename must be durable before the first byte changes. Otherwise, the old name could refer to overwritten bytes
         // after a power cut.
-        shared.disk.sync_dir()?;
+        shared.sync_dir()?;
         file.write_at(&[0; PAGE as usize], 0)?;
         file.sync()?;
         io::Result::Ok(Spare { name: name.clone(), file })

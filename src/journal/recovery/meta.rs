@@ -11,8 +11,8 @@
 use std::io;
 
 use super::super::disk::{Disk, write_atomically};
-use super::super::random::Random;
 use super::super::payload::{u32_at, u64_at};
+use super::super::random::Random;
 use super::super::segment_file::{self, FORMAT_VERSION, JournalIdentity, PAGE, header_crc, other_format};
 use crate::metrics::Metrics;
 
@@ -29,7 +29,8 @@ pub(super) fn identity(disk: &dyn Disk, random: &dyn Random, metrics: &Metrics) 
     };
     metrics.journal.damaged.inc();
     let mut segments = segment_file::list(disk)?.into_iter().rev();
-    let in_header = segments.find_map(|(name, _)| segment_file::read_header(&*disk.open(&name.segment_file()).ok()?, name).ok()?);
+    let in_header =
+        segments.find_map(|(name, _)| segment_file::read_header(&*disk.open(&name.segment_file()).ok()?, name).ok()?);
     match &in_header {
         Some(_) => tracing::error!(file = META_FILE, %damage, "{REBUILT}"),
         None => tracing::error!(file = META_FILE, %damage, "{NEW_IDS}"),
@@ -44,9 +45,7 @@ fn read(disk: &dyn Disk) -> io::Result<JournalIdentity> {
 }
 
 fn decode(bytes: &[u8]) -> io::Result<JournalIdentity> {
-    let damaged = || {
-        io::Error::new(io::ErrorKind::InvalidData, "expected a valid file, found a damaged file")
-    };
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "expected a valid file, found a damaged file");
     // In format 1, the file ends with the checksum of its first 28 bytes.
     if bytes.len() == 32 && bytes[..8] == *MAGIC && bytes[28..] == crc32c::crc32c(&bytes[..28]).to_le_bytes() {
         return Err(other_format(u32_at(bytes, 8).unwrap_or(0)));

@@ -29,10 +29,10 @@ use super::segment::{Segment, SegmentState};
 use super::segment_file::{JournalIdentity, KEYS_EXT, NEW_SPARE, SEGMENT_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName};
 use super::segment_map::SegmentMap;
 use super::writer::WriterState;
-use first_segment::FirstSegment;
 use crate::clock::Clock;
 use crate::event::LogId;
 use crate::metrics::Metrics;
+use first_segment::FirstSegment;
 
 /// State of a journal after recovery.
 pub(super) struct Recovered {
@@ -88,7 +88,10 @@ pub(super) fn open(
     let lost_newest = owner.filter(|owner| scan.is_newest_missing(owner.newest));
     if let Some(owner) = lost_newest {
         metrics.journal.damaged.inc();
-        tracing::error!(segment = owner.newest.segment_file(), "the newest segment is missing, so its events are lost; {RESTORE}");
+        tracing::error!(
+            segment = owner.newest.segment_file(),
+            "the newest segment is missing, so its events are lost; {RESTORE}"
+        );
     }
 
     let newest = scan.segments.last().map(|segment| segment.name).max(lost_newest.map(|owner| owner.newest));
@@ -161,7 +164,12 @@ fn report_missing(scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metr
             keys.forget(from..*next_seq);
         }
         let (file, events) = (name.segment_file(), next_seq - name.first_seq);
-        tracing::error!(file, events, not_forwarded = next_seq.saturating_sub(from), "a segment is missing, so its events are lost; {RESTORE}");
+        tracing::error!(
+            file,
+            events,
+            not_forwarded = next_seq.saturating_sub(from),
+            "a segment is missing, so its events are lost; {RESTORE}"
+        );
     }
 }
 

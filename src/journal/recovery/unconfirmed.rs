@@ -24,7 +24,8 @@ pub(super) fn copy(
     identity: JournalIdentity,
     keys: &KeyIndex,
 ) -> Result<Arc<Segment>, OpenError> {
-    let (bytes, summary) = context(encode(scan, log, name, identity), || "cannot read the unconfirmed events of the journal".into())?;
+    let (bytes, summary) =
+        context(encode(scan, log, name, identity), || "cannot read the unconfirmed events of the journal".into())?;
     let write = || {
         write_with_reserve(disk, &name.segment_file(), &bytes, || {})?;
         disk.sync_dir()?;
