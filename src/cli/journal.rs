@@ -19,7 +19,7 @@ pub(super) struct JournalArgs {
 enum JournalVerb {
     /// Show sizes, cursors, and the number of events that wait for Kafka.
     Stat,
-    /// Verify every frame. The exit code is 1 if a frame is damaged.
+    /// Verify every frame. The exit code is 1 if a frame is damaged or a segment is missing.
     Verify,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn run(context: &Context, args: JournalArgs) -> VerbResult {
             } else {
                 report_text(&mut out, &report)?
             }
-            if report.damage.is_empty() { ExitStatus::Done } else { ExitStatus::Failed }
+            if report.damage.is_empty() && report.missing.is_empty() { ExitStatus::Done } else { ExitStatus::Failed }
         }
     };
     out.flush()?;
@@ -99,6 +99,12 @@ fn report_text(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
         let (from, to) = (damage.bytes.start, damage.bytes.end);
         writeln!(out, "damaged: {}, bytes {from} to {to} ({})", damage.file, bytes_about(to - from))?;
     }
+    for file in &report.missing {
+        writeln!(out, "missing: {file}; its events are lost, and `hookhold run` counts them at its next start")?;
+    }
+    if report.lost > 0 {
+        writeln!(out, "{} sequences of lost events are recorded; hookhold stores retries of these events", report.lost)?;
+    }
     if report.unconfirmed > 0 {
         let count = report.unconfirmed;
         writeln!(
@@ -118,7 +124,13 @@ fn report_json(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
         let (from, to) = (damage.bytes.start, damage.bytes.end);
         json!({ "file": damage.file, "from": from, "to": to })
     });
-    let (events, segments, unconfirmed) = (report.events, report.segments, report.unconfirmed);
-    let damage: Vec<_> = damage.collect();
-    writeln!(out, "{}", json!({ "events": events, "segments": segments, "unsure": unconfirmed, "damage": damage }))
+    let object = json!({
+        "events": report.events,
+        "segments": report.segments,
+        "unsure": report.unconfirmed,
+        "damage": damage.collect::<Vec<_>>(),
+        "missing": report.missing,
+        "lost": report.lost,
+    });
+    writeln!(out, "{object}")
 }

@@ -14,7 +14,7 @@ use super::directory_scan::{DirectoryScan, ScannedFrame};
 use super::disk::{Disk, DiskFile};
 use super::frame::{self, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
-use super::lock_file::{LOCK_FILE, PUBLISHED_LEN, decode_watermark};
+use super::lock_file::{LOCK_FILE, OwnerRecord, PUBLISHED_LEN, decode_watermark};
 use super::reader::StoredEvent;
 use super::segment_file::{self, KEYS_EXT, SEGMENT_HEADER_LEN, SegmentName};
 use super::segment_summary::{SegmentSummary, TopicRange};
@@ -94,6 +94,10 @@ pub struct VerifyReport {
     pub segments: u64,
     /// All damaged ranges.
     pub damage: Vec<DamagedRange>,
+    /// Names of the segment files that are missing although the journal has not deleted them.
+    pub missing: Vec<String>,
+    /// Number of sequences of events that were lost earlier, and whose keys hookhold has forgotten.
+    pub lost: u64,
     /// Number of unconfirmed events: readable events at and above the durable watermark. hookhold copies and syncs these events
     /// at the next startup.
     pub unconfirmed: u64,
@@ -201,6 +205,11 @@ impl ReadOnlyJournal {
         let existing = segment_file::list(&*self.disk)?;
         checked.retain(|(name, ..)| existing.iter().any(|(existing, _)| existing == name));
         let mut report = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
+        report.lost = scan.lost.iter().map(|range| range.end - range.start).sum();
+        report.missing = scan.missing.iter().map(|missing| missing.name.segment_file()).collect();
+        let owner = self.disk.open(LOCK_FILE).ok().and_then(|lock| OwnerRecord::read(&*lock));
+        let newest = owner.map(|owner| owner.newest).filter(|newest| scan.is_newest_missing(*newest));
+        report.missing.extend(newest.map(|newest| newest.segment_file()));
         report.unconfirmed = scan.unconfirmed.iter().filter(|(_, frame)| frame.header.seq >= watermark).count() as u64;
         for (name, events, corruption) in checked {
             report.events += events;

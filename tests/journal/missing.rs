@@ -26,8 +26,13 @@ fn a_missing_segment_is_counted_and_its_keys_are_forgotten() {
     let harness = Harness::with_sealed_segments();
     let lost = sequences(&harness, 1);
     assert!(lost.end - lost.start > 1);
+    let name = harness.disk.names(".seg").remove(1);
     remove_segment(&harness, 1);
+    let report = harness.read_only().verify().expect("the journal can be read");
+    assert_eq!((report.missing, report.lost), (vec![name], 0));
     let journal = harness.open();
+    let report = harness.read_only().verify().expect("the journal can be read");
+    assert_eq!((report.missing, report.lost), (Vec::new(), lost.end - lost.start), "the loss stays visible");
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "one missing segment");
     assert_eq!(seqs(&journal), (0..60).filter(|seq| !lost.contains(seq)).collect::<Vec<_>>());
     let expect_keys = |journal: &hookhold::journal::Journal| {
@@ -70,7 +75,9 @@ fn the_sequences_of_a_missing_newest_segment_are_never_used_again() {
     let stored = store_many(&journal, 0..3, 100);
     harness.kill(journal);
     let newest = harness.disk.names(".seg").len() - 1;
+    let name = harness.disk.names(".seg").remove(newest);
     remove_segment(&harness, newest);
+    assert_eq!(harness.read_only().verify().expect("the journal can be read").missing, [name]);
     let journal = harness.open();
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "the missing segment is counted");
     let next = store(&journal, &sample(0, 100));
