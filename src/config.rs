@@ -103,13 +103,15 @@ impl Default for AdminConfig {
 pub struct JournalConfig {
     /// Directory of the journal. A relative path is relative to the working directory.
     pub dir: PathBuf,
+    /// True if the directory may be on a network file system.
+    pub danger_network_filesystem: bool,
     /// Limits on the size of the journal and on the retention of events.
     pub limits: JournalLimits,
 }
 
 impl Default for JournalConfig {
     fn default() -> JournalConfig {
-        JournalConfig { dir: "/var/lib/hookhold".into(), limits: JournalLimits::default() }
+        JournalConfig { dir: "/var/lib/hookhold".into(), danger_network_filesystem: false, limits: JournalLimits::default() }
     }
 }
 

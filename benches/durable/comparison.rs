@@ -43,7 +43,7 @@ pub struct Setting {
 impl Comparison {
     /// Prints the two servers, the options and the properties of the machine.
     pub fn print_setup(&self) -> Result<()> {
-        let (file_system, _) = hookhold::journal::file_system(&self.dir)?;
+        let file_system = hookhold::journal::file_system(&self.dir)?.name;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (subject, reference) = (self.subject.label(), self.reference.label());
         let (client, threads, seconds, seed) =

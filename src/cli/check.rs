@@ -5,11 +5,10 @@ use std::io::{self, Write};
 
 use hookhold::config::Config;
 use hookhold::diagnostic::Diagnostic;
-use hookhold::journal;
 use hookhold::source::Source;
 use serde_json::json;
 
-use super::{Context, ExitStatus, UsageError, VerbResult, table};
+use super::{Context, ExitStatus, UsageError, VerbResult, table, volume};
 
 /// Check the configuration without starting the gateway.
 ///
@@ -39,8 +38,12 @@ pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     let file = context.file()?;
     let mut out = anstream::stdout().lock();
     match hookhold::service::load_config(&file) {
-        Ok(config) if context.json() => summary_json(&mut out, &config)?,
-        Ok(config) => summary(&mut out, &config)?,
+        Ok(config) => {
+            if let Some(error) = volume::error(&config.journal, &volume::file_system(&config.journal)?) {
+                return Err(UsageError(error).into());
+            }
+            if context.json() { summary_json(&mut out, &config)? } else { summary(&mut out, &config)? }
+        }
         Err(diagnostics) => {
             let all = diagnostics.sorted();
             all.iter().try_for_each(|diagnostic| report(&mut out, diagnostic, context.json()))?;
@@ -74,10 +77,10 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
         let names = if names.is_empty() { "no recipes".to_owned() } else { names.join(", ") };
         writeln!(out, "recipes  {names} in {}", dir.display())?;
     }
-    writeln!(out, "journal  {} on {}", config.journal.dir.display(), file_system(config)?.0)?;
+    writeln!(out, "journal  {} on {}", config.journal.dir.display(), volume::file_system(&config.journal)?.name)?;
     writeln!(out, "kafka    {}", servers(config).unwrap_or("not configured; events stay in the journal"))?;
     writeln!(out, "admin    http://{}/", config.admin.listen)?;
-    if let Some(warning) = warning(config)? {
+    if let Some(warning) = volume::warning(&volume::file_system(&config.journal)?) {
         writeln!(out, "\nwarning: {warning}")?;
     }
     for file in config.providers.files().iter().filter(|file| file.is_replacement()) {
@@ -116,14 +119,14 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
     let summary = json!({
         "file": config.path,
         "sources": config.sources.iter().map(|one| source(one)).collect::<Vec<_>>(),
-        "journal": { "dir": config.journal.dir, "file_system": file_system(config)?.0 },
+        "journal": { "dir": config.journal.dir, "file_system": volume::file_system(&config.journal)?.name },
         "providers": config.providers.directory().map(|dir| json!({
             "dir": dir,
             "recipes": config.providers.files().iter().map(|file| &file.name).collect::<Vec<_>>(),
             "replaced": replaced,
         })),
         "kafka": servers(config),
-        "warning": warning(config)?,
+        "warning": volume::warning(&volume::file_system(&config.journal)?),
     });
     writeln!(out, "{summary}")
 }
@@ -153,17 +156,4 @@ fn servers(config: &Config) -> Option<&str> {
     all.iter()
         .find(|(name, _)| name == "bootstrap.servers" || name == "metadata.broker.list")
         .map(|(_, servers)| servers.as_str())
-}
-
-/// Returns the name of the journal's file system, and true if this file system is known to honour `fsync`.
-fn file_system(config: &Config) -> io::Result<(String, bool)> {
-    let whole = std::path::absolute(&config.journal.dir)?;
-    journal::file_system(whole.ancestors().find(|dir| dir.exists()).unwrap_or(&whole))
-}
-
-fn warning(config: &Config) -> io::Result<Option<String>> {
-    let (name, trusted) = file_system(config)?;
-    let remedy = "move journal.dir to ext4 or XFS; on this file system, a power cut may destroy events that hookhold \
-                  has answered with 2xx";
-    Ok((!trusted).then(|| format!("journal.dir: expected ext4 or XFS, found {name}; {remedy}")))
 }

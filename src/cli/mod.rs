@@ -13,6 +13,7 @@ mod run;
 mod send;
 mod table;
 mod tail;
+mod volume;
 
 use std::error::Error;
 use std::io::{ErrorKind, Write};

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use hookhold::clock::SystemClock;
 use hookhold::config::Config;
+use hookhold::journal::OpenError;
 use hookhold::journal::disk::LocalDisk;
-use hookhold::journal::{self, OpenError};
 use hookhold::log;
 use hookhold::server::Shutdown;
 use hookhold::service::{self, LAST_RESPONSES, Listeners, ServeError, Service, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
-use super::{Context, ExitStatus, VerbResult};
+use super::{Context, ExitStatus, UsageError, VerbResult, volume};
 
 /// Run the gateway until SIGTERM or SIGINT.
 ///
@@ -48,6 +48,9 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     raise_file_limit(files_needed(&config));
     let shutdown = Shutdown::new();
     let in_journal = |error: &(dyn Error + 'static)| format!("{}: {}", config.journal.dir.display(), super::causes(error));
+    if let Some(error) = volume::error(&config.journal, &volume::file_system(&config.journal)?) {
+        return Err(UsageError(error).into());
+    }
     let disk = open_disk(&config).map_err(|error| in_journal(&error))?;
     let opened = {
         let _runtime = runtime.enter();
@@ -87,9 +90,8 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
 fn open_disk(config: &Config) -> io::Result<LocalDisk> {
     let dir = &config.journal.dir;
     let disk = LocalDisk::create(dir)?;
-    if let Ok((file_system, false)) = journal::file_system(dir) {
-        let remedy = "move journal.dir to ext4 or XFS; on this file system, a power cut may destroy events that hookhold has answered with 2xx";
-        tracing::warn!(file_system, dir = %dir.display(), "journal.dir: expected ext4 or XFS, found {file_system}; {remedy}");
+    if let Some(warning) = volume::warning(&volume::file_system(&config.journal)?) {
+        tracing::warn!(dir = %dir.display(), "{warning}");
     }
     Ok(disk)
 }

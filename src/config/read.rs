@@ -115,7 +115,8 @@ pub(super) fn admin(t: &mut TomlTable) -> AdminConfig {
 /// Reads the options of the section `[journal]`.
 pub(super) fn journal(t: &mut TomlTable) -> JournalConfig {
     let dir = t.take_str("dir").map_or(JournalConfig::default().dir, PathBuf::from);
-    let config = JournalConfig { dir, limits: JournalLimits::take(t) };
+    let danger_network_filesystem = t.take_bool("danger_network_filesystem").unwrap_or_default();
+    let config = JournalConfig { dir, danger_network_filesystem, limits: JournalLimits::take(t) };
     let JournalLimits { max_size, segment_size, max_backlog, .. } = config.limits;
     if config.dir.as_os_str().is_empty() {
         t.expected("dir", "a directory on ext4 or XFS", "an empty string");

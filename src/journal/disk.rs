@@ -217,22 +217,6 @@ impl DiskFile for LocalFile {
     }
 }
 
-/// Returns the name of the file system that contains `dir`, and true if this file system is known to honour syncs. Only ext4
-/// and XFS are known to do so; see `docs/durability.md`.
-pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
-    let magic = rustix::fs::statfs(dir)?.f_type as u32;
-    Ok(match magic {
-        0xEF53 => ("ext4".into(), true),
-        0x5846_5342 => ("xfs".into(), true),
-        0x9123_683E => ("btrfs".into(), false),
-        0x0102_1994 => ("tmpfs".into(), false),
-        0x794C_7630 => ("overlayfs".into(), false),
-        0x6969 => ("nfs".into(), false),
-        0x2FC1_2FC1 => ("zfs".into(), false),
-        other => (format!("type 0x{other:x}"), false),
-    })
-}
-
 /// Writes a file under a temporary name, syncs the file and renames it, so that `name` never refers to an incomplete file.
 pub(super) fn write_atomically(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}{TEMPORARY_EXT}");
