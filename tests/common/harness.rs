@@ -137,7 +137,10 @@ impl Clock for TestClock {
     }
 
     fn uptime(&self) -> Duration {
-        SystemClock.uptime()
+        match self {
+            TestClock::System => SystemClock.uptime(),
+            TestClock::Stopped(now) => Duration::from_millis(now.load(Ordering::Relaxed)),
+        }
     }
 }
 
