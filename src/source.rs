@@ -22,6 +22,7 @@ use crate::units::Rate;
 
 pub mod key;
 pub mod key_kind;
+mod placeholder_ids;
 pub(crate) mod pointers;
 pub mod providers;
 pub(crate) mod public_key;
@@ -33,6 +34,7 @@ mod validate;
 pub(crate) mod work_limits;
 
 pub use key::Key;
+pub use placeholder_ids::PlaceholderIds;
 use providers::STAND_IN;
 pub use providers::{PROVIDERS, Providers, RecipeFile, provider};
 pub use type_filter::TypeFilter;

@@ -10,6 +10,7 @@ use http::StatusCode;
 use http::header::AUTHORIZATION;
 
 use crate::credentials::Credentials;
+use crate::source::PlaceholderIds;
 use crate::source::recipe::{
     Challenge, EventLocators, Locator, Proof, ProviderLimits, Recipe, Replies, Reply, Setup, SwitchOff, TimeUnit,
 };
@@ -99,13 +100,14 @@ fn facts(table: &mut TomlTable, own_key: Option<Item>, locators: &mut LocatorPar
     let batch = batch::take(table, &mut event, locators);
     let mut read = |item: Option<Item>| item.map(|item| locators.choice(item)).unwrap_or_default();
     let (id, kind, key) = (read(event.take("id")), read(event.take("type")), read(own_key.or(recipe_key)));
+    let placeholder_ids = PlaceholderIds::take(&mut event, !id.0.is_empty());
     let type_prefix = event.take_str("type_prefix").unwrap_or_default().into();
     let times = event.take_list("time").unwrap_or_default();
     let time = times.into_iter().filter_map(|item| time(item, locators)).collect();
     locators.in_item = false;
     batch::check_id(&event, batch, &id);
     event.finish();
-    EventLocators { id, kind, type_prefix, key, time, batch }
+    EventLocators { id, placeholder_ids, kind, type_prefix, key, time, batch }
 }
 
 fn time(item: Item, locators: &mut LocatorParser) -> Option<(Locator, TimeUnit)> {

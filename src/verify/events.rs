@@ -12,7 +12,7 @@ use crate::event::{Delivery, Event, EventParts, EventRequest, Integrity};
 use crate::fingerprint::Fingerprint;
 use crate::outcome::Outcome;
 use crate::source::Source;
-use crate::source::recipe::EventArray;
+use crate::source::recipe::{EventArray, EventLocators};
 use crate::verify::decompress::UnreadBody;
 use crate::verify::identity::{self, ItemPlace};
 use crate::verify::items::{BatchItem, BatchShape, Items};
@@ -105,11 +105,18 @@ impl<'e> EventBuilder<'e> {
     fn facts(&self, view: RequestView<'e>) -> EventFacts<'e> {
         let recipe = &self.source.recipe;
         EventFacts {
-            id: view.locate(&recipe.event.id),
+            id: self.id(view),
             event_type: view.locate(&recipe.event.kind).map(|located| located.joined()),
             ordering_key: view.locate(&recipe.event.key).map(|located| located.joined()),
             occurred_at: tolerance::occurred_at(recipe, &view),
         }
+    }
+
+    /// Returns the event id; `None` if it is absent or a placeholder. Does not try another alternative after a placeholder,
+    /// because the signature may cover only the first alternative that is present.
+    fn id(&self, view: RequestView<'e>) -> Option<Located<'e>> {
+        let EventLocators { id, placeholder_ids, .. } = &self.source.recipe.event;
+        view.locate(id).filter(|id| placeholder_ids.is_empty() || !placeholder_ids.contains(&id.text()))
     }
 
     fn event(&self, proven: &Proven<'_>, integrity: Integrity, facts: EventFacts<'_>, body: Bytes) -> Event {

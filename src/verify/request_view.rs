@@ -192,7 +192,12 @@ impl<'s> Located<'s> {
 
     /// Returns the fields of the value, joined with [`JOINT`].
     pub(super) fn joined(&self) -> String {
-        self.rest.iter().fold(self.first.to_owned(), |joined, field| joined + JOINT + field)
+        self.text().into_owned()
+    }
+
+    /// Like [`Located::joined`], but without a copy of a value that has only one field.
+    pub(super) fn text(&self) -> Cow<'s, str> {
+        self.rest.iter().fold(Cow::Borrowed(self.first), |joined, field| joined + JOINT + *field)
     }
 }
 

@@ -173,3 +173,21 @@ async fn an_unreadable_key_file_answers_503() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Duplicate, "the next delivery looks it up again");
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
+
+/// The button "Send test webhook" of Stripe's dashboard sends the same id each time.
+#[tokio::test]
+async fn a_placeholder_of_a_test_event_is_no_id() {
+    let harness = Harness::new();
+    for id in ["evt_00000000000000", "charge.expired_00000000000000"] {
+        let test_event = harness.delivery("stripe", id);
+        assert_eq!(harness.deliver_this("stripe", test_event.clone()).await.outcome, Stored);
+        assert_eq!(harness.deliver_this("stripe", test_event).await.outcome, Duplicate, "an exact replay");
+        harness.advance(Duration::from_secs(1));
+        assert_eq!(harness.outcome("stripe", id).await, Stored, "the next test event");
+    }
+    assert_eq!(harness.stored_ids(), [""; 4]);
+    assert_eq!(harness.outcome("stripe", "evt_00000000000001").await, Stored);
+    harness.advance(Duration::from_secs(1));
+    assert_eq!(harness.outcome("stripe", "evt_00000000000001").await, Duplicate);
+    assert_eq!(harness.keyless("stripe"), 0);
+}

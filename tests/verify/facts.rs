@@ -398,3 +398,36 @@ fn an_event_records_its_source_and_its_request() {
     assert_eq!((event.received_at(), event.dedupe_key()), (delivery.received_at, None));
     assert_eq!(event.occurred_at().map(|time| time.0), Some(NOW * 1000));
 }
+
+#[test]
+fn a_placeholder_is_no_id() {
+    let source = inline(&format!(
+        "{INLINE}event = {{ id = [[\"json:/order\", \"json:/version\"], \"json:/id\", \"json:/other\"], \
+         placeholder_ids = [\"test\", \"*_0000\", \"17.0\"] }}"
+    ));
+    let id = |body: &str| verify_body(&source, body.as_bytes()).event.id().map(str::to_owned);
+    for placeholder in ["test", "evt_0000", "_0000", "charge.expired_0000"] {
+        assert_eq!(id(&format!(r#"{{"id":"{placeholder}"}}"#)), None, "{placeholder}");
+        let body = format!(r#"{{"id":"{placeholder}","other":"1"}}"#);
+        assert_eq!(id(&body), None, "the next locator may read an unsigned text");
+        assert_eq!(verify_body(&source, body.as_bytes()).identity, Identity::Keyless);
+    }
+    for genuine in ["test1", "a test", "evt_00000", "evt_0000 ", "0000", "17.0.0"] {
+        assert_eq!(id(&format!(r#"{{"id":"{genuine}"}}"#)).as_deref(), Some(genuine));
+    }
+    assert_eq!(id(r#"{"order":17,"version":1,"id":"x"}"#).as_deref(), Some("17.1"));
+    assert_eq!(id(r#"{"order":17,"version":0,"id":"x"}"#), None, "the fields are joined with a dot");
+}
+
+#[test]
+fn an_invalid_list_of_placeholders_is_reported() {
+    let report = |event: &str| compile_alone(&format!("{INLINE}event = {{ {event} }}")).expect_err(event).to_string();
+    for list in ["[\"\"]", "[\"*\"]", "[\"evt*\"]", "[\"**\"]", "[7]"] {
+        let diagnostics = report(&format!("id = \"json:/id\", placeholder_ids = {list}"));
+        assert!(diagnostics.contains("event.placeholder_ids") && diagnostics.contains("expected an id such as"), "{diagnostics}");
+    }
+    assert!(report("placeholder_ids = [\"test\"]").contains("expected a recipe with event.id"));
+    let list = |count: usize| format!("id = \"json:/id\", placeholder_ids = [{}]", "\"test\",".repeat(count));
+    assert!(report(&list(33)).contains("expected at most 32 ids, found 33; remove some"));
+    inline(&format!("{INLINE}event = {{ {} }}", list(32)));
+}

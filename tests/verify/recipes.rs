@@ -161,7 +161,7 @@ titel = "Shop""#;
         ":7: timestamp.past: expected a duration from \"0ms\" to \"30d\" in ms, s, m, h or d, found an invalid string",
         ":8: event.id[0]: expected header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, ",
         ":8: event.id[1]: expected a JSON pointer of at most 16 steps such as json:/data/id, found an invalid string",
-        ":8: event.kind: expected batch, id, key, time, type or type_prefix, found an unknown key; rename or remove the key",
+        ":8: event.kind: expected batch, id, key, placeholder_ids, time, type or type_prefix, found an unknown key; rename or remove the key",
         ":8: event.time[0].unit: expected \"s\", \"ms\" or \"rfc3339\", found nothing",
         ":9: reply.ok.status: expected an integer from 200 to 299, found 404",
         ":9: reply.bad: expected an integer from 400 to 499, found 200",

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::source::PlaceholderIds;
+
 /// The hash function of an HMAC or of a plain hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -284,6 +286,8 @@ pub struct Choice(pub Vec<Vec<Locator>>);
 pub struct EventLocators {
     /// The locators of the event id, which does not change when the provider retries.
     pub id: Choice,
+    /// The texts that are no id although they are at the place of the id.
+    pub placeholder_ids: PlaceholderIds,
     /// The locators of the event type. The verifier joins the fields of an alternative with a dot.
     pub kind: Choice,
     /// The prefix that hookhold adds to the event type in `ce_type`.
