@@ -18,6 +18,8 @@ pub struct Secret {
     pub name: Arc<str>,
     /// Key id of a public key, by which a delivery names the key; `None` for a secret and for a key without an id.
     pub id: Option<Arc<str>>,
+    /// Account of the sender to which the secret belongs; `None` if the operator has configured no account.
+    pub account: Option<Arc<str>>,
     /// Bytes of the environment variable, or of the file without its final line break.
     pub bytes: Vec<u8>,
     /// Time at which the secret expires; `None` if the secret does not expire. At and after this time, the verifier rejects
@@ -26,6 +28,11 @@ pub struct Secret {
 }
 
 impl Secret {
+    /// Returns a secret that has no key id and no account, and that does not expire.
+    pub fn new(name: impl Into<Arc<str>>, bytes: impl Into<Vec<u8>>) -> Secret {
+        Secret { name: name.into(), id: None, account: None, bytes: bytes.into(), not_after: None }
+    }
+
     /// Returns true if the secret is wrapped in whitespace or quotes, which is usually a copy-paste mistake.
     pub fn is_wrapped(&self) -> bool {
         let bare = self.bytes.trim_ascii();
@@ -41,9 +48,9 @@ impl fmt::Debug for Secret {
 }
 
 /// Reads the secret to which `item` refers. `item` has the form `"env:NAME"`, `"file:PATH"` (relative to the working directory)
-/// or `{ name = "…", from = "env:…", not_after = 2027-01-01 }`. Reports a diagnostic and returns `None` if `item` has another
-/// form, the variable is unset or empty, or the file is unreadable, empty or too large. No diagnostic contains text that may be
-/// a secret.
+/// or `{ name = "…", account = "…", from = "env:…", not_after = 2027-01-01 }`. Reports a diagnostic and returns `None` if `item`
+/// has another form, the variable is unset or empty, or the file is unreadable, empty or too large. No diagnostic contains text
+/// that may be a secret.
 pub fn read(item: Item) -> Option<Secret> {
     read_with(item, false, follow)
 }
@@ -51,7 +58,7 @@ pub fn read(item: Item) -> Option<Secret> {
 /// Reads the public key to which `item` refers, in the same forms as [`read`]. A public key is no secret, so `item` may also
 /// contain its text. A table may also contain the key's `id`. `name` is the name of such a key if `item` names none.
 pub fn read_public(item: Item, name: &str) -> Option<Secret> {
-    let literal = |text: &str| Secret { name: name.into(), id: None, bytes: text.as_bytes().to_vec(), not_after: None };
+    let literal = |text: &str| Secret::new(name, text);
     let follow_public = |item: &Item| match item.as_str() {
         Some(text) if !text.is_empty() && !["env:", "file:"].iter().any(|scheme| text.starts_with(scheme)) => Some(literal(text)),
         _ => follow(item),
@@ -65,6 +72,7 @@ fn read_with(item: Item, may_have_id: bool, follow: impl Fn(&Item) -> Option<Sec
     }
     let mut table = item.table()?;
     let name = table.take("name");
+    let account = table.take("account");
     let from = table.take("from");
     let not_after = table.take("not_after");
     let id = if may_have_id { table.take("id") } else { None };
@@ -73,11 +81,15 @@ fn read_with(item: Item, may_have_id: bool, follow: impl Fn(&Item) -> Option<Sec
     }
     table.finish();
     let (is_named, name) = (name.is_some(), name.and_then(label));
+    let (has_account, account) = (account.is_some(), account.and_then(self::account));
     let (has_id, id) = (id.is_some(), id.and_then(key_id));
     let (is_limited, end) = (not_after.is_some(), not_after.and_then(Item::end));
     let mut secret = follow(&from?)?;
     if is_named {
         secret.name = name?;
+    }
+    if has_account {
+        secret.account = Some(account?);
     }
     if has_id {
         secret.id = Some(id?);
@@ -92,6 +104,14 @@ fn label(item: Item) -> Option<Arc<str>> {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     let fits = |text: &str| !text.is_empty() && text.len() <= MAX_NAME && text.chars().all(is_plain);
     let expected = format!("a name of 1 to {MAX_NAME} letters, digits, \"-\", \"_\" and \".\"");
+    item.parse(expected, |text| fits(text).then(|| text.into()))
+}
+
+/// Reads the name of an account, which becomes a part of a URI path.
+fn account(item: Item) -> Option<Arc<str>> {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    let fits = |text: &str| (1..=MAX_ACCOUNT).contains(&text.len()) && text.bytes().all(is_plain);
+    let expected = format!("an account of 1 to {MAX_ACCOUNT} visible ASCII characters except \"/\"");
     item.parse(expected, |text| fits(text).then(|| text.into()))
 }
 
@@ -118,7 +138,7 @@ fn variable(item: &Item, name: &str) -> Option<Secret> {
         return item.unexpected("env:NAME, where NAME consists of letters, digits and \"_\"");
     }
     match std::env::var_os(name).map(OsStringExt::into_vec) {
-        Some(bytes) if !bytes.is_empty() => Some(Secret { name: name.into(), id: None, bytes, not_after: None }),
+        Some(bytes) if !bytes.is_empty() => Some(Secret::new(name, bytes)),
         Some(_) => item.expected(variable_of(name), "the variable empty; set it in hookhold's environment"),
         None => item.expected(variable_of(name), "the variable unset; set it in hookhold's environment"),
     }
@@ -137,7 +157,7 @@ fn file(item: &Item, path: &Path) -> Option<Secret> {
         Ok(bytes) if bytes.len() as u64 > MAX_FILE => {
             item.expected(FILE, format_args!("{}, which is larger; check the path", path.display()))
         }
-        Ok(bytes) => Some(Secret { name: name.into(), id: None, bytes, not_after: None }),
+        Ok(bytes) => Some(Secret::new(name, bytes)),
         Err(error) => item.reject(format_args!("cannot read {}: {error}; check the path and its permissions", path.display())),
     }
 }
@@ -155,6 +175,8 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 const MAX_NAME: usize = 64;
+/// Maximum length of the name of an account in bytes.
+const MAX_ACCOUNT: usize = 64;
 /// Maximum length of a key id in bytes. A key id may be a URL.
 const MAX_ID: usize = 512;
 /// Maximum size of a file with a secret, in bytes. A PEM key has only a few KiB, so a larger file is not the intended file.

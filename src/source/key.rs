@@ -74,7 +74,7 @@ impl Key {
     /// try other ways to decode the secret.
     pub fn with_bytes(&self, bytes: Vec<u8>, proofs: &[Proof]) -> Key {
         let decoded = proofs.iter().map(|proof| of_bytes(proof, bytes.clone()).ok().flatten()).collect();
-        let configured = Secret { name: self.name.clone(), id: None, bytes, not_after: None };
+        let configured = Secret::new(self.name.clone(), bytes);
         Key { name: self.name.clone(), id: None, not_after: None, is_public: false, configured, decoded }
     }
 
@@ -97,6 +97,16 @@ impl Key {
         }
     }
 
+    /// Returns the name of the sender's account: the configured account, or the name of the key.
+    pub fn account(&self) -> &Arc<str> {
+        self.configured.account.as_ref().unwrap_or(&self.name)
+    }
+
+    /// Returns the bytes of the secret after decoding, or the configured text of a public key.
+    pub(crate) fn secret_bytes(&self) -> &[u8] {
+        self.decoded.iter().flatten().find_map(DecodedKey::secret).unwrap_or(&self.configured.bytes)
+    }
+
     /// Returns true if the key has not expired at `now`.
     pub fn is_valid_at(&self, now: UnixMillis) -> bool {
         self.not_after.is_none_or(|end| now < end)
@@ -109,9 +119,7 @@ impl Key {
 
     /// Returns true if both keys consist of the same bytes in the configuration or after decoding.
     pub fn is_same_secret(&self, other: &Key) -> bool {
-        let bytes =
-            |key: &Key| key.decoded.iter().flatten().find_map(DecodedKey::secret).unwrap_or(&key.configured.bytes).to_vec();
-        bytes(self).ct_eq(&bytes(other)).into()
+        self.secret_bytes().ct_eq(other.secret_bytes()).into()
     }
 }
 

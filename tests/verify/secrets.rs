@@ -70,6 +70,25 @@ fn the_debug_output_of_a_source_shows_no_secret() {
 }
 
 #[test]
+fn an_account_is_a_short_text_without_slash_and_white_space() {
+    let account = |text: &str| {
+        let account = toml::Value::from(text);
+        let entry = format!("provider = \"stripe\"\nsecrets = [{{ name = \"mine\", from = \"env:PATH\", account = {account} }}]");
+        compile_alone(&entry).map(|source| source.keys[0].account().to_string())
+    };
+    let longest = "x".repeat(64);
+    for valid in ["a", "acct_1017", "a?b#c%d", "~!@", &longest] {
+        assert_eq!(account(valid).ok().as_deref(), Some(valid));
+    }
+    for invalid in ["", "a/b", "/", "a b", " a", "a\t", "a\n", "\u{e9}", "\u{7f}", &format!("{longest}x")] {
+        let diagnostics = account(invalid).expect_err(invalid).to_string();
+        assert!(diagnostics.contains("secrets[0].account: expected an account of 1 to 64 visible ASCII"), "{diagnostics}");
+    }
+    let source = compile_alone("provider = \"stripe\"\nsecrets = [{ name = \"mine\", from = \"env:PATH\" }]").expect("valid");
+    assert_eq!(&**source.keys[0].account(), "mine", "the default is the name of the secret");
+}
+
+#[test]
 fn a_secret_expires_at_its_not_after() {
     let ends = [
         ("2027-01-01", 1_798_848_000_000),

@@ -68,7 +68,7 @@ fn of_one(captured: &CapturedDelivery, key: &Key) -> Vec<(Key, Cause)> {
 
 /// Decodes `bytes` as the recipe decodes a configured secret or public key.
 fn as_configured(captured: &CapturedDelivery, bytes: Vec<u8>, key: &Key, cause: Cause) -> Option<(Key, Cause)> {
-    let secret = Secret { name: key.name.clone(), id: None, bytes, not_after: None };
+    let secret = Secret::new(key.name.clone(), bytes);
     Some((Key::decode(&secret, key.is_public, &captured.source.recipe.proofs).ok()?, cause))
 }
 
