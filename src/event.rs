@@ -126,6 +126,11 @@ impl Event {
         self.0.id.as_deref()
     }
 
+    /// Returns the event id as [`Event::id`] does, and drops all other parts of the event.
+    pub fn into_id(self) -> Option<String> {
+        self.0.id
+    }
+
     /// Returns the event type as the provider spells it, or `None` if the delivery contains no event type.
     pub fn event_type(&self) -> Option<&str> {
         self.0.event_type.as_deref()

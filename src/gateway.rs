@@ -21,14 +21,18 @@ mod appender;
 mod batch;
 mod batch_append;
 mod dedupe_table;
+mod differing;
+mod fingerprint;
 mod key;
 mod live_source;
 mod long_verifications;
 mod success_rate;
 
-use appender::{Appender, SYNC_FAILED};
+use appender::{Appender, SYNC_FAILED, UnconfirmedClaim, with_claimed_key};
 use batch::AdmittedBatch;
-use dedupe_table::{Claim, Resolution};
+use dedupe_table::{Claim, Claimant, Resolution};
+use differing::WaitingCopy;
+use fingerprint::Account;
 pub use live_source::LiveSource;
 use long_verifications::LongVerifications;
 use success_rate::SuccessGuard;
@@ -82,8 +86,8 @@ impl Admitted {
 
 /// The result for which a delivery waits.
 enum PendingResult {
-    /// Result of one event. `is_first` is true if the delivery is the first with the key of the event.
-    Event { receiver: oneshot::Receiver<Resolution>, is_first: bool },
+    /// Result of one event. `copy` is `None` if the delivery is the first with the key of the event.
+    Event { receiver: oneshot::Receiver<Resolution>, copy: Option<WaitingCopy> },
     /// Results of the items of a batch.
     Batch(AdmittedBatch),
 }
@@ -103,7 +107,7 @@ enum Admission {
     /// the result of the lookup or of the append.
     First(oneshot::Receiver<Resolution>),
     /// Duplicate of an earlier delivery that is still in progress. The receiver yields the result of the earlier delivery.
-    Duplicate(oneshot::Receiver<Resolution>),
+    Duplicate(WaitingCopy, oneshot::Receiver<Resolution>),
 }
 
 impl Gateway {
@@ -115,9 +119,10 @@ impl Gateway {
         hot_keys: u64,
         metrics: &Metrics,
     ) -> Gateway {
+        let hash_key = journal.hash_key();
         Gateway {
-            sources: ArcSwap::from_pointee(live_source::by_path(sources, &HashMap::new(), &metrics.deliveries)),
-            hash_key: journal.hash_key(),
+            sources: ArcSwap::from_pointee(live_source::by_path(sources, &HashMap::new(), &hash_key, &metrics.deliveries)),
+            hash_key,
             appender: Appender::new(journal, hot_keys, metrics.deliveries.stored_after_answer.clone()),
             rejections: RejectionStore::default(),
             draining: AtomicBool::new(false),
@@ -128,7 +133,7 @@ impl Gateway {
     /// Replaces all sources in one step. A delivery that is in progress keeps the source with which it started.
     pub fn replace_sources(&self, sources: impl IntoIterator<Item = impl Into<Arc<Source>>>, metrics: &Metrics) {
         let previous = self.sources.load();
-        self.sources.store(Arc::new(live_source::by_path(sources, &previous, &metrics.deliveries)));
+        self.sources.store(Arc::new(live_source::by_path(sources, &previous, &self.hash_key, &metrics.deliveries)));
     }
 
     /// Returns the source with this URL path, or `None` if no source has this path.
@@ -266,8 +271,8 @@ impl Gateway {
         }
         match self.admit(live, verified) {
             Admission::Resolved(resolution) => Err(answer(source, resolution, false)),
-            Admission::First(receiver) => Ok(PendingResult::Event { receiver, is_first: true }),
-            Admission::Duplicate(receiver) => Ok(PendingResult::Event { receiver, is_first: false }),
+            Admission::First(receiver) => Ok(PendingResult::Event { receiver, copy: None }),
+            Admission::Duplicate(copy, receiver) => Ok(PendingResult::Event { receiver, copy: Some(copy) }),
         }
     }
 
@@ -277,10 +282,13 @@ impl Gateway {
             Admitted::Waiting { guard, result } => (guard, result),
         };
         let answered = match result {
-            PendingResult::Event { receiver, is_first } => tokio::time::timeout_at(deadline, receiver).await.map(|received| {
+            PendingResult::Event { receiver, copy } => tokio::time::timeout_at(deadline, receiver).await.map(|received| {
                 // The journal drops a completion only after a failed sync.
                 let resolution = received.unwrap_or(Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED));
-                answer(&live.source, resolution, is_first)
+                if let (Some(copy), Resolution::Stored(first) | Resolution::Seen(first)) = (&copy, resolution) {
+                    live.differing.report_waiting(copy, first);
+                }
+                answer(&live.source, resolution, copy.is_none())
             }),
             PendingResult::Batch(batch) => tokio::time::timeout_at(deadline, batch.answer(live)).await,
         };
@@ -290,24 +298,46 @@ impl Gateway {
     }
 
     fn admit(&self, live: &LiveSource, verified: Verified) -> Admission {
-        let source = &live.source;
-        let Verified { event, identity, .. } = verified;
-        let key = key::of(&self.hash_key, &source.name, event.event_type(), &identity);
-        let event = event.with_key(key, Fingerprint::default());
-        let Some(key) = key else { return self.admit_keyless(live, event) };
-        let not_before = not_before(source, &identity, self.appender.journal.now());
-        match self.appender.claim(key, not_before) {
-            Claim::Seen(seq) => Admission::Resolved(Resolution::Seen(seq)),
-            Claim::Pending(receiver) => Admission::Duplicate(receiver),
-            Claim::New(receiver) => {
-                self.appender.append(&event, key, self.check_accepting(source));
+        let Verified { event, identity, secret, .. } = verified;
+        let account = live.accounts.signing_with(secret.as_deref());
+        let claimant = self.claimant(live, &event, &identity, account, self.appender.journal.now());
+        let Some(claimant) = claimant else { return self.admit_keyless(live, event) };
+        let event = event.with_key(Some(claimant.key), claimant.fingerprint);
+        match self.appender.claim(&claimant) {
+            Claim::Seen(first) => {
+                live.differing.report(&event, first);
+                Admission::Resolved(Resolution::Seen(first))
+            }
+            Claim::Pending(receiver) => Admission::Duplicate(WaitingCopy::of(event), receiver),
+            Claim::New(key, receiver) => {
+                let event = with_claimed_key(event, key, &account.name);
+                self.appender.append(&event, key, self.check_accepting(&live.source));
                 Admission::First(receiver)
             }
-            Claim::Unconfirmed(receiver) => {
-                self.appender.look_up_and_append(event, key, not_before, self.check_accepting(source));
+            Claim::Unconfirmed(key, receiver) => {
+                let event = with_claimed_key(event, key, &account.name);
+                let claim = UnconfirmedClaim { claimant, key, account: account.name.clone() };
+                let accepting = self.check_accepting(&live.source);
+                self.appender.look_up_and_append(event, claim, live.differing.clone(), accepting);
                 Admission::First(receiver)
             }
         }
+    }
+
+    /// Returns the claim that an event makes, or `None` for a keyless event.
+    fn claimant(
+        &self,
+        live: &LiveSource,
+        event: &Event,
+        identity: &Identity,
+        account: &Account,
+        now: JournalMillis,
+    ) -> Option<Claimant> {
+        let source = &live.source;
+        let key = key::of(&self.hash_key, &source.name, event.event_type(), identity)?;
+        let fingerprint = Fingerprint { secret: account.hash, body: fingerprint::body_hash(&self.hash_key, event.body()) };
+        let not_before = not_before(source, identity, now);
+        Some(Claimant { key, fingerprint, not_before, has_account_key: live.accounts.are_several })
     }
 
     fn admit_keyless(&self, live: &LiveSource, event: Event) -> Admission {
@@ -351,10 +381,10 @@ fn not_before(source: &Source, identity: &Identity, now: JournalMillis) -> Journ
     now.before(window)
 }
 
-fn answer(source: &Source, resolution: Resolution, first: bool) -> Answer {
+fn answer(source: &Source, resolution: Resolution, is_first: bool) -> Answer {
     let (outcome, seq) = match resolution {
-        Resolution::Stored(seq) if first => (Outcome::Stored, seq),
-        Resolution::Stored(seq) | Resolution::Seen(seq) => (Outcome::Duplicate, seq),
+        Resolution::Stored(first) if is_first => (Outcome::Stored, first.seq),
+        Resolution::Stored(first) | Resolution::Seen(first) => (Outcome::Duplicate, first.seq),
         Resolution::Failed(outcome, hint) => return Answer::plain(outcome).with_hint(hint),
     };
     Answer { seq: Some(seq), ..answer_with(outcome, source.recipe.replies.accepted.clone()) }

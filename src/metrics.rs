@@ -69,6 +69,8 @@ metrics! {
         stored_after_answer: IntCounter = counter("hookhold_stored_after_answer_total");
         /// Events stored without a dedupe key. hookhold cannot recognise their duplicates.
         keyless: IntCounterVec = counters("hookhold_keyless_total", &["source"]);
+        /// Duplicates that the same account sent with another body than the stored event. hookhold stores only the first body.
+        duplicate_differs: IntCounterVec = counters("hookhold_duplicate_differs_total", &["source"]);
         /// Endpoint challenges that asked for an action, which hookhold reported to the operator and did not perform.
         challenge_effects: IntCounterVec = counters("hookhold_challenge_effects_total", &["source", "effect"]);
         /// Verified deliveries whose compressed body hookhold could not read, by reason. hookhold stores these events without the

@@ -193,6 +193,11 @@ impl Source {
         if self.shadow && is_rejection { self.recipe.replies.accepted.clone().over(answer) } else { answer }
     }
 
+    /// Returns true if the sender publishes the key, so that it signs the deliveries of all its accounts with the key.
+    pub(crate) fn is_published(&self, key: &Key) -> bool {
+        is_named_by_id(key, &self.recipe.proofs)
+    }
+
     /// Returns the first key for the proof with the index `proof` that is valid at `now`. If no such key is valid, returns the
     /// first key for the proof, or `None` if there is none.
     pub fn key_at(&self, proof: usize, now: UnixMillis) -> Option<&Key> {

@@ -32,6 +32,7 @@ const LEAVES: &[&str] = &[
     "credentials",
     "event",
     "event_key",
+    "fingerprint",
     "header_field",
     "in_flight",
     "limits",

@@ -92,6 +92,25 @@ fn a_record_is_exactly_as_documented() {
 }
 
 #[test]
+fn the_account_of_an_event_is_the_end_of_its_source() {
+    let kafka = kafka::shared();
+    kafka.create_topic("of-accounts", 1, &[]);
+    let harness = Harness::new(kafka.bootstrap()).start();
+    let shop = Shop::new("of-accounts");
+    let event = || shop.event(Some("1017"), Some("order.paid"), Bytes::new(), &[]);
+    harness.append(event());
+    for account in ["acct_1017", "a~b(c)@d:e;f=g,h", "a?b#c%d \u{e9}"] {
+        harness.append(event().with_account(account.into()));
+    }
+    let records = kafka.wait_for_records("of-accounts", 4);
+    let sources: Vec<&str> = records.iter().map(|record| record.header("ce_source")).collect();
+    // The last account is not plain ASCII, because the name of a file with a secret may have any characters.
+    let expected = ["/hooks/shop", "/hooks/shop/acct_1017", "/hooks/shop/a~b(c)@d:e;f=g,h", "/hooks/shop/a%3Fb%23c%25d%20%C3%A9"];
+    assert_eq!(sources, expected);
+    assert!(records.iter().all(|record| record.header("hookhold-source") == "shop"));
+}
+
+#[test]
 fn the_largest_body_of_any_provider_arrives_whole() {
     let kafka = kafka::shared();
     kafka.create_topic("large", 1, &[("max.message.bytes", "30000000")]);

@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 
 use hookhold::clock::{SystemClock, UnixMillis};
 use hookhold::config::Config;
-use hookhold::event::Delivery;
+use hookhold::event::{Delivery, Event};
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Journal, Options, ReadOnlyJournal};
 use hookhold::limits::JournalLimits;
@@ -45,8 +45,8 @@ impl Harness {
         Journal::open(disk, options, Arc::new(SystemClock), Arc::new(Metrics::new())).unwrap()
     }
 
-    /// Appends one event of `source` with the id `id` and the arrival time `at`, and returns the event's sequence.
-    fn append(&self, journal: &Journal, source: &str, id: &str, at: u64) -> u64 {
+    /// Returns an event of `source` with the id `id` and the arrival time `at`.
+    fn event(&self, source: &str, id: &str, at: u64) -> Event {
         let source = self.config.sources.iter().find(|one| &*one.name == source).unwrap();
         let options = SampleOptions { id: id.into(), event_type: None, key: None, now: UnixMillis(at), tamper: None };
         let sample = sign(source, None, &options).expect("the source has a secret");
@@ -61,8 +61,17 @@ impl Harness {
         let Ok(Verdict::Event(Verified { event, .. })) = Verifier::new(source.clone()).verify(&delivery) else {
             panic!("the delivery is not an event")
         };
+        event
+    }
+
+    /// Appends one event of `source` with the id `id` and the arrival time `at`, and returns the event's sequence.
+    fn append(&self, journal: &Journal, source: &str, id: &str, at: u64) -> u64 {
+        self.append_event(journal, &self.event(source, id, at))
+    }
+
+    fn append_event(&self, journal: &Journal, event: &Event) -> u64 {
         let (sender, completion) = channel();
-        journal.append(&event, Box::new(move |result| sender.send(result).unwrap())).unwrap();
+        journal.append(event, Box::new(move |result| sender.send(result).unwrap())).unwrap();
         completion.recv().unwrap().unwrap().seq
     }
 
@@ -123,7 +132,7 @@ fn a_json_line_has_all_documented_keys() {
     let seq = harness.append(&journal, "github", "0e9f", AT);
     let lines = harness.lines(&["tail"]);
     let keys: Vec<&String> = lines[0].as_object().unwrap().keys().collect();
-    let mut expected = ["seq", "source", "id", "type", "key", "received_at", "content_type", "topic", "body_base64"];
+    let mut expected = ["seq", "source", "account", "id", "type", "key", "received_at", "content_type", "topic", "body_base64"];
     expected.sort_unstable();
     assert_eq!(keys, expected);
     assert_eq!(lines[0]["seq"], seq);
@@ -131,6 +140,21 @@ fn a_json_line_has_all_documented_keys() {
     assert_eq!(lines[0]["topic"], "webhooks.github");
     assert_eq!(lines[0]["content_type"], "application/json");
     journal.close();
+}
+
+#[test]
+fn tail_shows_the_account_of_an_event_with_a_reused_id() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    harness.append(&journal, "stripe", "1017", AT);
+    harness.append_event(&journal, &harness.event("stripe", "1017", AT).with_account("a\u{1b}[31m#b".into()));
+    journal.close();
+    let lines = harness.lines(&["tail"]);
+    assert_eq!(lines.iter().map(|line| &line["account"]).collect::<Vec<_>>(), [&Value::Null, &"a\u{1b}[31m#b".into()]);
+    assert_eq!(lines.iter().map(|line| &line["source"]).collect::<Vec<_>>(), ["stripe", "stripe"]);
+    let shown = text(&harness.command(&["tail"]).output().unwrap().stdout);
+    let sources: Vec<&str> = shown.lines().map(|line| line.split_whitespace().nth(2).unwrap()).collect();
+    assert_eq!(sources, ["stripe", "stripe/a\\u{1b}[31m#b"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::{Context, ExitStatus, VerbResult};
 /// Show the events in the journal, oldest first.
 ///
 /// Works while the gateway runs, and shows only events that are on disk. The option --format json prints one object per event,
-/// with the fields seq, source, id, type, key, received_at, content_type, topic and body_base64.
+/// with the fields seq, source, account, id, type, key, received_at, content_type, topic and body_base64.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct TailArgs {
@@ -111,6 +111,8 @@ fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, is_selected: &impl 
 struct EventJson<'a> {
     seq: u64,
     source: &'a str,
+    /// `null` unless an event of another account has the same id.
+    account: Option<&'a str>,
     id: Option<&'a str>,
     r#type: Option<&'a str>,
     key: &'a str,
@@ -128,7 +130,11 @@ fn print_event(out: &mut impl Write, stored: &StoredEvent, json: bool) -> io::Re
     let (seq, event) = (stored.position.seq, &stored.event);
     let [event_type, id] = [event.event_type(), event.id()].map(|text| escaped(text.unwrap_or("-")));
     let (at, size) = (event.received_at().rfc3339(), bytes_about(event.body().len() as u64));
-    writeln!(out, "{seq:>8}  {at}  {:<16}  {event_type:<28}  {id}  {size}", event.source())
+    let source = match event.account() {
+        Some(account) => format!("{}/{}", event.source(), escaped(account)),
+        None => event.source().to_owned(),
+    };
+    writeln!(out, "{seq:>8}  {at}  {source:<16}  {event_type:<28}  {id}  {size}")
 }
 
 /// Returns the event as an object for `--format json`. The field `key` is the key of the Kafka record: the ordering key if
@@ -140,6 +146,7 @@ fn event_json<'a>(stored: &'a StoredEvent, position: &'a str) -> EventJson<'a> {
     EventJson {
         seq: stored.position.seq,
         source: event.source(),
+        account: event.account(),
         id: event.id(),
         r#type: event.event_type(),
         key: key.or(id).unwrap_or(position),

@@ -10,10 +10,12 @@ use std::borrow::Cow;
 
 use http::HeaderName;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 use crate::credentials::is_credential;
+use crate::event::Event;
 use crate::journal::StoredEvent;
 
 /// Name and value of one record header.
@@ -76,7 +78,7 @@ fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<RecordHeade
     let mut headers = vec![
         text("ce_specversion", "1.0"),
         text("ce_id", id),
-        text("ce_source", format!("/hooks/{}", event.source())),
+        text("ce_source", source_path(event)),
         text("ce_type", event_type),
         text("ce_time", event.occurred_at().unwrap_or(event.received_at()).rfc3339()),
     ];
@@ -90,6 +92,16 @@ fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<RecordHeade
     }
     headers.extend(event.request().traceparent.as_deref().map(|trace| text("traceparent", trace)));
     headers
+}
+
+/// Returns the value of `ce_source`. It ends in the account if an event of another account has the same id, because consumers
+/// recognise duplicates by `ce_source` and `ce_id`.
+fn source_path(event: &Event) -> String {
+    let source = event.source();
+    match event.account() {
+        Some(account) => format!("/hooks/{source}/{}", utf8_percent_encode(account, NOT_IN_PATH)),
+        None => format!("/hooks/{source}"),
+    }
 }
 
 fn text<'a>(name: &'a str, value: impl Into<Cow<'a, str>>) -> RecordHeader<'a> {
@@ -109,3 +121,23 @@ fn present(text: Option<&str>) -> Option<&str> {
 fn may_forward(name: &HeaderName, allowed: &[HeaderName]) -> bool {
     !is_credential(name) && allowed.contains(name)
 }
+
+/// Characters that a segment of a URI path does not contain as they are (RFC 3986, `pchar`).
+const NOT_IN_PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@');

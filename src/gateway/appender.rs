@@ -8,10 +8,12 @@ use std::time::Duration;
 use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::dedupe_table::{Claim, DedupeTable, Resolution};
+use super::dedupe_table::{Claim, Claimant, DedupeTable, FirstCopy, Resolution};
+use super::differing::DifferingDuplicates;
 use crate::event::{Event, Position};
 use crate::event_key::EventKey;
-use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal, JournalMillis};
+use crate::fingerprint::Fingerprint;
+use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal};
 use crate::outcome::Outcome;
 
 /// Journal and dedupe table. All deliveries, append completions and key-file lookups share this state.
@@ -23,6 +25,25 @@ pub(super) struct Appender {
     lookups: Arc<Semaphore>,
 }
 
+/// A claim that a lookup in the key files must confirm.
+pub(super) struct UnconfirmedClaim {
+    pub(super) claimant: Claimant,
+    /// The claimed key.
+    pub(super) key: EventKey,
+    /// Name of the event's account.
+    pub(super) account: Arc<str>,
+}
+
+/// Result of a lookup in the key files.
+pub(super) enum Confirmation {
+    /// The claimed key is new.
+    New,
+    /// An event of another account uses the claimed key. The claim is now for this key, which is new.
+    Moved(EventKey),
+    /// The event is a duplicate of this stored event.
+    Seen(FirstCopy),
+}
+
 impl Appender {
     pub(super) fn new(journal: Journal, hot_keys: u64, stored_after_answer: IntCounter) -> Arc<Appender> {
         run_completions_on_runtime(&journal);
@@ -30,15 +51,14 @@ impl Appender {
         Arc::new(Appender { journal, dedupe_table: DedupeTable::new(hot_keys), stored_after_answer, lookups })
     }
 
-    /// Claims a dedupe key for a delivery. A key that was first seen at or before `not_before` has left the dedupe window
-    /// and counts as new.
-    pub(super) fn claim(&self, key: EventKey, not_before: JournalMillis) -> Claim {
-        self.dedupe_table.claim(key, not_before, &self.journal)
+    /// Claims the dedupe key of an event for a delivery.
+    pub(super) fn claim(&self, claimant: &Claimant) -> Claim {
+        self.dedupe_table.claim(claimant, &self.journal)
     }
 
-    /// Claims the dedupe keys of a batch in one step. Each key has its own time, as in [`Appender::claim`].
-    pub(super) fn claim_all(&self, keys: &[(EventKey, JournalMillis)]) -> Vec<Claim> {
-        self.dedupe_table.claim_all(keys, &self.journal)
+    /// Claims the dedupe keys of a batch in one step.
+    pub(super) fn claim_all(&self, claimants: &[Claimant]) -> Vec<Claim> {
+        self.dedupe_table.claim_all(claimants, &self.journal)
     }
 
     /// Appends an event whose dedupe key is new, and resolves the key with the result of the append. If `accepting` is an
@@ -48,9 +68,9 @@ impl Appender {
             self.dedupe_table.resolve(key, resolution);
             return;
         }
-        let appender = self.clone();
+        let (appender, fingerprint) = (self.clone(), event.fingerprint());
         let completion = move |result: Result<Position, AppendError>| {
-            let was_received = appender.dedupe_table.resolve(key, appended(result));
+            let was_received = appender.dedupe_table.resolve(key, appended(result, fingerprint));
             appender.count_stored_after_answer(u64::from(result.is_ok() && !was_received));
         };
         if let Err(rejected) = self.journal.append(event, Box::new(completion)) {
@@ -68,7 +88,7 @@ impl Appender {
         let (sender, receiver) = oneshot::channel();
         let (appender, keyless) = (self.clone(), keyless.clone());
         let completion = move |result: Result<Position, AppendError>| {
-            let was_received = sender.send(appended(result)).is_ok();
+            let was_received = sender.send(appended(result, Fingerprint::default())).is_ok();
             appender.count_stored_after_answer(u64::from(result.is_ok() && !was_received));
             keyless.inc_by(u64::from(result.is_ok()));
         };
@@ -81,28 +101,58 @@ impl Appender {
     pub(super) fn look_up_and_append(
         self: &Arc<Self>,
         event: Event,
-        key: EventKey,
-        not_before: JournalMillis,
+        claim: UnconfirmedClaim,
+        differing: DifferingDuplicates,
         accepting: Result<(), Resolution>,
     ) {
         let permit = match self.lookup_permit() {
             Ok(permit) => permit,
             Err(resolution) => {
-                self.dedupe_table.resolve(key, resolution);
+                self.dedupe_table.resolve(claim.key, resolution);
                 return;
             }
         };
         let appender = self.clone();
         tokio::task::spawn_blocking(move || {
-            match appender.journal.lookup(&key) {
-                Ok(Some(seen)) if seen.first_seen > not_before => appender.dedupe_table.resolve_seen(key, seen),
-                Ok(_) => appender.append(&event, key, accepting),
+            match appender.confirm(&claim) {
+                Ok(Confirmation::New) => appender.append(&event, claim.key, accepting),
+                Ok(Confirmation::Moved(key)) => {
+                    appender.append(&with_claimed_key(event, key, &claim.account), key, accepting);
+                }
+                Ok(Confirmation::Seen(first)) => {
+                    differing.report(&event, first);
+                    appender.dedupe_table.resolve(claim.key, Resolution::Seen(first));
+                }
                 Err(error) => {
-                    appender.dedupe_table.resolve(key, not_looked_up(&error));
+                    appender.dedupe_table.resolve(claim.key, not_looked_up(&error));
                 }
             }
             drop(permit);
         });
+    }
+
+    /// Looks up the keys of an event in the key files: the key of its identity, and the key of its account. Moves the claim if
+    /// an event of another account uses the claimed key.
+    pub(super) fn confirm(&self, claim: &UnconfirmedClaim) -> io::Result<Confirmation> {
+        let UnconfirmedClaim { claimant, key: claimed, .. } = claim;
+        let look_up = |key: EventKey| {
+            let seen = self.journal.lookup(&key)?.filter(|seen| seen.first_seen > claimant.not_before);
+            seen.iter().for_each(|seen| self.dedupe_table.cache(key, *seen));
+            Ok::<_, io::Error>(seen)
+        };
+        let of_identity = look_up(claimant.key)?;
+        if let Some(seen) = of_identity.filter(|seen| !seen.fingerprint.is_other_event(&claimant.fingerprint)) {
+            return Ok(Confirmation::Seen(seen.into()));
+        }
+        let account_key = claimant.account_key(&self.journal);
+        if let Some(seen) = look_up(account_key)? {
+            return Ok(Confirmation::Seen(seen.into()));
+        }
+        if of_identity.is_none() || *claimed == account_key {
+            return Ok(Confirmation::New);
+        }
+        self.dedupe_table.move_to_account(*claimed, account_key);
+        Ok(Confirmation::Moved(account_key))
     }
 
     /// Returns a permit for lookups in the key files. If too many lookups are running, the error is the resolution of the
@@ -142,10 +192,19 @@ fn run_completions_on_runtime(journal: &Journal) {
     journal.set_completion_runner(Box::new(move |batch| sender.send(batch).map_err(|unsent| unsent.0)));
 }
 
-/// Returns the resolution of a delivery after an accepted append.
-pub(super) fn appended(result: Result<Position, AppendError>) -> Resolution {
+/// Returns the event with the claimed key. If this is not the key of the event's identity, sets the account of the event.
+pub(super) fn with_claimed_key(event: Event, key: EventKey, account: &Arc<str>) -> Event {
+    if event.dedupe_key() == Some(key) {
+        return event;
+    }
+    let fingerprint = event.fingerprint();
+    event.with_key(Some(key), fingerprint).with_account(account.clone())
+}
+
+/// Returns the resolution of a delivery after an accepted append of an event with this fingerprint.
+pub(super) fn appended(result: Result<Position, AppendError>, fingerprint: Fingerprint) -> Resolution {
     match result {
-        Ok(position) => Resolution::Stored(position.seq),
+        Ok(position) => Resolution::Stored(FirstCopy { seq: position.seq, fingerprint }),
         Err(AppendError::Full) => Resolution::Failed(Outcome::JournalFull, FULL),
         Err(AppendError::Write) => Resolution::Failed(Outcome::JournalFailed, WRITE_FAILED),
         Err(AppendError::Sync) => Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED),

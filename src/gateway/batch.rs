@@ -6,14 +6,14 @@
 
 use tokio::sync::oneshot;
 
-use super::appender::SYNC_FAILED;
-use super::batch_append::{BatchResolution, ClaimedItem};
+use super::appender::{SYNC_FAILED, UnconfirmedClaim, with_claimed_key};
+use super::batch_append::{BatchResolution, ClaimedItem, ItemCounters};
 use super::dedupe_table::{Claim, Resolution};
+use super::differing::WaitingCopy;
 use super::live_source::LiveSource;
-use super::{Gateway, PendingResult, RATE_EXCEEDED, answer_with, key, not_before, unlisted};
+use super::{Gateway, PendingResult, RATE_EXCEEDED, answer_with, unlisted};
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
-use crate::fingerprint::Fingerprint;
 use crate::outcome::Outcome;
 use crate::verify::{VerifiedBatch, VerifiedItem};
 
@@ -23,8 +23,8 @@ pub(super) struct AdmittedBatch {
     counts: ItemCounts,
     /// Receiver for the result of the items that this delivery has claimed. `None` if it has claimed no item.
     claimed: Option<oneshot::Receiver<BatchResolution>>,
-    /// Receivers for the results of the items that other deliveries have claimed.
-    pending: Vec<oneshot::Receiver<Resolution>>,
+    /// The items that other deliveries have claimed, with the receivers for their results.
+    pending: Vec<(WaitingCopy, oneshot::Receiver<Resolution>)>,
 }
 
 /// The numbers of a batch's items by outcome.
@@ -63,29 +63,47 @@ impl Gateway {
 
     /// Claims the keys of all items, and passes the items with new keys and the keyless items to the journal.
     fn admit_batch(&self, live: &LiveSource, items: Vec<VerifiedItem>) -> AdmittedBatch {
-        let (source, now) = (&live.source, self.appender.journal.now());
-        let mut keys = Vec::with_capacity(items.len());
+        let now = self.appender.journal.now();
+        let mut claimants = Vec::with_capacity(items.len());
         let mut events = Vec::with_capacity(items.len());
-        for VerifiedItem { event, identity } in items {
-            let key = key::of(&self.hash_key, &source.name, event.event_type(), &identity);
-            keys.extend(key.map(|key| (key, not_before(source, &identity, now))));
-            events.push(event.with_key(key, Fingerprint::default()));
+        for VerifiedItem { event, identity, secret } in items {
+            let account = live.accounts.signing_with(secret.as_deref());
+            let claimant = self.claimant(live, &event, &identity, account, now);
+            let event = match &claimant {
+                Some(claimant) => event.with_key(Some(claimant.key), claimant.fingerprint),
+                None => event,
+            };
+            claimants.extend(claimant);
+            events.push((event, &account.name));
         }
         let mut admitted = AdmittedBatch::default();
-        let mut claims = self.appender.claim_all(&keys).into_iter().zip(keys);
+        let mut claims = self.appender.claim_all(&claimants).into_iter().zip(claimants);
         let mut claimed = Vec::new();
-        for event in events {
+        for (event, account) in events {
             let claim = event.dedupe_key().and_then(|_| claims.next());
             match claim {
-                Some((Claim::Seen(seq), _)) => admitted.counts.add_duplicate(seq),
-                Some((Claim::Pending(receiver), _)) => admitted.pending.push(receiver),
-                Some((Claim::Unconfirmed(_), (_, not_before))) => claimed.push(ClaimedItem { event, look_up: Some(not_before) }),
-                Some((Claim::New(_), _)) | None => claimed.push(ClaimedItem { event, look_up: None }),
+                Some((Claim::Seen(first), _)) => {
+                    live.differing.report(&event, first);
+                    admitted.counts.add_duplicate(first.seq);
+                }
+                Some((Claim::Pending(receiver), _)) => admitted.pending.push((WaitingCopy::of(event), receiver)),
+                Some((Claim::Unconfirmed(key, _), claimant)) => {
+                    let look_up = Some(UnconfirmedClaim { claimant, key, account: account.clone() });
+                    claimed.push(ClaimedItem { event: with_claimed_key(event, key, account), look_up });
+                }
+                Some((Claim::New(key, _), _)) => {
+                    claimed.push(ClaimedItem { event: with_claimed_key(event, key, account), look_up: None });
+                }
+                None => claimed.push(ClaimedItem { event, look_up: None }),
             }
         }
         if !claimed.is_empty() {
-            let (stored, keyless) = (live.batch_items.stored.clone(), live.keyless.clone());
-            admitted.claimed = Some(self.appender.append_claimed(claimed, stored, keyless, self.check_accepting(source)));
+            let counters = ItemCounters {
+                stored: live.batch_items.stored.clone(),
+                keyless: live.keyless.clone(),
+                differing: live.differing.clone(),
+            };
+            admitted.claimed = Some(self.appender.append_claimed(claimed, counters, self.check_accepting(&live.source)));
         }
         admitted
     }
@@ -95,7 +113,7 @@ impl AdmittedBatch {
     /// Waits for the results of all items and returns the answer to the delivery.
     pub(super) async fn answer(self, live: &LiveSource) -> Answer {
         let AdmittedBatch { mut counts, claimed, pending } = self;
-        let failure = counts.wait(claimed, pending).await;
+        let failure = counts.wait(live, claimed, pending).await;
         live.batch_items.duplicate.inc_by(counts.duplicates);
         if let Some((outcome, hint)) = failure {
             return Answer::plain(outcome).with_hint(hint);
@@ -112,8 +130,9 @@ impl ItemCounts {
     /// Waits for the results of all items and counts them. If an item is not stored, returns its outcome and the hint.
     async fn wait(
         &mut self,
+        live: &LiveSource,
         claimed: Option<oneshot::Receiver<BatchResolution>>,
-        pending: Vec<oneshot::Receiver<Resolution>>,
+        pending: Vec<(WaitingCopy, oneshot::Receiver<Resolution>)>,
     ) -> Option<(Outcome, &'static str)> {
         // The journal drops a completion only after a failed sync.
         const DROPPED: (Outcome, &str) = (Outcome::JournalFailed, SYNC_FAILED);
@@ -122,13 +141,18 @@ impl ItemCounts {
             seen.into_iter().for_each(|seq| self.add_duplicate(seq));
             match resolution {
                 Some(Resolution::Failed(outcome, hint)) => return Some((outcome, hint)),
-                Some(Resolution::Stored(seq) | Resolution::Seen(seq)) => (self.stored, self.first_stored) = (stored, Some(seq)),
+                Some(Resolution::Stored(first) | Resolution::Seen(first)) => {
+                    (self.stored, self.first_stored) = (stored, Some(first.seq));
+                }
                 None => {}
             }
         }
-        for receiver in pending {
+        for (copy, receiver) in pending {
             match receiver.await {
-                Ok(Resolution::Stored(seq) | Resolution::Seen(seq)) => self.add_duplicate(seq),
+                Ok(Resolution::Stored(first) | Resolution::Seen(first)) => {
+                    live.differing.report_waiting(&copy, first);
+                    self.add_duplicate(first.seq);
+                }
                 Ok(Resolution::Failed(outcome, hint)) => return Some((outcome, hint)),
                 Err(_) => return Some(DROPPED),
             }

@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex};
 use prometheus::IntCounter;
 use tokio::sync::oneshot;
 
-use super::appender::{Appender, appended, not_appended, not_looked_up};
-use super::dedupe_table::Resolution;
+use super::appender::{Appender, Confirmation, UnconfirmedClaim, appended, not_appended, not_looked_up, with_claimed_key};
+use super::dedupe_table::{FirstCopy, Resolution};
+use super::differing::DifferingDuplicates;
 use crate::event::{Event, Position};
 use crate::event_key::EventKey;
-use crate::journal::{AppendError, JournalMillis};
+use crate::fingerprint::Fingerprint;
+use crate::journal::AppendError;
 
 /// An event of a batch that appears to be new. The delivery has claimed its dedupe key, unless the event is keyless.
 pub(super) struct ClaimedItem {
     pub(super) event: Event,
-    /// `Some` if the key may be in a key file. The key counts as new if it was first seen at or before this time.
-    pub(super) look_up: Option<JournalMillis>,
+    /// `Some` if the key may be in a key file.
+    pub(super) look_up: Option<UnconfirmedClaim>,
 }
 
 /// Result of the claimed items of a batch.
@@ -30,12 +32,18 @@ pub(super) struct BatchResolution {
     pub(super) seen: Vec<u64>,
 }
 
+/// Counters for the items of a batch.
+pub(super) struct ItemCounters {
+    pub(super) stored: IntCounter,
+    pub(super) keyless: IntCounter,
+    pub(super) differing: DifferingDuplicates,
+}
+
 /// The delivery that waits for the result of its batch, and the counters for the result.
 struct BatchWaiter {
     /// Sender of the result, and the sequences of the events that a lookup has found. `None` once the result is sent.
     sender: Mutex<Option<(oneshot::Sender<BatchResolution>, Vec<u64>)>>,
-    stored: IntCounter,
-    keyless: IntCounter,
+    counters: ItemCounters,
 }
 
 impl Appender {
@@ -45,12 +53,11 @@ impl Appender {
     pub(super) fn append_claimed(
         self: &Arc<Self>,
         items: Vec<ClaimedItem>,
-        stored: IntCounter,
-        keyless: IntCounter,
+        counters: ItemCounters,
         accepting: Result<(), Resolution>,
     ) -> oneshot::Receiver<BatchResolution> {
         let (sender, receiver) = oneshot::channel();
-        let waiter = Arc::new(BatchWaiter { sender: Mutex::new(Some((sender, Vec::new()))), stored, keyless });
+        let waiter = Arc::new(BatchWaiter { sender: Mutex::new(Some((sender, Vec::new()))), counters });
         if items.iter().all(|item| item.look_up.is_none()) {
             self.append_events(items.into_iter().map(|item| item.event).collect(), waiter, accepting);
             return receiver;
@@ -78,19 +85,18 @@ impl Appender {
         let mut fresh = Vec::with_capacity(items.len());
         let mut items = items.into_iter();
         while let Some(ClaimedItem { event, look_up }) = items.next() {
-            let found = match look_up.zip(event.dedupe_key()) {
-                Some((not_before, key)) => self.journal.lookup(&key).map(|seen| {
-                    let seen = seen.filter(|seen| seen.first_seen > not_before);
-                    seen.map(|seen| (key, seen))
-                }),
-                None => Ok(None),
+            let Some(claim) = look_up else {
+                fresh.push(event);
+                continue;
             };
-            match found {
-                Ok(Some((key, seen))) => {
-                    self.dedupe_table.resolve_seen(key, seen);
-                    waiter.add_seen(seen.seq);
+            match self.confirm(&claim) {
+                Ok(Confirmation::New) => fresh.push(event),
+                Ok(Confirmation::Moved(key)) => fresh.push(with_claimed_key(event, key, &claim.account)),
+                Ok(Confirmation::Seen(first)) => {
+                    waiter.counters.differing.report(&event, first);
+                    self.dedupe_table.resolve(claim.key, Resolution::Seen(first));
+                    waiter.add_seen(first.seq);
                 }
-                Ok(None) => fresh.push(event),
                 Err(error) => {
                     let claimed: Vec<Event> = fresh.into_iter().chain([event]).chain(items.map(|item| item.event)).collect();
                     return self.release(claimed.iter(), &waiter, not_looked_up(&error));
@@ -109,7 +115,7 @@ impl Appender {
         if let Err(resolution) = accepting {
             return self.release(events.iter(), &waiter, resolution);
         }
-        let keys: Vec<Option<EventKey>> = events.iter().map(Event::dedupe_key).collect();
+        let keys: Vec<_> = events.iter().map(|event| (event.dedupe_key(), event.fingerprint())).collect();
         let (appender, completed) = (self.clone(), waiter.clone());
         let completion = move |result| appender.complete_batch(&keys, result, &completed);
         if let Err(rejected) = self.journal.append_batch(first, rest, Box::new(completion)) {
@@ -117,23 +123,28 @@ impl Appender {
         }
     }
 
-    fn complete_batch(&self, keys: &[Option<EventKey>], result: Result<Position, AppendError>, waiter: &BatchWaiter) {
-        let resolution = |offset: u64| match appended(result) {
-            Resolution::Stored(first) => Resolution::Stored(first + offset),
+    fn complete_batch(
+        &self,
+        keys: &[(Option<EventKey>, Fingerprint)],
+        result: Result<Position, AppendError>,
+        waiter: &BatchWaiter,
+    ) {
+        let resolution = |offset: u64, fingerprint: Fingerprint| match appended(result, fingerprint) {
+            Resolution::Stored(first) => Resolution::Stored(FirstCopy { seq: first.seq + offset, ..first }),
             other => other,
         };
-        let is_unreceived = |(offset, key): (u64, &Option<EventKey>)| {
-            let received = key.is_some_and(|key| self.dedupe_table.resolve(key, resolution(offset)));
+        let is_unreceived = |(offset, (key, fingerprint)): (u64, &(Option<EventKey>, Fingerprint))| {
+            let received = key.is_some_and(|key| self.dedupe_table.resolve(key, resolution(offset, *fingerprint)));
             u64::from(!received)
         };
         // The sum visits every key, because every key must be resolved.
         let unreceived: u64 = (0..).zip(keys).map(is_unreceived).sum();
         let stored = if result.is_ok() { keys.len() as u64 } else { 0 };
-        waiter.stored.inc_by(stored);
+        waiter.counters.stored.inc_by(stored);
         if stored > 0 {
-            waiter.keyless.inc_by(keys.iter().filter(|key| key.is_none()).count() as u64);
+            waiter.counters.keyless.inc_by(keys.iter().filter(|(key, _)| key.is_none()).count() as u64);
         }
-        if !waiter.send(Some(resolution(0)), stored) && stored > 0 {
+        if !waiter.send(Some(appended(result, Fingerprint::default())), stored) && stored > 0 {
             self.count_stored_after_answer(unreceived);
         }
     }

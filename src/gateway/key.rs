@@ -1,4 +1,5 @@
-//! Computes the dedupe key of an event: a keyed hash of the source, the event type and the identity.
+//! Computes the dedupe key of an event: a keyed hash of the source, the event type and the identity, or of this key and an
+//! account if an event of another account has the same id.
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
@@ -46,6 +47,18 @@ pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, id
     Some(EventKey(hasher.finish128().as_bytes()))
 }
 
+/// Returns the key of an event whose id another account's event has. `key` is the key of the id, and `account` is the secret
+/// part of the event's fingerprint. Both keys have the same first byte, so that one shard of the dedupe table contains both.
+pub(super) fn of_account(hash_key: &[u8; 16], key: &EventKey, account: &[u8; 6]) -> EventKey {
+    let mut hasher = SipHasher24::new_with_key(hash_key);
+    hasher.write(b"account");
+    hasher.write(&key.0);
+    hasher.write(account);
+    let mut of_account = hasher.finish128().as_bytes();
+    of_account[0] = key.0[0];
+    EventKey(of_account)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +95,21 @@ mod tests {
         assert_eq!(distinct.len(), all.len());
         assert_eq!(of(&key, "a", Some("t"), &Identity::Keyless), None);
         assert_eq!(all[0], of(&key, "a", Some("t"), &id(&["1"], None)));
+    }
+
+    #[test]
+    fn each_account_has_its_own_key_in_the_shard_of_the_id() {
+        let keys: Vec<EventKey> = (0..200).map(|n: u8| EventKey([n; 16])).collect();
+        let all = keys.iter().flat_map(|key| [[1; 6], [2; 6]].map(|account| (*key, of_account(&[7; 16], key, &account))));
+        let mut distinct = std::collections::HashSet::new();
+        for (key, of_account) in all {
+            assert_eq!(of_account.0[0], key.0[0]);
+            distinct.insert(of_account);
+        }
+        assert_eq!(distinct.len(), 2 * keys.len());
+        assert!(keys.iter().all(|key| !distinct.contains(key)));
+        let other = [of_account(&[7; 16], &keys[1], &[1; 6]), of_account(&[8; 16], &keys[1], &[1; 6])];
+        assert_ne!(other[0], other[1], "the key depends on the journal's hash key");
     }
 
     /// Compares the hash with fixed values. If the hash changed, hookhold would not recognise the retry of an event that an

@@ -9,6 +9,8 @@ use governor::DefaultDirectRateLimiter;
 use governor::clock::Clock;
 use prometheus::{Gauge, IntCounter};
 
+use super::differing::DifferingDuplicates;
+use super::fingerprint::Accounts;
 use super::success_rate::SuccessRate;
 use crate::clock::UnixMillis;
 use crate::metrics::DeliveryMetrics;
@@ -25,6 +27,8 @@ pub struct LiveSource {
     /// Counter and warnings of each secret, in the order of the source's secrets.
     secrets: Vec<SecretUse>,
     last_verified: Gauge,
+    pub(super) accounts: Accounts,
+    pub(super) differing: DifferingDuplicates,
     pub(super) keyless: IntCounter,
     /// Counters of verified deliveries whose compressed body the verifier could not read, in the order of [`UnreadBody::ALL`].
     unread: [IntCounter; UnreadBody::ALL.len()],
@@ -70,12 +74,13 @@ struct SecretUse {
 pub(super) fn by_path(
     sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
     previous: &HashMap<String, Arc<LiveSource>>,
+    hash_key: &[u8; 16],
     metrics: &DeliveryMetrics,
 ) -> HashMap<String, Arc<LiveSource>> {
     let by_name: HashMap<&str, &LiveSource> = previous.values().map(|live| (&*live.source.name, &**live)).collect();
     let live_source = |source: Arc<Source>| {
         let previous = by_name.get(&*source.name).copied();
-        (source.path.clone(), Arc::new(LiveSource::new(source, previous, metrics)))
+        (source.path.clone(), Arc::new(LiveSource::new(source, previous, hash_key, metrics)))
     };
     let current: HashMap<_, _> = sources.into_iter().map(|source| live_source(source.into())).collect();
     for removed in previous.values() {
@@ -99,7 +104,7 @@ fn delete_series(previous: &LiveSource, current: Option<&Arc<LiveSource>>, metri
 }
 
 impl LiveSource {
-    fn new(source: Arc<Source>, previous: Option<&LiveSource>, metrics: &DeliveryMetrics) -> LiveSource {
+    fn new(source: Arc<Source>, previous: Option<&LiveSource>, hash_key: &[u8; 16], metrics: &DeliveryMetrics) -> LiveSource {
         let name = &*source.name;
         metrics.declare_source(name);
         for effect in source.recipe.challenges.iter().filter_map(|challenge| challenge.effect.as_ref()) {
@@ -112,6 +117,8 @@ impl LiveSource {
         LiveSource {
             secrets: source.keys.iter().map(|secret| SecretUse::new(&source, secret, previous, metrics)).collect(),
             last_verified: metrics.last_verified.with_label_values(&[name]),
+            accounts: Accounts::of(hash_key, &source, previous.map(|previous| &previous.accounts)),
+            differing: DifferingDuplicates::new(&source.name, metrics),
             keyless: metrics.keyless.with_label_values(&[name]),
             unread: UnreadBody::ALL.map(|reason| metrics.unread_bodies.with_label_values(&[name, reason.word()])),
             batch_items: BatchItemCounters::new(name, metrics),

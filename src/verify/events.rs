@@ -77,7 +77,8 @@ impl<'e> EventBuilder<'e> {
                 Integrity::Full | Integrity::Body | Integrity::Item => Integrity::Item,
                 weaker @ (Integrity::Partial | Integrity::None) => weaker,
             };
-            VerifiedItem { event: self.event(proven, integrity, facts, body), identity }
+            let secret = proven.key.map(|key| key.name.clone());
+            VerifiedItem { event: self.event(proven, integrity, facts, body), identity, secret }
         };
         items.list.iter().enumerate().map(of_item).collect()
     }

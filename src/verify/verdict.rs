@@ -64,6 +64,8 @@ pub struct VerifiedItem {
     pub event: Event,
     /// The identity by which the gateway recognises duplicates of the event.
     pub identity: Identity,
+    /// The name of the secret or public key that verified the item, or `None` if the source requires no proof.
+    pub secret: Option<Arc<str>>,
 }
 
 /// The data that identifies an event among all events of a source. The dedupe key is a hash of the source, the event type and

@@ -2,6 +2,7 @@
 //! answers with 2xx, and every event must be stored exactly once. The gateway and the journal are real. Only the disk and
 //! the clock are simulated.
 
+mod accounts;
 mod batches;
 mod dedupe_table;
 #[path = "../common/disk.rs"]

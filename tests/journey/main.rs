@@ -2,6 +2,7 @@
 //! own SDKs or openssl sign the deliveries; hookhold's own code never signs a delivery. The tests check the records in Kafka,
 //! the handling of duplicates, and the counter that each kind of delivery increments.
 
+mod accounts;
 mod arrival;
 mod counters;
 mod filtered;

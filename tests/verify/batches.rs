@@ -452,7 +452,7 @@ fn all_items_without_split_stay_one_event() {
     assert_eq!(rejection(&limited, &delivery(adyen_body(&forged), &[])), Some(Outcome::TooLarge));
 }
 
-/// Each item may be signed with another secret during a rotation, and its event names this secret.
+/// Each item may be signed with another secret, during a rotation or by another account, and its event names this secret.
 #[test]
 fn each_item_names_the_secret_that_signed_it() {
     let other = "00".repeat(32);
@@ -467,6 +467,8 @@ fn each_item_names_the_secret_that_signed_it() {
     let batch = verify_batch(&source, &delivery(adyen_body(&[adyen_item("p1", "r"), new]), &[]));
     let auth: Vec<&str> = batch.items.iter().map(|item| item.event.auth()).collect();
     assert_eq!(auth, ["mac-sha256:old", "mac-sha256:new"]);
+    let secrets: Vec<Option<&str>> = batch.items.iter().map(|item| item.secret.as_deref()).collect();
+    assert_eq!(secrets, [Some("old"), Some("new")]);
 }
 
 #[test]
