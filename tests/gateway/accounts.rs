@@ -3,171 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use hookhold::answer::Answer;
-use hookhold::clock::Clock;
-use hookhold::event::Delivery;
 use hookhold::outcome::Outcome::{self, Draining, Duplicate, JournalFailed, Stored};
-use hookhold::source::{Source, SourceDefaults};
-use hookhold::toml_value::{Diagnostics, TomlTable};
-use hookhold::verify::sign::{SampleOptions, sign};
 
 use crate::disk::Step;
-use crate::harness::{self, Harness, Plan, Sender, far_away, outcomes};
-
-/// Name and account of a secret. Without an account, the secret is an account of its own.
-type Signer = (&'static str, Option<&'static str>);
-
-const A: Signer = ("a", None);
-const B: Signer = ("b", Some("beta"));
-const C: Signer = ("c", None);
-/// The next secret of the account of [`B`].
-const NEXT_B: Signer = ("next-b", Some("beta"));
-const ALL: [Signer; 4] = [A, B, C, NEXT_B];
-
-/// Compiles the source `shop` for single events or `items` for batches. The name of each secret is also its text.
-fn compile(name: &str, window: Duration, secrets: &[Signer]) -> Source {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let secret = |(name, account): &Signer| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, name).expect("a temporary directory is writable");
-        let account = account.map(|account| format!(", account = {account:?}")).unwrap_or_default();
-        format!("{{ name = {name:?}, from = \"file:{}\"{account} }}", path.display())
-    };
-    let references: Vec<String> = secrets.iter().map(secret).collect();
-    let recipe = if name == "shop" { SINGLE } else { BATCH };
-    let text = format!("secrets = [{}]\ndedupe.window = \"{}ms\"\n{recipe}", references.join(", "), window.as_millis());
-    let defaults = SourceDefaults {
-        providers: Default::default(),
-        topic: "webhooks.{source}".into(),
-        max_body: 5 << 20,
-        request_deadline: Duration::from_secs(60),
-        window,
-        public_url: None,
-    };
-    let diagnostics = Diagnostics::default();
-    let source =
-        TomlTable::parse("test", &text, &diagnostics).and_then(|entry| Source::compile(name, entry, &defaults, &diagnostics));
-    source.filter(|_| diagnostics.is_empty()).unwrap_or_else(|| panic!("{diagnostics}"))
-}
-
-/// Returns a source whose only secret is that of `signer`, to sign deliveries with this secret.
-fn source_of(name: &'static str, signer: Signer) -> &'static Source {
-    static SOURCES: OnceLock<HashMap<(&str, Signer), Source>> = OnceLock::new();
-    let all = || {
-        let names = ["shop", "items"].into_iter().flat_map(|name| ALL.map(|signer| (name, signer)));
-        names.map(|(name, signer)| ((name, signer), compile(name, Duration::from_secs(1), &[signer]))).collect()
-    };
-    &SOURCES.get_or_init(all)[&(name, signer)]
-}
-
-/// A harness with a source for single events and a source for batches. Both have the same secrets.
-struct Shop {
-    harness: Harness,
-    window: Duration,
-    secrets: Vec<Signer>,
-}
-
-impl Shop {
-    fn new() -> Shop {
-        Shop::with(Plan::default())
-    }
-
-    fn with(plan: Plan) -> Shop {
-        let window = plan.window;
-        Shop { harness: Harness::with(plan), window, secrets: Vec::new() }.configured(&ALL)
-    }
-
-    /// Replaces the secrets of the sources, as a reload does. A restart reads the configuration of the harness, so each restart
-    /// must be followed by this function.
-    fn configured(mut self, secrets: &[Signer]) -> Shop {
-        self.secrets = secrets.to_vec();
-        let plan = Plan { window: self.window, ..Plan::default() };
-        let own = ["shop", "items"].map(|name| compile(name, self.window, secrets));
-        self.harness.gateway.replace_sources(harness::sources(&plan).into_iter().chain(own), &self.harness.metrics);
-        self
-    }
-
-    /// Replaces the harness, for example by a restarted one.
-    fn after(self, change: impl FnOnce(Harness) -> Harness) -> Shop {
-        let secrets = self.secrets.clone();
-        self.after_with(change, &secrets)
-    }
-
-    /// Replaces the harness and the secrets of the sources in one step.
-    fn after_with(self, change: impl FnOnce(Harness) -> Harness, secrets: &[Signer]) -> Shop {
-        Shop { harness: change(self.harness), ..self }.configured(secrets)
-    }
-
-    /// Returns a delivery to the source that `signer` has signed.
-    fn signed(&self, source: &'static str, signer: Signer, body: String) -> Delivery {
-        let now = self.harness.clock.now();
-        let options = SampleOptions { id: String::new(), event_type: None, key: None, now, tamper: None };
-        let sample = sign(source_of(source, signer), Some(body.into()), &options).expect("the source has a secret");
-        let (method, target, headers, body) = (sample.method, sample.target, sample.headers, sample.body);
-        Delivery { method, target, headers, body, remote: ([192, 0, 2, 1], 443).into(), received_at: now }
-    }
-
-    fn event(&self, signer: Signer, id: &str, text: &str) -> Delivery {
-        self.signed("shop", signer, event_body(id, text))
-    }
-
-    fn batch(&self, signer: Signer, items: &[(&str, &str)]) -> Delivery {
-        let items: Vec<String> = items.iter().map(|(id, text)| event_body(id, text)).collect();
-        self.signed("items", signer, format!("[{}]", items.join(",")))
-    }
-
-    fn start(&self, signer: Signer, id: &str, text: &str) -> Sender {
-        self.harness.start("shop", self.event(signer, id, text), far_away())
-    }
-
-    /// Sends a delivery, which must not be answered at once.
-    async fn send(&self, signer: Signer, id: &str, text: &str) -> Sender {
-        self.harness.send_this("shop", self.event(signer, id, text)).await
-    }
-
-    /// Sends a delivery, and returns the outcome and the sequence of the event.
-    async fn deliver(&self, signer: Signer, id: &str, text: &str) -> (Outcome, Option<u64>) {
-        of(self.start(signer, id, text).answer().await)
-    }
-
-    async fn deliver_batch(&self, signer: Signer, items: &[(&str, &str)]) -> (Outcome, String) {
-        let answer = self.harness.deliver_this("items", self.batch(signer, items)).await;
-        (answer.outcome, answer.hint)
-    }
-
-    /// Returns the text and the account of each stored event, in journal order.
-    fn stored(&self) -> Vec<(String, Option<String>)> {
-        let mut reader = self.harness.journal.reader(0);
-        let mut stored = Vec::new();
-        while let Some(next) = reader.next().expect("the segment can be read") {
-            let body: serde_json::Value = serde_json::from_slice(next.event.body()).expect("JSON");
-            let text = body["text"].as_str().unwrap_or_default().to_owned();
-            stored.push((text, next.event.account().map(str::to_owned)));
-        }
-        stored
-    }
-
-    /// Returns the number of duplicates of a source with another body.
-    fn differing(&self, source: &str) -> u64 {
-        self.harness.metrics.deliveries.duplicate_differs.with_label_values(&[source]).get()
-    }
-}
-
-fn event_body(id: &str, text: &str) -> String {
-    format!(r#"{{"id":"{id}","type":"t","text":"{text}"}}"#)
-}
-
-fn of(answer: Answer) -> (Outcome, Option<u64>) {
-    (answer.outcome, answer.seq)
-}
-
-/// Returns the stored events that a test expects, in the form of [`Shop::stored`].
-fn events<const N: usize>(expected: [(&str, Option<&str>); N]) -> Vec<(String, Option<String>)> {
-    expected.map(|(text, account)| (text.to_owned(), account.map(str::to_owned))).into()
-}
+use crate::harness::{Harness, Plan, outcomes};
+use crate::shop::{A, ALL, B, C, NEXT_B, Shop, Signer, event_body, events, of};
 
 #[tokio::test]
 async fn an_id_of_two_accounts_is_two_events() {
@@ -469,6 +311,39 @@ async fn a_failed_batch_does_not_affect_the_other_account() {
     assert_eq!(shop.stored().len(), 4);
 }
 
+/// Returns the outcomes of two deliveries by `A` and two deliveries by `B`.
+async fn outcomes_of(shop: &Shop, source: &'static str, text_of_a: &str, text_of_b: &str) -> [Outcome; 4] {
+    let mut outcomes = [Stored; 4];
+    for (at, (signer, text)) in [(A, text_of_a), (B, text_of_b), (A, text_of_a), (B, text_of_b)].into_iter().enumerate() {
+        let delivery = shop.signed(source, signer, text.to_owned());
+        outcomes[at] = shop.harness.deliver_this(source, delivery).await.outcome;
+    }
+    outcomes
+}
+
+/// If the dedupe key contains the body, the accounts of equal bodies do not matter.
+#[tokio::test]
+async fn equal_bodies_without_a_signed_id_are_duplicates_for_every_account() {
+    for source in ["bodies", "timed", "unsigned-id"] {
+        let shop = Shop::new();
+        assert_eq!(outcomes_of(&shop, source, "equal", "equal").await, [Stored, Duplicate, Duplicate, Duplicate], "{source}");
+        assert_eq!(outcomes_of(&shop, source, "of a", "of b").await, [Stored, Stored, Duplicate, Duplicate], "{source}");
+        assert_eq!(shop.differing(source), 0);
+        let mut reader = shop.harness.journal.reader(0);
+        let accounts = std::iter::from_fn(|| Some(reader.next().expect("readable")?.event.account().is_some()));
+        assert_eq!(accounts.collect::<Vec<_>>(), [false; 3], "{source}");
+    }
+}
+
+#[tokio::test]
+async fn undivided_batches_of_two_accounts_are_two_events() {
+    let shop = Shop::new();
+    let [of_a, of_b] = ["a", "b"].map(|text| format!("[{},{}]", event_body("1", text), event_body("2", text)));
+    assert_eq!(outcomes_of(&shop, "whole", &of_a, &of_b).await, [Stored, Stored, Duplicate, Duplicate]);
+    assert_eq!(outcomes_of(&shop, "whole", &of_b, &of_a).await, [Duplicate; 4]);
+    assert_eq!(shop.differing("whole"), 2, "the first account sent another body twice");
+}
+
 /// Several accounts send the same ids at the same time while writes fail. Every delivery is repeated until it is accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_accounts_under_faults_store_every_event_once() {
@@ -590,8 +465,3 @@ async fn random_operations(seed: u64, totals: &mut Totals) {
     totals.stored += stored.len();
     assert_eq!(shop.stored(), stored, "seed {seed}");
 }
-
-const SINGLE: &str = "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]\n\
-                      event = { id = \"json:/id\", type = \"json:/type\" }";
-const BATCH: &str = "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]\n\
-                     event = { batch = \"\", id = \"json:/id\", type = \"json:/type\" }\nsplit = true";

@@ -14,4 +14,5 @@ mod long;
 mod pending;
 mod reload;
 mod restarts;
+mod shop;
 mod sockets;
