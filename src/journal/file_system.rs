@@ -12,7 +12,7 @@ pub struct FileSystem {
     pub kind: FileSystemKind,
 }
 
-/// What is known about the syncs and locks of a file system; see `docs/durability.md`.
+/// Known behaviour of the syncs and locks of a file system; see `docs/durability.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystemKind {
     /// File system that is known to honour syncs: ext4 or XFS.

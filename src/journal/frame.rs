@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::journal_clock::{CommitTimes, JournalMillis};
 use super::payload::{OPTIONAL_HEADER_LEN, PayloadReader, PayloadWriter, u32_at, u64_at};
-use super::segment_file::SegmentName;
+use super::segment_name::SegmentName;
 use crate::clock::UnixMillis;
 use crate::event::{Event, EventParts, EventRequest, Integrity, LogId};
 use crate::event_key::EventKey;
@@ -387,6 +387,8 @@ const ALL_TOPICS: u8 = 1;
 const ACCOUNT: u16 = 1;
 /// Alignment of frames in bytes.
 pub(super) const FRAME_ALIGN: usize = 8;
+/// Size in bytes of the pages in which the writer writes. Every commit starts with a page and is padded to the end of a page.
+pub(super) const PAGE: u64 = 4096;
 /// Length of a frame header in bytes.
 pub(super) const FRAME_HEADER_LEN: usize = 32;
 /// Length of a commit frame in bytes.

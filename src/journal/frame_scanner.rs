@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use super::checksum::Checksum;
 use super::disk::DiskFile;
-use super::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKind};
-use super::segment_file::PAGE;
+use super::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKind, PAGE};
 
 /// Result of [`FrameScanner::step`].
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use xorf::{BinaryFuse16, Descriptor, Filter};
 
 use super::disk::{Disk, DiskFile};
 use super::journal_clock::JournalMillis;
-use super::segment_file::SegmentName;
+use super::segment_name::SegmentName;
 use crate::event_key::EventKey;
 use crate::fingerprint::Fingerprint;
 

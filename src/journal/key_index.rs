@@ -16,7 +16,7 @@ use super::POISON;
 use super::disk::Disk;
 use super::journal_clock::JournalMillis;
 use super::key_file::{KeyEntries, KeyFile, SeenKey};
-use super::segment_file::SegmentName;
+use super::segment_name::SegmentName;
 use crate::event_key::{EventKey, PassThroughHasher};
 
 /// Result of a lookup that does not read the disk.

@@ -14,8 +14,9 @@
 use std::io;
 
 use super::disk::DiskFile;
+use super::frame::PAGE;
 use super::payload::{u32_at, u64_at};
-use super::segment_file::{PAGE, SegmentName};
+use super::segment_name::SegmentName;
 use crate::event::LogId;
 
 /// Name of the lock file.

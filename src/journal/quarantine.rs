@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use super::disk::{Disk, write_atomically};
-use super::segment_file::SEGMENT_EXT;
+use super::segment_name::SEGMENT_EXT;
 
 /// Copies a damaged range of the file `name` to a file of its own, at most [`MAX_COPY`] bytes. Does nothing if all copies
 /// together would exceed [`MAX_COPIES`].

@@ -16,7 +16,8 @@ use super::frame::{self, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::lock_file::{LOCK_FILE, OwnerRecord, PUBLISHED_LEN, decode_watermark};
 use super::reader::StoredEvent;
-use super::segment_file::{self, KEYS_EXT, SEGMENT_HEADER_LEN, SegmentName};
+use super::segment_file::{self, SEGMENT_HEADER_LEN};
+use super::segment_name::{KEYS_EXT, SegmentName};
 use super::segment_summary::{SegmentSummary, TopicRange};
 use crate::event::Position;
 

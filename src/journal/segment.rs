@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use super::POISON;
 use super::disk::DiskFile;
 use super::journal_clock::JournalMillis;
-use super::segment_file::{SEGMENT_HEADER_LEN, SegmentName};
+use super::segment_file::SEGMENT_HEADER_LEN;
+use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
 
 /// State of a segment. Every segment passes through these states in the order of the variants.

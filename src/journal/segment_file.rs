@@ -24,61 +24,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
+use super::frame::PAGE;
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::payload::{u32_at, u64_at};
-use super::random::Random;
+use super::segment_name::{SEGMENT_EXT, SegmentName};
 use crate::event::LogId;
-
-/// Name of a segment. The segment's files have this name and different extensions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct SegmentName {
-    /// Position of the segment in the order in which the journal created its segments.
-    pub(super) ordinal: u64,
-    /// First sequence of the segment. All earlier events were durable before the segment started. The segment supersedes all
-    /// events of older segments at and above this sequence.
-    pub(super) first_seq: u64,
-    /// Random id of the segment.
-    pub(super) id: u64,
-}
-
-impl SegmentName {
-    /// Returns a name with a random id.
-    pub(super) fn new(ordinal: u64, first_seq: u64, random: &dyn Random) -> io::Result<SegmentName> {
-        Ok(SegmentName { ordinal, first_seq, id: random.next_u64()? })
-    }
-
-    /// Returns the name of the file that contains the frames.
-    pub(super) fn segment_file(self) -> String {
-        self.with_ext(SEGMENT_EXT)
-    }
-
-    /// Returns the name of the spare file: the file of this segment after the journal has deleted the segment.
-    pub(super) fn spare_file(self) -> String {
-        self.with_ext(SPARE_EXT)
-    }
-
-    /// Returns the name of the file that contains the keys.
-    pub(super) fn key_file(self) -> String {
-        self.with_ext(KEYS_EXT)
-    }
-
-    /// Returns the name of the file that contains the segment summary.
-    pub(super) fn summary_file(self) -> String {
-        self.with_ext(SUMMARY_EXT)
-    }
-
-    /// Parses a file name that consists of a segment name and the extension `ext`; `None` for any other file name.
-    pub(super) fn parse(file: &str, ext: &str) -> Option<SegmentName> {
-        let mut parts = file.strip_suffix(ext)?.splitn(3, '-');
-        let (ordinal, first_seq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        let name = SegmentName { ordinal, first_seq, id: u64::from_str_radix(parts.next()?, 16).ok()? };
-        (name.with_ext(ext) == file).then_some(name)
-    }
-
-    fn with_ext(self, ext: &str) -> String {
-        format!("{:010}-{}-{:016x}{ext}", self.ordinal, self.first_seq, self.id)
-    }
-}
 
 /// Ids that stay the same for the whole life of a journal. The meta file contains them, and every segment header repeats them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,8 +129,6 @@ pub(super) fn control_room(segment_size: u64) -> u64 {
 pub(super) const FORMAT_VERSION: u32 = 2;
 /// Length of a segment header in bytes, including the padding of its page.
 pub(super) const SEGMENT_HEADER_LEN: u64 = PAGE;
-/// Size in bytes of the pages in which the writer writes. Every commit starts with a page and is padded to the end of a page.
-pub(super) const PAGE: u64 = 4096;
 /// Maximum number of pages that a segment reserves for commits with only cursors.
 const CURSOR_PAGES: u64 = 64;
 /// Maximum number of pages that a segment reserves for commits that record releases.
@@ -189,10 +137,4 @@ const RELEASE_PAGES: u64 = 16;
 const HEADER_FIELDS_LEN: usize = 80;
 /// Length in bytes of a segment header in format 1.
 const FORMAT_1_HEADER_LEN: usize = 64;
-pub(super) const SEGMENT_EXT: &str = ".seg";
-pub(super) const SPARE_EXT: &str = ".spare";
-/// Name of a new spare file.
-pub(super) const NEW_SPARE: &str = "next.spare";
-pub(super) const KEYS_EXT: &str = ".keys";
-pub(super) const SUMMARY_EXT: &str = ".topics";
 const MAGIC: &[u8; 8] = b"hookhold";

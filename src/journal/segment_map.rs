@@ -11,7 +11,7 @@ use super::backlog::{Backlog, Backlogs, waiting_bytes};
 use super::frame::ListedSegment;
 use super::options::Options;
 use super::segment::Segment;
-use super::segment_file::SegmentName;
+use super::segment_name::SegmentName;
 use super::segment_summary::{SegmentSummary, TopicRange};
 use crate::limits::JournalLimits;
 

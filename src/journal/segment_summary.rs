@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::disk::Disk;
 use super::journal_clock::JournalMillis;
 use super::payload::u32_at;
-use super::segment_file::{SEGMENT_HEADER_LEN, SegmentName};
+use super::segment_file::SEGMENT_HEADER_LEN;
+use super::segment_name::SegmentName;
 
 /// Summary of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use super::super::Shared;
 use super::super::disk::write_atomically;
 use super::super::errors::in_file;
 use super::super::key_file::KeyFile;
-use super::super::segment_file::SegmentName;
+use super::super::segment_name::SegmentName;
 
 /// Deletes key files whose keys have left the dedupe window. Then deletes the oldest remaining key files until all key files
 /// together fit into `max_key_bytes`.

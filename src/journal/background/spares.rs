@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::super::disk::DiskFile;
+use super::super::frame::PAGE;
 use super::super::segment::Segment;
-use super::super::segment_file::{NEW_SPARE, PAGE};
+use super::super::segment_name::NEW_SPARE;
 use super::super::{POISON, Shared};
 
 /// File that is ready to become the next segment.

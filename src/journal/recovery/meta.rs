@@ -11,9 +11,10 @@
 use std::io;
 
 use super::super::disk::{Disk, write_atomically};
+use super::super::frame::PAGE;
 use super::super::payload::{u32_at, u64_at};
 use super::super::random::Random;
-use super::super::segment_file::{self, FORMAT_VERSION, JournalIdentity, PAGE, header_crc, other_format};
+use super::super::segment_file::{self, FORMAT_VERSION, JournalIdentity, header_crc, other_format};
 use crate::metrics::Metrics;
 
 /// Reads the journal's ids, or generates them for a new journal. If the meta file is damaged or missing although there are

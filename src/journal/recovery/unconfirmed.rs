@@ -11,7 +11,8 @@ use super::super::errors::{OpenError, context, in_file};
 use super::super::frame::{self, FrameDraft};
 use super::super::key_index::KeyIndex;
 use super::super::segment::{Segment, SegmentState};
-use super::super::segment_file::{JournalIdentity, SegmentName, encode_header};
+use super::super::segment_file::{JournalIdentity, encode_header};
+use super::super::segment_name::SegmentName;
 use super::super::segment_summary::SegmentSummary;
 use crate::event::LogId;
 
