@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::errors::in_file;
-use super::frame::{self, FrameFacts, FrameHeader, FrameKind, ListedSegment};
+use super::frame::{self, CursorsFrame, FrameFacts, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::journal_clock::{CommitTimes, JournalMillis};
 use super::key_file::{KeyFile, SeenKey};
+use super::scanned_cursors::ScannedCursors;
 use super::segment_file::{self, JournalIdentity, SEGMENT_HEADER_LEN, SegmentName};
 use super::segment_summary::SegmentSummary;
 use crate::clock::UnixMillis;
@@ -28,9 +29,8 @@ pub(super) struct DirectoryScan {
     pub(super) durable_watermark: u64,
     /// Unconfirmed events up to the first gap in the sequences. Each entry contains the frame and the index of its segment.
     pub(super) unconfirmed: Vec<(usize, ScannedFrame)>,
-    /// Newest snapshot of the cursors; `None` if there is no segment or all snapshots are lost. Every segment starts with a
-    /// snapshot.
-    pub(super) cursors: Option<Vec<(Arc<str>, u64)>>,
+    /// Newest cursor of each topic. Incomplete if there is no segment, or if the first commits of all segments are damaged.
+    pub(super) cursors: CursorsFrame,
     /// Times of the last commit that the scan has read; `None` if there is no readable commit.
     pub(super) last_commit: Option<CommitTimes>,
     /// Segments whose release is recorded, but which still exist. [`DirectoryScan::segments`] does not contain them.
@@ -67,8 +67,7 @@ pub(super) struct SegmentFrames {
     pub(super) events: Vec<ScannedFrame>,
     /// Highest durable watermark that a commit frame of the segment records.
     watermark: u64,
-    /// Last readable snapshot of the cursors in the segment.
-    cursors: Option<Vec<(Arc<str>, u64)>>,
+    cursors: ScannedCursors,
     /// Damaged ranges, each with the header of the next valid frame.
     damage: Vec<(Range<u64>, FrameHeader)>,
     /// Sequence after the last event that an event frame contains or a commit frame announces.
@@ -101,11 +100,11 @@ impl DirectoryScan {
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         let (mut segments, unused) = open_segments(disk)?;
         find_superseded(&mut segments);
-        let (mut cursors, mut lost, mut is_listed) = (None, None, false);
+        let (mut cursors, mut lost, mut is_listed) = (ScannedCursors::default(), None, false);
         for segment in segments.iter_mut().rev() {
-            if segment.summary.is_none() || cursors.is_none() || !is_listed {
+            if segment.summary.is_none() || !cursors.is_complete || !is_listed {
                 segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
-                cursors = cursors.or_else(|| segment.frames.cursors.clone());
+                cursors.add_older(&segment.frames.cursors);
                 lost = lost.or_else(|| segment.frames.lost.clone());
                 is_listed |= segment.frames.listed.is_some();
             }
@@ -123,7 +122,7 @@ impl DirectoryScan {
             }
         }
         let unconfirmed = take_unconfirmed(&mut segments, durable_watermark);
-        let lost = lost.unwrap_or_default();
+        let (lost, cursors) = (lost.unwrap_or_default(), cursors.into());
         Ok(DirectoryScan { segments, unused, durable_watermark, unconfirmed, cursors, last_commit, released, missing, lost })
     }
 
@@ -280,7 +279,7 @@ impl SegmentFrames {
                     self.announced_end = self.announced_end.max(commit.watermark + u64::from(commit.count));
                 }
             }
-            FrameKind::Cursors => self.cursors = frame::decode_cursors(bytes).or(self.cursors.take()),
+            FrameKind::Cursors => frame::decode_cursors(bytes).into_iter().for_each(|frame| self.cursors.add_newer(frame)),
             FrameKind::Segments => self.listed = frame::decode_segments(bytes).or(self.listed.take()),
             FrameKind::Release => self.released.extend(frame::decode_release(bytes).unwrap_or_default()),
             FrameKind::Lost => self.lost = frame::decode_lost(bytes).or(self.lost.take()),

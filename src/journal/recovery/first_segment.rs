@@ -41,9 +41,8 @@ pub(super) fn start(
 ) -> Result<WriterState, OpenError> {
     let next_seq = name.first_seq;
     let mut bytes = encode_header(name, log, identity);
-    let cursors = segments.cursors();
-    let cursors = FrameDraft::cursors(cursors.iter().map(|(topic, cursor)| (topic, *cursor)));
-    let mut control = vec![cursors, FrameDraft::segments(&segments.list(name, &[]))];
+    let cursors: Vec<_> = segments.cursors().into_iter().collect();
+    let mut control = vec![FrameDraft::cursors(&cursors, true), FrameDraft::segments(&segments.list(name, &[]))];
     let lost = keys.lost_ranges();
     control.extend((!lost.is_empty()).then(|| FrameDraft::lost(&lost)));
     let len = control.iter().map(|draft| draft.padded_len() as u64).sum();
@@ -79,5 +78,6 @@ pub(super) fn start(
     (summary.end, summary.newest) = (end, times.journal);
     let active = Segment::new(name, file, size, summary, SegmentState::Unsealed);
     segments.add(active.clone());
+    segments.set_saved(&cursors);
     Ok(WriterState { active, offset, next_seq, _held_lock: lock.clone(), lock, next_ordinal: name.ordinal + 1, owner })
 }
