@@ -20,6 +20,7 @@ use tokio::time::Instant;
 mod appender;
 mod batch;
 mod batch_append;
+mod clock_jump;
 mod dedupe_table;
 mod key;
 mod live_source;
@@ -168,8 +169,9 @@ impl Gateway {
         self.appender.hot_keys()
     }
 
-    /// Sets the metric `hookhold_success_rate` of each source to the rate at `now`.
-    pub fn update_metrics(&self, now: UnixMillis) {
+    /// Sets the metric `hookhold_success_rate` of each source to the current rate.
+    pub fn update_metrics(&self) {
+        let now = self.appender.journal.now();
         self.sources.load().values().for_each(|live| live.update_metrics(now));
     }
 
@@ -228,8 +230,9 @@ impl Gateway {
                 return Admitted::Answered(Answer { effect: challenge.effect.map(Box::new), ..answer });
             }
             Err(rejection) => {
+                let rejection = self.consider_clock_jump(live, &delivery, rejection);
                 let work = rejection.work;
-                live.success_rate.count_rejection(now, rejection.outcome);
+                live.success_rate.count_rejection(self.appender.journal.now(), rejection.outcome);
                 let answer = rejected(&live.source, rejection);
                 self.rejections.store(&live.source.name, &live.source.recipe.credentials, &delivery, &answer);
                 return Admitted::Rejected(answer, work);
@@ -238,7 +241,7 @@ impl Gateway {
         // Free the delivery's memory while the memory is still in the processor's cache, so that the next delivery can
         // reuse the memory during this delivery's sync.
         drop(delivery);
-        let guard = live.success_rate.start(now);
+        let guard = live.success_rate.start(self.appender.journal.now());
         let pending = match verified {
             Accepted::Event(verified) => self.store(live, verified, now),
             Accepted::Batch(batch) => self.store_batch(live, batch, now),
@@ -295,7 +298,7 @@ impl Gateway {
         let key = key::of(&self.hash_key, &source.name, event.event_type(), &identity);
         let event = event.with_key(key, Fingerprint::default());
         let Some(key) = key else { return self.admit_keyless(live, event) };
-        let not_before = not_before(source, &identity, self.appender.journal.now());
+        let not_before = not_before(source, &identity, &self.appender.journal);
         match self.appender.claim(key, not_before) {
             Claim::Seen(seq) => Admission::Resolved(Resolution::Seen(seq)),
             Claim::Pending(receiver) => Admission::Duplicate(receiver),
@@ -343,12 +346,12 @@ pub fn precheck(verifier: &Verifier, method: &Method, target: &str, headers: &He
 }
 
 /// Returns the time at or before which a key must have been first seen to count as new.
-fn not_before(source: &Source, identity: &Identity, now: JournalMillis) -> JournalMillis {
-    let window = match identity {
-        Identity::BodyWindow(_, window) => *window,
-        _ => source.dedupe.window,
-    };
-    now.before(window)
+fn not_before(source: &Source, identity: &Identity, journal: &Journal) -> JournalMillis {
+    match identity {
+        // Two equal bodies may be two events, so the key expires as soon as one of the two clocks says so.
+        Identity::BodyWindow(_, window) => journal.before_either_clock(*window),
+        _ => journal.now().before(source.dedupe.window),
+    }
 }
 
 fn answer(source: &Source, resolution: Resolution, first: bool) -> Answer {

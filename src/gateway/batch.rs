@@ -63,12 +63,12 @@ impl Gateway {
 
     /// Claims the keys of all items, and passes the items with new keys and the keyless items to the journal.
     fn admit_batch(&self, live: &LiveSource, items: Vec<VerifiedItem>) -> AdmittedBatch {
-        let (source, now) = (&live.source, self.appender.journal.now());
+        let source = &live.source;
         let mut keys = Vec::with_capacity(items.len());
         let mut events = Vec::with_capacity(items.len());
         for VerifiedItem { event, identity } in items {
             let key = key::of(&self.hash_key, &source.name, event.event_type(), &identity);
-            keys.extend(key.map(|key| (key, not_before(source, &identity, now))));
+            keys.extend(key.map(|key| (key, not_before(source, &identity, &self.appender.journal))));
             events.push(event.with_key(key, Fingerprint::default()));
         }
         let mut admitted = AdmittedBatch::default();

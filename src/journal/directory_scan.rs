@@ -12,11 +12,12 @@ use super::disk::{Disk, DiskFile};
 use super::errors::in_file;
 use super::frame::{self, CursorsFrame, FrameFacts, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
-use super::journal_clock::{CommitTimes, JournalMillis};
+use super::journal_time::{CommitTimes, JournalMillis};
 use super::key_file::{KeyFile, SeenKey};
 use super::scanned_cursors::ScannedCursors;
 use super::segment_file::{self, JournalIdentity, SEGMENT_HEADER_LEN, SegmentName};
 use super::segment_summary::SegmentSummary;
+use super::wall_offsets::WallOffsets;
 use crate::clock::UnixMillis;
 use crate::event_key::EventKey;
 
@@ -33,6 +34,8 @@ pub(super) struct DirectoryScan {
     pub(super) cursors: CursorsFrame,
     /// Times of the last commit that the scan has read; `None` if there is no readable commit.
     pub(super) last_commit: Option<CommitTimes>,
+    /// Offsets of the wall clock at the commits that the scan has read.
+    pub(super) wall_offsets: WallOffsets,
     /// Segments whose release is recorded, but which still exist. [`DirectoryScan::segments`] does not contain them.
     pub(super) released: Vec<SegmentName>,
     /// Segments that contain events and whose release is not recorded, but which are missing.
@@ -74,6 +77,8 @@ pub(super) struct SegmentFrames {
     announced_end: u64,
     /// Times of the last commit frame.
     times: Option<CommitTimes>,
+    /// Offsets of the wall clock at the commit frames.
+    wall_offsets: WallOffsets,
     /// List of the older segments at the start of the segment; `None` if it is damaged.
     listed: Option<Vec<ListedSegment>>,
     /// Segments whose release the segment records.
@@ -122,8 +127,20 @@ impl DirectoryScan {
             }
         }
         let unconfirmed = take_unconfirmed(&mut segments, durable_watermark);
-        let (lost, cursors) = (lost.unwrap_or_default(), cursors.into());
-        Ok(DirectoryScan { segments, unused, durable_watermark, unconfirmed, cursors, last_commit, released, missing, lost })
+        let mut wall_offsets = WallOffsets::default();
+        segments.iter().for_each(|segment| wall_offsets.extend(&segment.frames.wall_offsets));
+        Ok(DirectoryScan {
+            segments,
+            unused,
+            durable_watermark,
+            unconfirmed,
+            cursors: cursors.into(),
+            last_commit,
+            wall_offsets,
+            released,
+            missing,
+            lost: lost.unwrap_or_default(),
+        })
     }
 
     /// Returns true if `newest`, the newest segment of the last opening, is missing.
@@ -274,7 +291,11 @@ impl SegmentFrames {
             }
             FrameKind::Commit => {
                 if let Some(commit) = frame::decode_commit(bytes) {
-                    self.times = Some(commit.times);
+                    // Recovery copies events with unknown times if it has found no readable commit.
+                    if commit.times != UNKNOWN_TIMES {
+                        self.times = Some(commit.times);
+                        self.wall_offsets.observe(commit.times);
+                    }
                     self.watermark = self.watermark.max(commit.watermark);
                     self.announced_end = self.announced_end.max(commit.watermark + u64::from(commit.count));
                 }

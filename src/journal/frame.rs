@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::journal_clock::{CommitTimes, JournalMillis};
+use super::journal_time::{CommitTimes, JournalMillis};
 use super::payload::{OPTIONAL_HEADER_LEN, PayloadReader, PayloadWriter, u32_at, u64_at};
 use super::segment_file::SegmentName;
 use crate::clock::UnixMillis;

@@ -32,6 +32,7 @@ mod file_system;
 mod frame;
 mod frame_scanner;
 mod journal_clock;
+mod journal_time;
 mod key_file;
 mod key_index;
 mod lock_file;
@@ -48,6 +49,7 @@ mod segment;
 mod segment_file;
 mod segment_map;
 mod segment_summary;
+mod wall_offsets;
 mod writer;
 mod writer_health;
 
@@ -76,8 +78,9 @@ use errors::context;
 pub use errors::{AppendError, AppendRejected, OpenError};
 pub use file_system::{FileSystem, FileSystemKind, file_system};
 use frame::FrameDraft;
+pub use journal_clock::DISAGREEMENT;
 use journal_clock::JournalClock;
-pub use journal_clock::JournalMillis;
+pub use journal_time::JournalMillis;
 pub use key_file::SeenKey;
 use key_index::KeyIndex;
 pub use key_index::MemoryLookup;
@@ -194,11 +197,6 @@ impl Journal {
     /// Returns the journal's hash key: the random key of the hash function that computes dedupe keys.
     pub fn hash_key(&self) -> [u8; 16] {
         self.0.identity.hash_key
-    }
-
-    /// Returns the current time of the journal's clock, on which the first-seen times of keys count.
-    pub fn now(&self) -> JournalMillis {
-        self.0.time.now()
     }
 
     /// Passes an event to the writer, which calls `completion` once with the result. An accepted event cannot be cancelled. If

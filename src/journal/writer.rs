@@ -17,7 +17,7 @@ use super::commit_queue::{Batch, PendingAppend, PendingFrame};
 use super::disk::{DiskFile, is_full};
 use super::errors::AppendError;
 use super::frame::{COMMIT_LEN, FrameDraft, padded};
-use super::journal_clock::{CommitTimes, JournalMillis};
+use super::journal_time::{CommitTimes, JournalMillis};
 use super::key_file::SeenKey;
 use super::lock_file::{LOCK_FILE, LOCK_FILE_LEN, OwnerRecord, encode_watermark};
 use super::random::Random;
@@ -268,12 +268,7 @@ impl CommitWriter {
 
     /// Returns the cursors for the next commit. The first commit of a segment contains all cursors. Every other commit contains
     /// the moved cursors if `is_due` is true or if an event has a topic without a saved cursor.
-    fn cursors_to_save(
-        &self,
-        is_due: bool,
-        is_new_segment: bool,
-        events: &VecDeque<PendingAppend>,
-    ) -> Vec<(Arc<str>, u64)> {
+    fn cursors_to_save(&self, is_due: bool, is_new_segment: bool, events: &VecDeque<PendingAppend>) -> Vec<(Arc<str>, u64)> {
         let (segments, mut is_due) = (&self.shared.segments, is_due);
         if self.shared.options.forwards {
             for event in events {

@@ -3,6 +3,7 @@
 //! the clock are simulated.
 
 mod batches;
+mod clock;
 mod dedupe_table;
 #[path = "../common/disk.rs"]
 mod disk;

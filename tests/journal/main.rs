@@ -8,6 +8,7 @@ mod events;
 mod append;
 mod backlog;
 mod batches;
+mod clock;
 mod cursors;
 mod damage;
 mod harness;

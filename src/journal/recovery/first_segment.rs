@@ -8,7 +8,7 @@ use super::super::background::release_reserve;
 use super::super::disk::{Disk, DiskFile, is_full};
 use super::super::errors::OpenError;
 use super::super::frame::FrameDraft;
-use super::super::journal_clock::CommitTimes;
+use super::super::journal_time::CommitTimes;
 use super::super::key_index::KeyIndex;
 use super::super::lock_file::{OwnerRecord, encode_watermark};
 use super::super::options::Options;
