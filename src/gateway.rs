@@ -20,6 +20,7 @@ use tokio::time::Instant;
 mod appender;
 mod batch;
 mod batch_append;
+mod clock_jump;
 mod dedupe_table;
 mod differing;
 mod fingerprint;
@@ -173,8 +174,9 @@ impl Gateway {
         self.appender.hot_keys()
     }
 
-    /// Sets the metric `hookhold_success_rate` of each source to the rate at `now`.
-    pub fn update_metrics(&self, now: UnixMillis) {
+    /// Sets the metric `hookhold_success_rate` of each source to the current rate.
+    pub fn update_metrics(&self) {
+        let now = self.appender.journal.now();
         self.sources.load().values().for_each(|live| live.update_metrics(now));
     }
 
@@ -233,8 +235,9 @@ impl Gateway {
                 return Admitted::Answered(Answer { effect: challenge.effect.map(Box::new), ..answer });
             }
             Err(rejection) => {
+                let rejection = self.consider_clock_jump(live, &delivery, rejection);
                 let work = rejection.work;
-                live.success_rate.count_rejection(now, rejection.outcome);
+                live.success_rate.count_rejection(self.appender.journal.now(), rejection.outcome);
                 let answer = rejected(&live.source, rejection);
                 self.rejections.store(&live.source.name, &live.source.recipe.credentials, &delivery, &answer);
                 return Admitted::Rejected(answer, work);
@@ -243,7 +246,7 @@ impl Gateway {
         // Free the delivery's memory while the memory is still in the processor's cache, so that the next delivery can
         // reuse the memory during this delivery's sync.
         drop(delivery);
-        let guard = live.success_rate.start(now);
+        let guard = live.success_rate.start(self.appender.journal.now());
         let pending = match verified {
             Accepted::Event(verified) => self.store(live, verified, now),
             Accepted::Batch(batch) => self.store_batch(live, batch, now),
@@ -300,7 +303,7 @@ impl Gateway {
     fn admit(&self, live: &LiveSource, verified: Verified) -> Admission {
         let Verified { event, identity, secret, .. } = verified;
         let account = live.accounts.signing_with(secret.as_deref());
-        let claimant = self.claimant(live, &event, &identity, account, self.appender.journal.now());
+        let claimant = self.claimant(live, &event, &identity, account);
         let Some(claimant) = claimant else { return self.admit_keyless(live, event) };
         let event = event.with_key(Some(claimant.key), claimant.fingerprint);
         match self.appender.claim(&claimant) {
@@ -325,18 +328,11 @@ impl Gateway {
     }
 
     /// Returns the claim that an event makes, or `None` for a keyless event.
-    fn claimant(
-        &self,
-        live: &LiveSource,
-        event: &Event,
-        identity: &Identity,
-        account: &Account,
-        now: JournalMillis,
-    ) -> Option<Claimant> {
+    fn claimant(&self, live: &LiveSource, event: &Event, identity: &Identity, account: &Account) -> Option<Claimant> {
         let source = &live.source;
         let key = key::of(&self.hash_key, &source.name, event.event_type(), identity)?;
         let fingerprint = Fingerprint { secret: account.hash, body: fingerprint::body_hash(&self.hash_key, event.body()) };
-        let not_before = not_before(source, identity, now);
+        let not_before = not_before(source, identity, &self.appender.journal);
         Some(Claimant { key, fingerprint, not_before, has_account_key: live.accounts.are_several })
     }
 
@@ -373,12 +369,12 @@ pub fn precheck(verifier: &Verifier, method: &Method, target: &str, headers: &He
 }
 
 /// Returns the time at or before which a key must have been first seen to count as new.
-fn not_before(source: &Source, identity: &Identity, now: JournalMillis) -> JournalMillis {
-    let window = match identity {
-        Identity::BodyWindow(_, window) => *window,
-        _ => source.dedupe.window,
-    };
-    now.before(window)
+fn not_before(source: &Source, identity: &Identity, journal: &Journal) -> JournalMillis {
+    match identity {
+        // Two equal bodies may be two events, so the key expires as soon as one of the two clocks says so.
+        Identity::BodyWindow(_, window) => journal.before_either_clock(*window),
+        _ => journal.now().before(source.dedupe.window),
+    }
 }
 
 fn answer(source: &Source, resolution: Resolution, is_first: bool) -> Answer {

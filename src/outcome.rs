@@ -59,6 +59,9 @@ outcomes! {
     TooSlow "too_slow" 408,
     /// A delivery that names a public key of its sender which the source lacks, so that hookhold cannot verify it.
     KeyUnavailable "key_unavailable" 503,
+    /// A delivery with a genuine signature whose timestamp is outside the tolerance, or whose secret has expired, shortly after
+    /// the wall clock has jumped. hookhold cannot tell whether its own clock is wrong.
+    ClockJumped "clock_jumped" 503,
     /// An event that the journal rejects because the journal is full or the topic has reached `max_backlog`.
     JournalFull "journal_full" 503,
     /// An event that hookhold failed to write or to sync, or whose dedupe key hookhold failed to look up on disk.

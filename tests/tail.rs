@@ -184,7 +184,7 @@ fn journal_stat_counts_and_verify_finds_flipped_bits() {
         harness.append(&journal, "stripe", &format!("id_{n}"), AT);
     }
     assert_eq!(harness.lines(&["journal", "stat"])[0]["in_use"], true);
-    journal.save_cursor("webhooks.stripe", 15);
+    journal.save_cursor("webhooks.stripe", 15, 1);
     journal.close();
     drop(journal);
     let stat = &harness.lines(&["journal", "stat"])[0];
@@ -210,7 +210,7 @@ fn a_moved_cursor_is_saved_by_the_next_commit() {
     let reader = ReadOnlyJournal::open(Arc::new(LocalDisk::existing(&harness.config.journal.dir).unwrap())).unwrap();
     for cursor in 1..=3 {
         harness.append(&journal, "stripe", &format!("before_{cursor}"), AT);
-        journal.save_cursor("webhooks.stripe", cursor);
+        journal.save_cursor("webhooks.stripe", cursor, 1);
         harness.append(&journal, "stripe", &format!("after_{cursor}"), AT);
         assert_eq!(reader.stat().unwrap().topics[0].cursor, Some(cursor));
     }

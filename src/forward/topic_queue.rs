@@ -58,6 +58,8 @@ enum Feed {
 /// Cursor that the worker last handed to the journal.
 struct SavedCursor {
     seq: u64,
+    /// Number of acknowledgements since then.
+    acknowledged: u64,
     /// True if the next save must include the topic's cursor, however little the cursor has moved. Set by an acknowledgement,
     /// by the switch to the shared reader, and by a stop.
     is_outdated: bool,
@@ -75,7 +77,7 @@ impl TopicQueue {
             in_flight: InFlight::default(),
             next: cursor,
             counted,
-            saved: SavedCursor { seq: cursor, is_outdated: false },
+            saved: SavedCursor { seq: cursor, acknowledged: 0, is_outdated: false },
             alone_until: None,
             full_since: None,
             progress_at: now,
@@ -197,6 +199,7 @@ impl TopicQueue {
     /// the queue waits for the shared reader.
     pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, now: Instant) {
         self.in_flight.acknowledge(seq);
+        self.saved.acknowledged += 1;
         self.saved.is_outdated = true;
         self.progress_at = now;
         self.health = TopicHealth::default();
@@ -352,9 +355,10 @@ impl TopicQueue {
         (cursor > self.saved.seq + step).then_some(cursor)
     }
 
-    /// Sets the saved cursor to `cursor`, which the worker has handed to the journal.
-    pub(super) fn cursor_saved(&mut self, cursor: u64) {
-        self.saved = SavedCursor { seq: cursor, is_outdated: false };
+    /// Sets the saved cursor to `cursor`, which the worker hands to the journal. Returns the number of acknowledgements since the
+    /// worker handed the previous cursor to the journal.
+    pub(super) fn start_save(&mut self, cursor: u64) -> u64 {
+        std::mem::replace(&mut self.saved, SavedCursor { seq: cursor, acknowledged: 0, is_outdated: false }).acknowledged
     }
 
     /// Makes the next save include the cursor, however little the cursor has moved. The worker calls this function during a

@@ -7,7 +7,7 @@ mod supervisor;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tracing::info;
@@ -35,7 +35,6 @@ pub(super) struct Worker {
     /// Index of each topic's queue in `queues`.
     by_topic: HashMap<Arc<str>, usize>,
     limit: InFlightLimit,
-    save_due: Instant,
 }
 
 impl Worker {
@@ -70,7 +69,6 @@ impl Worker {
             queues: Vec::new(),
             by_topic: HashMap::new(),
             limit: InFlightLimit::each_of(1),
-            save_due: now,
         };
         for topic in cursors {
             let waiting = worker.journal.count(&topic.name, topic.cursor, watermark);
@@ -91,7 +89,7 @@ impl Worker {
             self.apply_updates(updates, now);
             self.supervise(now);
             let moved = self.feed(now);
-            self.save_cursors(now);
+            self.save_cursors();
             if !moved {
                 self.mailbox.wait(self.next_deadline());
             }
@@ -129,17 +127,15 @@ impl Worker {
         }
     }
 
-    /// Publishes the status of every queue. At most once per [`SAVE_EVERY`], also hands the journal every cursor that should be
-    /// saved.
-    fn save_cursors(&mut self, now: Instant) {
+    /// Publishes the status of every queue, and hands the journal every cursor that should be saved. The journal decides when it
+    /// writes the cursors to disk.
+    fn save_cursors(&mut self) {
         let shared = self.log_reader.position();
-        let due = now >= self.save_due;
         for queue in &mut self.queues {
             queue.publish(shared);
-            if let Some(cursor) = queue.cursor_to_save(shared).filter(|_| due) {
-                self.journal.save_cursor(&queue.topic, cursor);
-                queue.cursor_saved(cursor);
-                self.save_due = now + SAVE_EVERY;
+            if let Some(cursor) = queue.cursor_to_save(shared) {
+                let acknowledged = queue.start_save(cursor);
+                self.journal.save_cursor(&queue.topic, cursor, acknowledged);
             }
         }
     }
@@ -147,11 +143,9 @@ impl Worker {
     /// Returns the time at which the loop next has work even if no thread posts an update; `None` if only an update can
     /// create work.
     fn next_deadline(&self) -> Option<Instant> {
-        let shared = self.log_reader.position();
-        let save = self.queues.iter().any(|queue| queue.cursor_to_save(shared).is_some()).then_some(self.save_due);
         let held = self.log_reader.held().and_then(|stored| self.queues[self.by_topic[stored.event.topic()]].wait_ends());
         let replacement = self.client.replacement().map(|replacement| replacement.by);
-        let deadlines = [save, held, replacement, self.client.start_due(), self.log_reader.retry_at(), self.next_probe_due()];
+        let deadlines = [held, replacement, self.client.start_due(), self.log_reader.retry_at(), self.next_probe_due()];
         deadlines.into_iter().flatten().min()
     }
 
@@ -163,6 +157,7 @@ impl Worker {
             let now = Instant::now();
             let fatal = updates.fatal.is_some();
             self.apply_reports(updates.reports, now);
+            self.save_cursors();
             if updates.brokers_down {
                 self.brokers_down(now);
             }
@@ -175,14 +170,9 @@ impl Worker {
             queue.withdraw_block();
             queue.force_save();
         }
-        self.save_due = Instant::now();
-        self.save_cursors(self.save_due);
+        self.save_cursors();
         let unacknowledged: usize = self.queues.iter().map(|queue| queue.in_flight.unreported()).sum();
         info!(unacknowledged, "forwarding stopped; hookhold sends unacknowledged events again after the next start");
         self.client.stop(by);
     }
 }
-
-/// Shortest time between two saves of the cursors. A save hands the moved cursors to the journal, which writes the cursors to
-/// disk with its next commit. A moved cursor is therefore on disk within about one second.
-const SAVE_EVERY: Duration = Duration::from_millis(500);

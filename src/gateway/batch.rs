@@ -63,12 +63,11 @@ impl Gateway {
 
     /// Claims the keys of all items, and passes the items with new keys and the keyless items to the journal.
     fn admit_batch(&self, live: &LiveSource, items: Vec<VerifiedItem>) -> AdmittedBatch {
-        let now = self.appender.journal.now();
         let mut claimants = Vec::with_capacity(items.len());
         let mut events = Vec::with_capacity(items.len());
         for VerifiedItem { event, identity, secret } in items {
             let account = live.accounts.signing_with(secret.as_deref());
-            let claimant = self.claimant(live, &event, &identity, account, now);
+            let claimant = self.claimant(live, &event, &identity, account);
             let event = match &claimant {
                 Some(claimant) => event.with_key(Some(claimant.key), claimant.fingerprint),
                 None => event,

@@ -13,6 +13,7 @@ use super::differing::DifferingDuplicates;
 use super::fingerprint::Accounts;
 use super::success_rate::SuccessRate;
 use crate::clock::UnixMillis;
+use crate::journal::JournalMillis;
 use crate::metrics::DeliveryMetrics;
 use crate::outcome::Outcome;
 use crate::source::{Key, Source};
@@ -147,7 +148,7 @@ impl LiveSource {
     }
 
     /// Sets the metric `hookhold_success_rate` of this source to the rate at `now`.
-    pub(super) fn update_metrics(&self, now: UnixMillis) {
+    pub(super) fn update_metrics(&self, now: JournalMillis) {
         self.success_rate_gauge.set(self.success_rate.at(now));
     }
 
@@ -207,6 +208,11 @@ impl LiveSource {
         self.source.keys.iter().zip(&self.secrets)
     }
 
+    /// Returns true if a secret of the source expires.
+    pub(super) fn has_expiring_secret(&self) -> bool {
+        self.source.keys.iter().any(|key| key.not_after.is_some())
+    }
+
     fn expiry_of(&self, secret: &str) -> Option<UnixMillis> {
         self.source.keys.iter().find(|key| *key.name == *secret)?.not_after
     }
@@ -238,7 +244,8 @@ struct DailyWarning(AtomicU64);
 impl DailyWarning {
     fn is_due(&self, now: UnixMillis) -> bool {
         let last = self.0.load(Ordering::Relaxed);
-        let is_due = last == 0 || now.since(UnixMillis(last)) >= DAY_MS;
+        // If the last warning is in the future, the wall clock was wrong at that time.
+        let is_due = last == 0 || now.0.abs_diff(last) >= DAY_MS;
         is_due && self.0.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
@@ -259,5 +266,12 @@ mod tests {
         let (warning, start) = (DailyWarning::default(), 1_700_000_000_000);
         let due = [0, 1, DAY_MS - 1, DAY_MS, DAY_MS + 1, 2 * DAY_MS].map(|later| warning.is_due(UnixMillis(start + later)));
         assert_eq!(due, [true, false, false, true, false, true]);
+    }
+
+    #[test]
+    fn a_daily_warning_survives_a_clock_that_was_ahead() {
+        let (warning, start) = (DailyWarning::default(), 1_700_000_000_000);
+        let due = [365 * DAY_MS, 3_000, DAY_MS, DAY_MS + 3_000].map(|later| warning.is_due(UnixMillis(start + later)));
+        assert_eq!(due, [true, true, false, true], "a warning in the future does not silence the present");
     }
 }

@@ -8,13 +8,14 @@
 //! the absence of verified deliveries.
 //!
 //! [`SuccessRate`] divides the period into [`SLOTS`] slots with two counts each. The oldest slot expires as a whole. The memory
-//! for the counts therefore does not grow with the number of deliveries.
+//! for the counts therefore does not grow with the number of deliveries. The slots follow the journal's clock, so a jump of the
+//! wall clock does not erase the counts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::answer::Answer;
-use crate::clock::UnixMillis;
+use crate::journal::JournalMillis;
 use crate::outcome::Outcome;
 
 /// Counts of the successful and the failed deliveries of one source in the current period. Both counts start at 0.
@@ -26,7 +27,7 @@ pub(super) struct SuccessRate {
 /// Counts of the successful and the failed deliveries in one slot of the period.
 #[derive(Clone, Copy, Default)]
 struct TimeSlot {
-    /// Number of the slot: the Unix time in milliseconds divided by the length of a slot in milliseconds.
+    /// Number of the slot: the time of the journal's clock divided by the length of a slot, both in milliseconds.
     number: u64,
     succeeded: u64,
     failed: u64,
@@ -37,7 +38,7 @@ struct TimeSlot {
 /// delivery counts as failed.
 pub(super) struct SuccessGuard {
     rate: Arc<SuccessRate>,
-    at: UnixMillis,
+    at: JournalMillis,
     succeeded: bool,
 }
 
@@ -47,22 +48,22 @@ impl SuccessRate {
         Arc::new(SuccessRate { slot_ms, slots: Mutex::new([TimeSlot::default(); SLOTS]) })
     }
 
-    /// Counts a rejected delivery as failed if its signature was genuine. Among the deliveries that the verifier rejects, only
-    /// those with a stale or future timestamp and those with too many items have a genuine signature.
-    pub(super) fn count_rejection(&self, at: UnixMillis, outcome: Outcome) {
-        if matches!(outcome, Outcome::TimestampStale | Outcome::TimestampFuture | Outcome::TooLarge) {
+    /// Counts a rejected delivery as failed if its signature was genuine. Among the rejected deliveries, only those with a stale or
+    /// future timestamp, those after a jump of the clock and those with too many items have a genuine signature.
+    pub(super) fn count_rejection(&self, at: JournalMillis, outcome: Outcome) {
+        if matches!(outcome, Outcome::TimestampStale | Outcome::TimestampFuture | Outcome::ClockJumped | Outcome::TooLarge) {
             self.count(at, false);
         }
     }
 
     /// Returns a guard that counts a verified delivery. `at` is the arrival time of the delivery.
-    pub(super) fn start(self: &Arc<SuccessRate>, at: UnixMillis) -> SuccessGuard {
+    pub(super) fn start(self: &Arc<SuccessRate>, at: JournalMillis) -> SuccessGuard {
         SuccessGuard { rate: self.clone(), at, succeeded: false }
     }
 
     /// Returns the success rate in the period that ends at `now`: a number from 0 to 1, or NaN if the period contains no
     /// delivery.
-    pub(super) fn at(&self, now: UnixMillis) -> f64 {
+    pub(super) fn at(&self, now: JournalMillis) -> f64 {
         let newest = now.0 / self.slot_ms;
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let current = slots.iter().filter(|slot| newest.checked_sub(slot.number).is_some_and(|age| age < SLOTS as u64));
@@ -70,7 +71,7 @@ impl SuccessRate {
         succeeded as f64 / (succeeded + failed) as f64
     }
 
-    fn count(&self, at: UnixMillis, succeeded: bool) {
+    fn count(&self, at: JournalMillis, succeeded: bool) {
         let number = at.0 / self.slot_ms;
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = &mut slots[(number % SLOTS as u64) as usize];

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::POISON;
 use super::completion::Completion;
+use super::cursor_schedule::CursorSchedule;
 use super::errors::AppendRejected;
 use super::frame::FrameDraft;
 use super::segment::Segment;
@@ -60,7 +61,7 @@ impl PendingFrame {
 /// Events and cursors that the writer takes from the queue together and saves in one or more commits.
 pub(super) struct Batch {
     pub(super) events: VecDeque<PendingAppend>,
-    /// True if the batch must contain a snapshot of the cursors.
+    /// True if the batch must save the moved cursors.
     pub(super) save_cursors: bool,
     /// Segments whose release the batch must record.
     pub(super) releases: Vec<Arc<Segment>>,
@@ -79,8 +80,7 @@ pub(super) struct CommitQueue {
 struct QueueState {
     events: Vec<PendingAppend>,
     bytes: usize,
-    /// Uptime at the earliest cursor move that is not saved yet; `None` if all cursors are saved.
-    cursors_moved: Option<Duration>,
+    cursors: CursorSchedule,
     releases: Vec<Arc<Segment>>,
     closing: bool,
     /// Size of the smallest event that did not fit into the journal. The queue rejects events of at least this size.
@@ -104,15 +104,13 @@ impl CommitQueue {
         Ok(())
     }
 
-    /// Makes the writer save the cursors, because a cursor has moved at `uptime`. Wakes the writer.
-    pub(super) fn save_cursors(&self, uptime: Duration) {
-        self.retry_cursors(uptime);
-        self.changed.notify_one();
-    }
-
-    /// Makes the writer save the cursors in a later commit, because some moved cursors are still unsaved at `uptime`.
-    pub(super) fn retry_cursors(&self, uptime: Duration) {
-        self.lock().cursors_moved.get_or_insert(uptime);
+    /// Makes the writer save the cursors, because a cursor has moved at `uptime` after this number of acknowledgements.
+    pub(super) fn cursor_moved(&self, acknowledged: u64, uptime: Duration) {
+        let is_earlier = self.lock().cursors.cursor_moved(acknowledged, uptime);
+        // The writer need not wake up for a save that is due later than the time for which it already waits.
+        if is_earlier {
+            self.changed.notify_one();
+        }
     }
 
     /// Makes the writer record the release of these segments. Wakes the writer.
@@ -143,12 +141,12 @@ impl CommitQueue {
         std::mem::take(&mut self.lock().events)
     }
 
-    /// Returns the writer's next batch. First waits until an event is queued, a moved cursor has been unsaved for
-    /// [`CURSOR_DELAY`], or the queue is closed.
+    /// Returns the writer's next batch. First waits until an event is queued, the moved cursors must be saved, or the queue is
+    /// closed.
     pub(super) fn next_batch(&self, clock: &dyn Clock) -> Batch {
         let mut queue = self.lock();
         while !queue.has_batch(clock.uptime()) {
-            queue = match queue.cursors_due() {
+            queue = match queue.cursors.due() {
                 None => self.changed.wait(queue).expect(POISON),
                 Some(due) => {
                     let rest = due.saturating_sub(clock.uptime());
@@ -206,24 +204,15 @@ impl QueueState {
 
     /// Returns true if the writer must take a batch at `uptime`.
     fn has_batch(&self, uptime: Duration) -> bool {
-        !self.events.is_empty()
-            || !self.releases.is_empty()
-            || self.closing
-            || self.cursors_due().is_some_and(|due| uptime >= due)
-    }
-
-    /// Returns the uptime at which the writer must save the cursors even if no event is queued; `None` if all cursors are saved.
-    fn cursors_due(&self) -> Option<Duration> {
-        self.cursors_moved.map(|moved| moved + CURSOR_DELAY)
+        !self.events.is_empty() || !self.releases.is_empty() || self.closing || self.cursors.is_due(false, uptime)
     }
 
     /// Removes and returns everything that the writer must save at `uptime`.
     fn take_batch(&mut self, uptime: Duration) -> Batch {
         let is_last = self.closing && self.events.is_empty();
-        // If events are waiting, save the cursors in the same commit, because this needs no additional sync.
-        let save_cursors = is_last || self.cursors_due().is_some_and(|due| !self.events.is_empty() || uptime >= due);
+        let save_cursors = is_last || self.cursors.is_due(!self.events.is_empty(), uptime);
         if save_cursors {
-            self.cursors_moved = None;
+            self.cursors.start_save(uptime);
         }
         self.bytes = 0;
         let releases = std::mem::take(&mut self.releases);
@@ -239,9 +228,6 @@ impl QueueState {
 /// Maximum total size of the queued events in bytes. If the total would exceed this limit, the queue rejects the new event as
 /// `overloaded`. An empty queue accepts an event of any size.
 pub const MAX_QUEUED_BYTES: usize = 256 << 20;
-/// Maximum time that a moved cursor waits for a commit with events. After this time, the writer saves the cursor in a commit
-/// without events.
-pub const CURSOR_DELAY: Duration = Duration::from_millis(500);
 /// Maximum number of times that the writer yields the processor before it takes a batch.
 const MAX_YIELDS: usize = 64;
 /// Maximum number of consecutive yields without a new event. One yield is not enough: even if the writer's processor has no

@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::errors::in_file;
-use super::frame::{self, FrameFacts, FrameHeader, FrameKind, ListedSegment};
+use super::frame::{self, CursorsFrame, FrameFacts, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
-use super::journal_clock::{CommitTimes, JournalMillis};
+use super::journal_time::{CommitTimes, JournalMillis};
 use super::key_file::{KeyFile, SeenKey};
+use super::scanned_cursors::ScannedCursors;
 use super::segment_file::{self, JournalIdentity, SEGMENT_HEADER_LEN};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
+use super::wall_offsets::WallOffsets;
 use crate::clock::UnixMillis;
 use crate::event_key::EventKey;
 
@@ -29,11 +31,12 @@ pub(super) struct DirectoryScan {
     pub(super) durable_watermark: u64,
     /// Unconfirmed events up to the first gap in the sequences. Each entry contains the frame and the index of its segment.
     pub(super) unconfirmed: Vec<(usize, ScannedFrame)>,
-    /// Newest snapshot of the cursors; `None` if there is no segment or all snapshots are lost. Every segment starts with a
-    /// snapshot.
-    pub(super) cursors: Option<Vec<(Arc<str>, u64)>>,
+    /// Newest cursor of each topic. Incomplete if there is no segment, or if the first commits of all segments are damaged.
+    pub(super) cursors: CursorsFrame,
     /// Times of the last commit that the scan has read; `None` if there is no readable commit.
     pub(super) last_commit: Option<CommitTimes>,
+    /// Offsets of the wall clock at the commits that the scan has read.
+    pub(super) wall_offsets: WallOffsets,
     /// Segments whose release is recorded, but which still exist. [`DirectoryScan::segments`] does not contain them.
     pub(super) released: Vec<SegmentName>,
     /// Segments that contain events and whose release is not recorded, but which are missing.
@@ -68,14 +71,15 @@ pub(super) struct SegmentFrames {
     pub(super) events: Vec<ScannedFrame>,
     /// Highest durable watermark that a commit frame of the segment records.
     watermark: u64,
-    /// Last readable snapshot of the cursors in the segment.
-    cursors: Option<Vec<(Arc<str>, u64)>>,
+    cursors: ScannedCursors,
     /// Damaged ranges, each with the header of the next valid frame.
     damage: Vec<(Range<u64>, FrameHeader)>,
     /// Sequence after the last event that an event frame contains or a commit frame announces.
     announced_end: u64,
     /// Times of the last commit frame.
     times: Option<CommitTimes>,
+    /// Offsets of the wall clock at the commit frames.
+    wall_offsets: WallOffsets,
     /// List of the older segments at the start of the segment; `None` if it is damaged.
     listed: Option<Vec<ListedSegment>>,
     /// Segments whose release the segment records.
@@ -102,11 +106,11 @@ impl DirectoryScan {
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         let (mut segments, unused) = open_segments(disk)?;
         find_superseded(&mut segments);
-        let (mut cursors, mut lost, mut is_listed) = (None, None, false);
+        let (mut cursors, mut lost, mut is_listed) = (ScannedCursors::default(), None, false);
         for segment in segments.iter_mut().rev() {
-            if segment.summary.is_none() || cursors.is_none() || !is_listed {
+            if segment.summary.is_none() || !cursors.is_complete || !is_listed {
                 segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
-                cursors = cursors.or_else(|| segment.frames.cursors.clone());
+                cursors.add_older(&segment.frames.cursors);
                 lost = lost.or_else(|| segment.frames.lost.clone());
                 is_listed |= segment.frames.listed.is_some();
             }
@@ -124,8 +128,20 @@ impl DirectoryScan {
             }
         }
         let unconfirmed = take_unconfirmed(&mut segments, durable_watermark);
-        let lost = lost.unwrap_or_default();
-        Ok(DirectoryScan { segments, unused, durable_watermark, unconfirmed, cursors, last_commit, released, missing, lost })
+        let mut wall_offsets = WallOffsets::default();
+        segments.iter().for_each(|segment| wall_offsets.extend(&segment.frames.wall_offsets));
+        Ok(DirectoryScan {
+            segments,
+            unused,
+            durable_watermark,
+            unconfirmed,
+            cursors: cursors.into(),
+            last_commit,
+            wall_offsets,
+            released,
+            missing,
+            lost: lost.unwrap_or_default(),
+        })
     }
 
     /// Returns true if `newest`, the newest segment of the last opening, is missing.
@@ -276,12 +292,16 @@ impl SegmentFrames {
             }
             FrameKind::Commit => {
                 if let Some(commit) = frame::decode_commit(bytes) {
-                    self.times = Some(commit.times);
+                    // Recovery copies events with unknown times if it has found no readable commit.
+                    if commit.times != UNKNOWN_TIMES {
+                        self.times = Some(commit.times);
+                        self.wall_offsets.observe(commit.times);
+                    }
                     self.watermark = self.watermark.max(commit.watermark);
                     self.announced_end = self.announced_end.max(commit.watermark + u64::from(commit.count));
                 }
             }
-            FrameKind::Cursors => self.cursors = frame::decode_cursors(bytes).or(self.cursors.take()),
+            FrameKind::Cursors => frame::decode_cursors(bytes).into_iter().for_each(|frame| self.cursors.add_newer(frame)),
             FrameKind::Segments => self.listed = frame::decode_segments(bytes).or(self.listed.take()),
             FrameKind::Release => self.released.extend(frame::decode_release(bytes).unwrap_or_default()),
             FrameKind::Lost => self.lost = frame::decode_lost(bytes).or(self.lost.take()),

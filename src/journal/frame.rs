@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::journal_clock::{CommitTimes, JournalMillis};
+use super::journal_time::{CommitTimes, JournalMillis};
 use super::payload::{OPTIONAL_HEADER_LEN, PayloadReader, PayloadWriter, u32_at, u64_at};
 use super::segment_name::SegmentName;
 use crate::clock::UnixMillis;
@@ -67,6 +67,15 @@ pub(super) struct CommitFrame {
     pub(super) length: u64,
     /// Time of the commit, which is the first-seen time of the keys of its events.
     pub(super) times: CommitTimes,
+}
+
+/// Content of a cursors frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CursorsFrame {
+    /// True if the frame contains the cursors of all topics. Otherwise, the frame contains the cursors that have moved since the
+    /// last commit with cursors.
+    pub(super) is_complete: bool,
+    pub(super) cursors: Vec<(Arc<str>, u64)>,
 }
 
 /// Entry in the list of older segments, with which every segment starts.
@@ -141,14 +150,14 @@ impl FrameDraft {
         finish_frame(out)
     }
 
-    /// Encodes the cursors of all topics.
-    pub(super) fn cursors<'a>(cursors: impl ExactSizeIterator<Item = (&'a Arc<str>, u64)>) -> FrameDraft {
-        let mut out = start_frame(FrameKind::Cursors, FRAME_HEADER_LEN + 64 * cursors.len());
-        out.0[25] = ALL_TOPICS;
+    /// Encodes cursors. `is_complete` is true if these are the cursors of all topics.
+    pub(super) fn cursors(cursors: &[(Arc<str>, u64)], is_complete: bool) -> FrameDraft {
+        let mut out = start_frame(FrameKind::Cursors, FRAME_HEADER_LEN + 4 + 64 * cursors.len());
+        out.0[25] = if is_complete { ALL_TOPICS } else { 0 };
         out.u32(cursors.len() as u32);
         for (topic, cursor) in cursors {
             out.text(topic);
-            out.u64(cursor);
+            out.u64(*cursor);
         }
         finish_frame(out)
     }
@@ -299,11 +308,12 @@ pub(super) fn decode_commit(frame: &[u8]) -> Option<CommitFrame> {
     Some(CommitFrame { watermark, count, length, times })
 }
 
-/// Decodes the cursor of each topic from a valid cursors frame.
-pub(super) fn decode_cursors(frame: &[u8]) -> Option<Vec<(Arc<str>, u64)>> {
+/// Decodes a valid cursors frame.
+pub(super) fn decode_cursors(frame: &[u8]) -> Option<CursorsFrame> {
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let count = input.u32()?;
-    (0..count).map(|_| Some((input.text()?.into(), input.u64()?))).collect()
+    let cursors: Option<Vec<_>> = (0..count).map(|_| Some((input.text()?.into(), input.u64()?))).collect();
+    Some(CursorsFrame { is_complete: frame[25] & ALL_TOPICS != 0, cursors: cursors? })
 }
 
 /// Decodes the list of older segments from a valid segments frame.

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use xorf::{BinaryFuse16, Descriptor, Filter};
 
 use super::disk::{Disk, DiskFile};
-use super::journal_clock::JournalMillis;
+use super::journal_time::JournalMillis;
 use super::segment_name::SegmentName;
 use crate::event_key::EventKey;
 use crate::fingerprint::Fingerprint;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::POISON;
 use super::disk::Disk;
-use super::journal_clock::JournalMillis;
+use super::journal_time::JournalMillis;
 use super::key_file::{KeyEntries, KeyFile, SeenKey};
 use super::segment_name::SegmentName;
 use crate::event_key::{EventKey, PassThroughHasher};

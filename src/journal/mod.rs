@@ -24,6 +24,7 @@ mod backlog;
 mod checksum;
 mod commit_queue;
 mod completion;
+mod cursor_schedule;
 mod directory_scan;
 pub mod disk;
 mod errors;
@@ -31,6 +32,7 @@ mod file_system;
 mod frame;
 mod frame_scanner;
 mod journal_clock;
+mod journal_time;
 mod key_file;
 mod key_index;
 mod lock_file;
@@ -42,11 +44,13 @@ mod random;
 mod read_only;
 mod reader;
 mod recovery;
+mod scanned_cursors;
 mod segment;
 mod segment_file;
 mod segment_map;
 mod segment_name;
 mod segment_summary;
+mod wall_offsets;
 mod writer;
 mod writer_health;
 
@@ -65,18 +69,20 @@ use crate::event_key::EventKey;
 use crate::limits::JournalLimits;
 use crate::metrics::Metrics;
 use background::Background;
-pub use commit_queue::{CURSOR_DELAY, MAX_QUEUED_BYTES};
+pub use commit_queue::MAX_QUEUED_BYTES;
 use commit_queue::{CommitQueue, PendingAppend, PendingFrame};
 use completion::CommitListeners;
 pub use completion::{CommitWatcher, Completion, CompletionBatch, CompletionRunner};
+pub use cursor_schedule::{CURSOR_DELAY, CURSOR_INTERVAL, MANY_ACKNOWLEDGEMENTS};
 use disk::Disk;
 use errors::context;
 pub use errors::{AppendError, AppendRejected, OpenError};
 pub use file_system::{FileSystem, FileSystemKind, file_system};
 use frame::FrameDraft;
 use frame::PAGE;
+pub use journal_clock::DISAGREEMENT;
 use journal_clock::JournalClock;
-pub use journal_clock::JournalMillis;
+pub use journal_time::JournalMillis;
 pub use key_file::SeenKey;
 use key_index::KeyIndex;
 pub use key_index::MemoryLookup;
@@ -193,11 +199,6 @@ impl Journal {
     /// Returns the journal's hash key: the random key of the hash function that computes dedupe keys.
     pub fn hash_key(&self) -> [u8; 16] {
         self.0.identity.hash_key
-    }
-
-    /// Returns the current time of the journal's clock, on which the first-seen times of keys count.
-    pub fn now(&self) -> JournalMillis {
-        self.0.time.now()
     }
 
     /// Passes an event to the writer, which calls `completion` once with the result. An accepted event cannot be cancelled. If
@@ -332,12 +333,16 @@ impl Journal {
         count
     }
 
-    /// Moves a topic's cursor. The next commit saves the cursor. If the writer has no event to commit within [`CURSOR_DELAY`],
-    /// it makes a commit without events. Calls take effect in the order in which they are made.
-    pub fn save_cursor(&self, topic: &str, cursor: u64) {
-        self.0.segments.move_cursor(topic, cursor);
-        self.0.queue.save_cursors(self.0.clock.uptime());
-        self.0.background.wake();
+    /// Moves a topic's cursor after Kafka has acknowledged this number of events. The next commit saves all moved cursors, but at
+    /// most one commit per [`CURSOR_INTERVAL`] does. Without events, the writer makes a commit for the cursors:
+    /// [`CURSOR_INTERVAL`] after [`MANY_ACKNOWLEDGEMENTS`], or [`CURSOR_DELAY`] after the first move. Calls take effect in the
+    /// order in which they are made. Never waits for the disk.
+    pub fn save_cursor(&self, topic: &str, cursor: u64, acknowledged: u64) {
+        let has_left_segment = self.0.segments.move_cursor(topic, cursor);
+        self.0.queue.cursor_moved(acknowledged, self.0.clock.uptime());
+        if has_left_segment || self.0.health.has_no_room() {
+            self.0.background.wake();
+        }
     }
 
     /// Updates the metrics of the journal's sizes and backlogs. Call this function before each rendering of the metrics.

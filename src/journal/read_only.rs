@@ -171,10 +171,10 @@ impl ReadOnlyJournal {
             next: self.published_watermark()?.unwrap_or(scan.log_end()),
             topics: Vec::new(),
         };
-        for (topic, cursor) in scan.cursors.iter().flatten() {
+        for (topic, cursor) in &scan.cursors.cursors {
             stat.topics.push(TopicStat { cursor: Some(*cursor), ..TopicStat::empty(topic) });
         }
-        let mut backlogs = Backlogs::new(scan.cursors.iter().flatten().cloned().collect(), false);
+        let mut backlogs = Backlogs::new(scan.cursors.cursors.iter().cloned().collect(), false);
         for index in 0..scan.segments.len() {
             let summary = scan.summary(index, stat.next);
             backlogs.add(&summary, scan.segments[index].size, index + 1 == scan.segments.len());

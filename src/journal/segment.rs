@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::POISON;
 use super::disk::DiskFile;
-use super::journal_clock::JournalMillis;
+use super::journal_time::JournalMillis;
 use super::segment_file::SEGMENT_HEADER_LEN;
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;

@@ -1,7 +1,7 @@
 //! The segments of the open journal, oldest first, and the cursor and backlog of each topic. All state is in memory, and no
 //! function performs I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
@@ -28,18 +28,71 @@ pub struct TopicCursor {
 #[derive(Default)]
 pub(super) struct SegmentMap {
     segments: RwLock<BTreeMap<SegmentName, Arc<Segment>>>,
-    topics: Mutex<BTreeMap<Arc<str>, TopicState>>,
+    topics: Mutex<TopicStates>,
 }
 
-#[derive(Clone, Default)]
+/// States of all topics with a cursor or with events.
+#[derive(Default)]
+struct TopicStates {
+    by_name: BTreeMap<Arc<str>, TopicState>,
+    /// Topics whose cursor has moved since a durable commit last contained it.
+    moved: BTreeSet<Arc<str>>,
+}
+
 struct TopicState {
     cursor: Option<u64>,
-    /// Number of bytes in the topic's durable frames at and above the cursor.
+    /// Cursor in the newest durable commit with a cursor of the topic.
+    saved: Option<u64>,
+    /// Upper bound for the number of bytes in the topic's durable frames at and above the cursor. [`u64::MAX`] before the first
+    /// count. Every move of the cursor would make another count necessary, so this number stays too high until
+    /// [`SegmentMap::reserve`] needs the exact number.
     waiting_bytes: u64,
+    /// True if `waiting_bytes` may be too high.
+    is_outdated: bool,
     /// Value of [`Backlog::dead_bytes`] that the last call of [`SegmentMap::update_backlogs`] computed for the topic.
     dead_bytes: u64,
     /// Number of bytes in the topic's frames that wait for the writer.
     queued_bytes: u64,
+}
+
+impl Default for TopicState {
+    fn default() -> TopicState {
+        TopicState { cursor: None, saved: None, waiting_bytes: u64::MAX, is_outdated: true, dead_bytes: 0, queued_bytes: 0 }
+    }
+}
+
+impl TopicStates {
+    /// Returns the state of a topic. Creates the state if the topic is new.
+    fn entry(&mut self, topic: &str) -> &mut TopicState {
+        if !self.by_name.contains_key(topic) {
+            self.by_name.insert(topic.into(), TopicState::default());
+        }
+        self.by_name.get_mut(topic).expect("the topic was inserted above")
+    }
+}
+
+impl TopicState {
+    /// Returns true if the topic may have `bytes` more bytes in the queue: if its own frames do not exceed `max_backlog`, and if
+    /// its frames, its dead bytes and one more segment together do not exceed the larger of `max_backlog` and the size of two
+    /// segments.
+    fn has_room(&self, bytes: u64, limits: &JournalLimits) -> bool {
+        let own = self.waiting_bytes.saturating_add(self.queued_bytes + bytes);
+        // When the writer starts a segment, a topic may briefly pin the last two segments, so the limit is at least two
+        // segments.
+        let pinned = own.saturating_add(self.dead_bytes + limits.segment_size);
+        own <= limits.max_backlog && (self.dead_bytes == 0 || pinned <= limits.max_backlog.max(2 * limits.segment_size))
+    }
+
+    /// Counts the waiting bytes again.
+    fn count_waiting(&mut self, topic: &str, segments: &SegmentMap) {
+        let cursor = self.cursor.unwrap_or(0);
+        let waiting = |summary: &SegmentSummary| summary.topic(topic).map_or(0, |range| waiting_bytes(range, cursor));
+        self.waiting_bytes = segments.segments().iter().map(|segment| segment.with_summary(waiting)).sum();
+        self.is_outdated = false;
+        if self.waiting_bytes == 0 {
+            self.dead_bytes = 0;
+        }
+    }
 }
 
 impl SegmentMap {
@@ -112,48 +165,85 @@ impl SegmentMap {
     /// Returns all existing cursors by topic.
     pub(super) fn cursors(&self) -> BTreeMap<Arc<str>, u64> {
         let topics = self.topics.lock().expect(POISON);
-        topics.iter().filter_map(|(name, state)| Some((name.clone(), state.cursor?))).collect()
+        topics.by_name.iter().filter_map(|(name, state)| Some((name.clone(), state.cursor?))).collect()
     }
 
-    /// Sets a topic's cursor and recomputes the size of the topic's frames at and above the cursor.
-    pub(super) fn move_cursor(&self, topic: &str, cursor: u64) {
-        let waiting = |summary: &SegmentSummary| summary.topic(topic).map_or(0, |range| waiting_bytes(range, cursor));
-        let waiting = self.segments().iter().map(|segment| segment.with_summary(waiting)).sum();
-        let mut topics = self.topics.lock().expect(POISON);
-        let state = topics.entry(topic.into()).or_default();
-        state.cursor = Some(cursor);
-        state.waiting_bytes = waiting;
-        if waiting == 0 {
-            state.dead_bytes = 0;
+    /// Returns the cursors that have moved since a durable commit last contained them.
+    pub(super) fn moved_cursors(&self) -> Vec<(Arc<str>, u64)> {
+        let topics = self.topics.lock().expect(POISON);
+        topics.moved.iter().filter_map(|name| Some((name.clone(), topics.by_name.get(name)?.cursor?))).collect()
+    }
+
+    /// Returns true if [`SegmentMap::moved_cursors`] would return a cursor.
+    pub(super) fn has_moved_cursors(&self) -> bool {
+        !self.topics.lock().expect(POISON).moved.is_empty()
+    }
+
+    /// Records that a durable commit contains these cursors. A cursor that has moved since then remains unsaved.
+    pub(super) fn set_saved(&self, cursors: &[(Arc<str>, u64)]) {
+        let topics = &mut *self.topics.lock().expect(POISON);
+        for (name, saved) in cursors {
+            let state = topics.entry(name);
+            state.saved = Some(*saved);
+            if state.cursor == state.saved {
+                topics.moved.remove(name);
+            }
         }
     }
 
-    /// Sets a topic's cursor to `first` if the topic has no cursor yet. Returns true if the topic had no cursor.
-    pub(super) fn start_cursor(&self, topic: &Arc<str>, first: u64) -> bool {
-        let mut topics = self.topics.lock().expect(POISON);
-        let state = topics.entry(topic.clone()).or_default();
-        let is_new = state.cursor.is_none();
-        state.cursor.get_or_insert(first);
-        is_new
+    /// Sets a topic's cursor. Returns true if the cursor has left a segment, so that the journal may be able to delete the
+    /// segment. The cost does not depend on the number of segments, unless the cursor passes many of them.
+    pub(super) fn move_cursor(&self, topic: &str, cursor: u64) -> bool {
+        let topics = &mut *self.topics.lock().expect(POISON);
+        let state = topics.entry(topic);
+        let previous = state.cursor.replace(cursor);
+        state.is_outdated = true;
+        if previous.is_none_or(|previous| cursor < previous) {
+            state.waiting_bytes = u64::MAX;
+        }
+        let is_saved = state.cursor == state.saved;
+        if is_saved {
+            topics.moved.remove(topic);
+        } else if let Some((name, _)) = topics.by_name.get_key_value(topic) {
+            topics.moved.insert(name.clone());
+        }
+        previous.is_none_or(|previous| self.has_segment_start(previous.saturating_add(1)..cursor.saturating_add(1)))
     }
 
-    /// Reserves bytes for an event that waits for the writer. Returns false if the topic's own frames would exceed
-    /// `max_backlog`. For a topic that pins dead bytes, also returns false if its frames, its dead bytes and one more segment
-    /// would together exceed the larger of `max_backlog` and the size of two segments. If hookhold does not forward events, a
-    /// topic without a cursor pins nothing and has no limit.
+    /// Returns true if a segment starts at one of these sequences.
+    fn has_segment_start(&self, sequences: Range<u64>) -> bool {
+        let segments = self.segments.read().expect(POISON);
+        let newest_first = segments.keys().rev().map(|name| name.first_seq);
+        newest_first.take_while(|first| *first >= sequences.start).any(|first| first < sequences.end)
+    }
+
+    /// Sets a topic's cursor to `first` if the topic has no cursor yet. Returns true if no durable commit contains a cursor of
+    /// the topic.
+    pub(super) fn start_cursor(&self, topic: &Arc<str>, first: u64) -> bool {
+        let topics = &mut *self.topics.lock().expect(POISON);
+        let state = topics.entry(topic);
+        let (is_new, is_unsaved) = (state.cursor.is_none(), state.saved.is_none());
+        state.cursor.get_or_insert(first);
+        if is_new {
+            topics.moved.insert(topic.clone());
+        }
+        is_unsaved
+    }
+
+    /// Reserves bytes for an event that waits for the writer. Returns false if the topic would exceed a limit of its backlog. If
+    /// hookhold does not forward events, a topic without a cursor pins nothing and has no limit.
     pub(super) fn reserve(&self, topic: &Arc<str>, bytes: u64, options: &Options) -> bool {
         let mut topics = self.topics.lock().expect(POISON);
-        let state = match topics.get_mut(topic) {
-            Some(state) => state,
-            None => topics.entry(topic.clone()).or_default(),
-        };
-        let JournalLimits { max_backlog, segment_size, .. } = options.limits;
-        let own = state.waiting_bytes + state.queued_bytes + bytes;
-        // When the writer starts a segment, a topic may briefly pin the last two segments, so the limit is at least two
-        // segments.
-        let pins_too_much = state.dead_bytes > 0 && own + state.dead_bytes + segment_size > max_backlog.max(2 * segment_size);
-        if (options.forwards || state.cursor.is_some()) && (own > max_backlog || pins_too_much) {
-            return false;
+        let state = topics.entry(topic);
+        if options.forwards || state.cursor.is_some() {
+            let mut has_room = state.has_room(bytes, &options.limits);
+            if !has_room && state.is_outdated {
+                state.count_waiting(topic, self);
+                has_room = state.has_room(bytes, &options.limits);
+            }
+            if !has_room {
+                return false;
+            }
         }
         state.queued_bytes += bytes;
         true
@@ -163,9 +253,11 @@ impl SegmentMap {
     pub(super) fn commit_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>) {
         let mut topics = self.topics.lock().expect(POISON);
         for (topic, bytes) in reserved {
-            if let Some(state) = topics.get_mut(topic) {
+            if let Some(state) = topics.by_name.get_mut(topic) {
                 state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
-                state.waiting_bytes += bytes;
+                state.waiting_bytes = state.waiting_bytes.saturating_add(bytes);
+                // If another thread has counted these bytes in the segment's summary already, they count twice.
+                state.is_outdated = true;
             }
         }
     }
@@ -174,7 +266,7 @@ impl SegmentMap {
     pub(super) fn cancel_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>) {
         let mut topics = self.topics.lock().expect(POISON);
         for (topic, bytes) in reserved {
-            if let Some(state) = topics.get_mut(topic) {
+            if let Some(state) = topics.by_name.get_mut(topic) {
                 state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
             }
         }
@@ -190,7 +282,7 @@ impl SegmentMap {
             segment.with_summary(|summary| backlogs.add(summary, size, is_newest));
         }
         let backlogs = backlogs.topics();
-        for (topic, state) in self.topics.lock().expect(POISON).iter_mut() {
+        for (topic, state) in self.topics.lock().expect(POISON).by_name.iter_mut() {
             state.dead_bytes = backlogs.get(topic).map_or(0, |backlog| backlog.dead_bytes);
         }
         backlogs

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::journal_clock::JournalMillis;
+use super::journal_time::JournalMillis;
 use super::payload::u32_at;
 use super::segment_file::SEGMENT_HEADER_LEN;
 use super::segment_name::SegmentName;

@@ -18,7 +18,7 @@ use super::disk::{DiskFile, is_full};
 use super::errors::AppendError;
 use super::frame::PAGE;
 use super::frame::{COMMIT_LEN, FrameDraft, padded};
-use super::journal_clock::{CommitTimes, JournalMillis};
+use super::journal_time::{CommitTimes, JournalMillis};
 use super::key_file::SeenKey;
 use super::lock_file::{LOCK_FILE, LOCK_FILE_LEN, OwnerRecord, encode_watermark};
 use super::random::Random;
@@ -51,6 +51,8 @@ pub(super) struct WriterState {
 #[derive(Default)]
 struct ControlFrames {
     drafts: Vec<FrameDraft>,
+    /// Cursors that this commit saves.
+    cursors: Vec<(Arc<str>, u64)>,
     /// Segments whose release this commit records.
     releases: Vec<Arc<Segment>>,
     /// Number of lost ranges that this commit records; `None` if it records none.
@@ -174,14 +176,16 @@ impl CommitWriter {
     /// makes one commit in each segment. If the writer must wait until the background work has sealed a segment, leaves the
     /// other events in the batch, and returns the number of segments that wait for sealing.
     fn commit_all(&mut self, batch: &mut Batch) -> Result<Option<usize>, SyncFailed> {
-        let Batch { events, save_cursors, releases, .. } = batch;
+        let Batch { events, save_cursors, releases, is_last } = batch;
         let mut may_start_segment_for_control = true;
+        // The last commit records a watermark after the last event, so that the next startup need not copy this event.
+        let mut is_end_due = *is_last;
         loop {
             let control = self.control_frames(*save_cursors, releases, events);
             let overhead = padded(COMMIT_LEN) as u64 + control.len();
             let room = self.room().saturating_sub(overhead);
             let fits = fitting(events, room.saturating_sub(self.control_room()));
-            let is_control_due = *save_cursors || !releases.is_empty();
+            let is_control_due = is_end_due || !control.cursors.is_empty() || !releases.is_empty();
             if fits > 0 || (events.is_empty() && is_control_due && room > 0) {
                 if let Err(failed) = self.commit(events.drain(..fits).collect(), control) {
                     self.fail(events.drain(..).collect(), AppendError::Sync);
@@ -189,11 +193,12 @@ impl CommitWriter {
                 }
                 // If the write failed, the cursors and releases are still unsaved.
                 if self.active == ActiveSegment::Usable {
-                    *save_cursors = false;
+                    (*save_cursors, is_end_due) = (false, false);
                     releases.clear();
                 }
             }
-            let is_control_due = *save_cursors || !releases.is_empty();
+            *save_cursors &= self.shared.segments.has_moved_cursors();
+            let is_control_due = is_end_due || *save_cursors || !releases.is_empty();
             let needed = match events.front() {
                 Some(first) => first.len(),
                 None if is_control_due && std::mem::take(&mut may_start_segment_for_control) => 0,
@@ -219,7 +224,7 @@ impl CommitWriter {
             }
         }
         if *save_cursors {
-            self.shared.queue.retry_cursors(self.shared.clock.uptime());
+            self.shared.queue.cursor_moved(0, self.shared.clock.uptime());
         }
         if !releases.is_empty() {
             // The background work requests these releases again at its next check.
@@ -245,7 +250,10 @@ impl CommitWriter {
     fn control_frames(&self, save_cursors: bool, releases: &[Arc<Segment>], events: &VecDeque<PendingAppend>) -> ControlFrames {
         let is_new_segment = self.state.offset == SEGMENT_HEADER_LEN;
         let mut control = ControlFrames { releases: releases.to_vec(), ..ControlFrames::default() };
-        control.drafts.extend(self.cursors_frame(save_cursors || is_new_segment, events));
+        control.cursors = self.cursors_to_save(save_cursors, is_new_segment, events);
+        if is_new_segment || !control.cursors.is_empty() {
+            control.drafts.push(FrameDraft::cursors(&control.cursors, is_new_segment));
+        }
         if is_new_segment {
             let listed = self.shared.segments.list(self.state.active.name, releases);
             control.drafts.push(FrameDraft::segments(&listed));
@@ -260,28 +268,30 @@ impl CommitWriter {
         control
     }
 
-    /// Returns a snapshot of the cursors for the next commit; `None` unless `is_due` is true or an event has a new topic.
-    fn cursors_frame(&self, is_due: bool, events: &VecDeque<PendingAppend>) -> Option<FrameDraft> {
-        let mut is_due = is_due;
+    /// Returns the cursors for the next commit. The first commit of a segment contains all cursors. Every other commit contains
+    /// the moved cursors if `is_due` is true or if an event has a topic without a saved cursor.
+    fn cursors_to_save(&self, is_due: bool, is_new_segment: bool, events: &VecDeque<PendingAppend>) -> Vec<(Arc<str>, u64)> {
+        let (segments, mut is_due) = (&self.shared.segments, is_due);
         if self.shared.options.forwards {
             for event in events {
                 // Start the cursor at the first sequence of the commit, not at the event's own sequence. If this commit fails,
                 // a later event of the topic may get a lower sequence than this event.
-                is_due |= self.shared.segments.start_cursor(&event.topic, self.state.next_seq);
+                is_due |= segments.start_cursor(&event.topic, self.state.next_seq);
             }
         }
-        is_due.then(|| self.snapshot())
+        match (is_new_segment, is_due) {
+            (true, _) => segments.cursors().into_iter().collect(),
+            (false, true) => segments.moved_cursors(),
+            (false, false) => Vec::new(),
+        }
     }
 
     /// Returns an upper bound for the length of the control frames in the first commit of the next segment.
     fn first_control_len(&self) -> u64 {
         let segments = self.shared.segments.segments().len() as u64;
         let lost = self.shared.keys.lost_ranges().len() as u64;
-        self.snapshot().padded_len() as u64 + 2 * 64 + 32 * segments + 16 * lost
-    }
-
-    fn snapshot(&self) -> FrameDraft {
-        FrameDraft::cursors(self.shared.segments.cursors().iter().map(|(topic, cursor)| (topic, *cursor)))
+        let cursors: Vec<_> = self.shared.segments.cursors().into_iter().collect();
+        FrameDraft::cursors(&cursors, true).padded_len() as u64 + 2 * 64 + 32 * segments + 16 * lost
     }
 
     /// Writes and syncs one commit. If the write fails, reports an error for all events of the commit and abandons the segment.
@@ -321,6 +331,7 @@ impl CommitWriter {
         self.state.offset = end.next_multiple_of(PAGE);
         self.state.next_seq += count;
         self.lost_ranges = control.lost_ranges.unwrap_or(self.lost_ranges);
+        self.shared.segments.set_saved(&control.cursors);
         for segment in &control.releases {
             segment.set_release_recorded();
         }
@@ -407,7 +418,7 @@ impl CommitWriter {
                         break Room::Made { _space };
                     }
                     let drafts = vec![FrameDraft::release(segments.iter().map(|segment| segment.name))];
-                    let control = ControlFrames { drafts, releases: segments, lost_ranges: None };
+                    let control = ControlFrames { drafts, releases: segments, ..ControlFrames::default() };
                     self.commit(Vec::new(), control).map_err(|SyncFailed| NotStarted::SyncFailed)?;
                     releases.retain(|segment| !segment.is_release_recorded());
                 }

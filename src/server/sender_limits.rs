@@ -353,6 +353,7 @@ mod tests {
             "stored",
             "challenge",
             "key_unavailable",
+            "clock_jumped",
             "overloaded",
             "journal_full",
             "deadline",

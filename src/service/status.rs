@@ -8,7 +8,7 @@ impl AdminQueries for Service {
     fn render_metrics(&self) -> String {
         let (gateway, metrics) = (self.gateway(), self.metrics());
         self.journal().update_metrics();
-        gateway.update_metrics(self.0.clock.now());
+        gateway.update_metrics();
         metrics.journal.dedupe_hot_keys.set(gateway.hot_keys() as i64);
         self.0.forwarding.measure();
         metrics.render()

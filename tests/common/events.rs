@@ -62,21 +62,34 @@ impl Sample {
     }
 }
 
-/// A clock whose wall-clock time only the test advances. Its uptime advances with the machine's uptime and with the test.
+/// A clock whose wall-clock time only the test advances. Its uptime advances with the test and, unless the clock is stopped, with
+/// the machine's uptime.
 pub struct ManualClock {
-    start: u64,
     now: AtomicU64,
+    advanced: AtomicU64,
+    is_stopped: bool,
 }
 
 impl ManualClock {
     /// Creates a clock that is set to this time in Unix milliseconds.
     pub fn at(now: u64) -> ManualClock {
-        ManualClock { start: now, now: AtomicU64::new(now) }
+        ManualClock { now: AtomicU64::new(now), advanced: AtomicU64::new(0), is_stopped: false }
+    }
+
+    /// Creates a clock whose uptime does not advance with the machine's uptime, for journals without threads.
+    pub fn stopped_at(now: u64) -> ManualClock {
+        ManualClock { is_stopped: true, ..ManualClock::at(now) }
     }
 
     /// Advances the clock by this number of milliseconds.
     pub fn advance(&self, millis: u64) {
         self.now.fetch_add(millis, Ordering::SeqCst);
+        self.advanced.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// Moves only the wall clock, by this number of milliseconds.
+    pub fn jump(&self, millis: i64) {
+        self.now.fetch_add(millis as u64, Ordering::SeqCst);
     }
 }
 
@@ -86,7 +99,8 @@ impl Clock for ManualClock {
     }
 
     fn uptime(&self) -> Duration {
-        SystemClock.uptime() + Duration::from_millis(self.now.load(Ordering::SeqCst).saturating_sub(self.start))
+        let machine = if self.is_stopped { Duration::from_secs(3600) } else { SystemClock.uptime() };
+        machine + Duration::from_millis(self.advanced.load(Ordering::SeqCst))
     }
 }
 

@@ -45,7 +45,13 @@ struct Serving {
 #[derive(Clone)]
 pub enum TestClock {
     System,
-    Stopped(Arc<AtomicU64>),
+    Stopped(Arc<StoppedClock>),
+}
+
+/// Time of the wall clock and uptime, in milliseconds.
+pub struct StoppedClock {
+    wall_ms: AtomicU64,
+    uptime_ms: AtomicU64,
 }
 
 impl Harness {
@@ -118,13 +124,24 @@ impl Drop for Harness {
 impl TestClock {
     /// Returns a clock that is set to this time and that only the test advances.
     pub fn stopped_at(time: UnixMillis) -> TestClock {
-        TestClock::Stopped(Arc::new(AtomicU64::new(time.0)))
+        TestClock::Stopped(Arc::new(StoppedClock { wall_ms: AtomicU64::new(time.0), uptime_ms: AtomicU64::new(3_600_000) }))
     }
 
     /// Advances the clock by `time`. Panics if the clock is the system clock.
     pub fn advance(&self, time: Duration) {
-        let TestClock::Stopped(now) = self else { panic!("the system clock cannot be moved") };
-        now.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+        let millis = time.as_millis() as u64;
+        self.stopped().wall_ms.fetch_add(millis, Ordering::Relaxed);
+        self.stopped().uptime_ms.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// Moves only the wall clock, by this number of milliseconds. Panics if the clock is the system clock.
+    pub fn jump(&self, millis: i64) {
+        self.stopped().wall_ms.fetch_add(millis as u64, Ordering::Relaxed);
+    }
+
+    fn stopped(&self) -> &StoppedClock {
+        let TestClock::Stopped(clock) = self else { panic!("the system clock cannot be moved") };
+        clock
     }
 }
 
@@ -132,14 +149,14 @@ impl Clock for TestClock {
     fn now(&self) -> UnixMillis {
         match self {
             TestClock::System => SystemClock.now(),
-            TestClock::Stopped(now) => UnixMillis(now.load(Ordering::Relaxed)),
+            TestClock::Stopped(clock) => UnixMillis(clock.wall_ms.load(Ordering::Relaxed)),
         }
     }
 
     fn uptime(&self) -> Duration {
         match self {
             TestClock::System => SystemClock.uptime(),
-            TestClock::Stopped(now) => Duration::from_millis(now.load(Ordering::Relaxed)),
+            TestClock::Stopped(clock) => Duration::from_millis(clock.uptime_ms.load(Ordering::Relaxed)),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookhold::clock::{Clock, SystemClock};
+use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::source::Source;
 use hookhold::verify::sign::{Sample, SampleOptions, sign};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
@@ -297,8 +297,13 @@ impl Shared {
 
 /// Returns the bytes of an HTTP/1.1 request that contains a delivery with the id `id`. The signature has the current timestamp.
 pub fn request(source: &Source, id: String) -> Vec<u8> {
+    request_at(source, id, SystemClock.now())
+}
+
+/// Returns the bytes of an HTTP/1.1 request that contains a delivery with the id `id` and the timestamp `now`.
+pub fn request_at(source: &Source, id: String, now: UnixMillis) -> Vec<u8> {
     let body = body(&id);
-    let options = SampleOptions { id, event_type: None, key: None, now: SystemClock.now(), tamper: None };
+    let options = SampleOptions { id, event_type: None, key: None, now, tamper: None };
     let Sample { method, target, headers, body } = sign(source, Some(body), &options).expect("the source has a secret");
     let mut request = format!("{method} {target} HTTP/1.1\r\nhost: hooks.example.com\r\n").into_bytes();
     for (name, value) in &headers {

@@ -172,7 +172,7 @@ async fn a_full_journal_stores_and_remembers_no_item() {
         let items = || padded(&harness, &["a", "b", "c", "d"], 9_000);
         assert_nothing_stored(&harness, items(), JournalFull).await;
         assert_eq!(deliver(&harness, &["a", "filler_0"]).await.outcome, Duplicate);
-        harness.journal.save_cursor("webhooks.batch", harness.journal.durable_watermark());
+        harness.journal.save_cursor("webhooks.batch", harness.journal.durable_watermark(), 1);
         loop {
             match harness.deliver_this("batch", items()).await.outcome {
                 Stored => break,

@@ -64,7 +64,7 @@ async fn a_full_journal_forgets_the_key_and_answers_503() {
     assert_all_rejected(&harness, "evt_1", Outcome::JournalFull).await;
     assert_eq!(harness.deliver_this("stripe", sized(&harness, "filler_0", 8000)).await.outcome, Outcome::Duplicate);
     // Simulates that Kafka has acknowledged every event. The background thread then deletes the oldest segments.
-    harness.journal.save_cursor("webhooks.stripe", harness.journal.durable_watermark());
+    harness.journal.save_cursor("webhooks.stripe", harness.journal.durable_watermark(), 1);
     loop {
         match harness.deliver_this("stripe", large(&harness, "evt_1")).await.outcome {
             Outcome::Stored => break,
@@ -81,7 +81,7 @@ async fn a_full_topic_forgets_the_key_and_answers_503() {
     fill(&harness).await;
     assert_all_rejected(&harness, "evt_1", Outcome::JournalFull).await;
     assert_eq!(harness.outcome("stripe-eu", "evt_1").await, Outcome::Stored, "another topic has room");
-    harness.journal.save_cursor("webhooks.stripe", harness.journal.durable_watermark());
+    harness.journal.save_cursor("webhooks.stripe", harness.journal.durable_watermark(), 1);
     assert_eq!(harness.deliver_this("stripe", large(&harness, "evt_1")).await.outcome, Outcome::Stored);
 }
 

@@ -207,7 +207,7 @@ impl Harness {
 
     /// Refreshes the metrics as a Prometheus scrape does, then returns the value of `hookhold_success_rate` for a source.
     pub fn success_rate(&self, source: &str) -> f64 {
-        self.gateway.update_metrics(self.clock.now());
+        self.gateway.update_metrics();
         self.metrics.deliveries.success_rate.with_label_values(&[source]).get()
     }
 

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod batches;
+mod clock;
 mod dedupe_table;
 #[path = "../common/disk.rs"]
 mod disk;

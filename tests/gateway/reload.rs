@@ -70,12 +70,12 @@ async fn deliver(harness: &Harness, id: &str) -> (Outcome, String) {
     deliver_to(harness, &live, delivery).await
 }
 
-async fn deliver_to(harness: &Harness, live: &Arc<LiveSource>, delivery: Delivery) -> (Outcome, String) {
+pub async fn deliver_to(harness: &Harness, live: &Arc<LiveSource>, delivery: Delivery) -> (Outcome, String) {
     let answer = receive(&harness.gateway, live, delivery, far_away()).await;
     (answer.outcome, answer.hint)
 }
 
-fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
+pub fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
     let live = harness.gateway.live_source("/hooks/shop").expect("the source exists");
     let now = harness.clock.now();
     let sample = sign(&live.source, None, &SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None })
@@ -87,7 +87,7 @@ fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
 
 /// Compiles the source `shop`. Each entry of `secrets` is the name of a secret and additional TOML for the secret. The name is
 /// also the text of the secret.
-fn compile(secrets: &[(&str, &str)]) -> Source {
+pub fn compile(secrets: &[(&str, &str)]) -> Source {
     compile_with(secrets, "")
 }
 

@@ -143,7 +143,7 @@ fn every_commit_records_its_own_length() {
     // and commits without events.
     let journal = harness.open();
     store_many(&journal, 10..20, 3_000);
-    journal.save_cursor(TOPICS[0], 7);
+    journal.save_cursor(TOPICS[0], 7, 1);
     journal.close();
     let mut commits = 0;
     for name in harness.disk.names(".seg") {

@@ -21,7 +21,7 @@ fn a_full_backlog_rejects_only_its_own_topic() {
     assert!((5..10).contains(&accepted), "{accepted} events of a little more than 1,000 bytes fit into 10,000");
     let other = Sample { topic: 1, ..sample(100, 1_000) };
     store(&journal, &other);
-    journal.save_cursor(TOPICS[0], journal.durable_watermark());
+    journal.save_cursor(TOPICS[0], journal.durable_watermark(), 1);
     store(&journal, &sample(101, 1_000));
     journal.close();
 }
@@ -43,7 +43,7 @@ fn a_topic_pins_its_events_until_acknowledged() {
     assert_eq!(full, Ok(Err(AppendError::Full)));
     assert_eq!(journal.oldest_seq(), 0, "nothing was deleted");
     assert_eq!(journal.count(TOPICS[0], 0, u64::MAX), number as u64);
-    journal.save_cursor(TOPICS[0], journal.durable_watermark());
+    journal.save_cursor(TOPICS[0], journal.durable_watermark(), 1);
     while append(&journal, &sample(number, 3_000).event()).is_err() {
         std::thread::yield_now();
     }
@@ -76,7 +76,7 @@ fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
             }
         }
         let forwarded = store(&journal, &sample(number, 3_000));
-        journal.save_cursor(TOPICS[0], forwarded.seq + 1);
+        journal.save_cursor(TOPICS[0], forwarded.seq + 1, 1);
     }
     assert!(rejected > 100, "{rejected} events of the blocked topic were rejected");
     journal.update_metrics();
@@ -84,7 +84,7 @@ fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
     assert!((3 * segment..=6 * segment).contains(&pinned(TOPICS[1])), "{} bytes, within max_backlog", pinned(TOPICS[1]));
     assert!(pinned(TOPICS[0]) < segment, "{} bytes", pinned(TOPICS[0]));
     // Once the cursor of the blocked topic has moved, the journal accepts events of the topic again.
-    journal.save_cursor(TOPICS[1], journal.durable_watermark());
+    journal.save_cursor(TOPICS[1], journal.durable_watermark(), 1);
     while append(&journal, &Sample { topic: 1, ..sample(2_000, 90) }.event()).is_err() {
         std::thread::yield_now();
     }

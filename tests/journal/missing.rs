@@ -56,7 +56,7 @@ fn the_keys_of_a_missing_segment_stay_if_kafka_has_its_events() {
     store_many(&journal, 0..60, 2_000);
     harness.disk.wait_for(|files| has_sealed(files, 4));
     let lost = sequences(&harness, 1);
-    journal.save_cursor(TOPICS[0], lost.start + 1);
+    journal.save_cursor(TOPICS[0], lost.start + 1, 1);
     journal.close();
     remove_segment(&harness, 1);
     let journal = harness.open();

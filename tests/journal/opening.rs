@@ -17,7 +17,7 @@ fn a_clean_stop_leaves_nothing_to_copy() {
     let harness = Harness::new();
     let journal = harness.open();
     store_many(&journal, 0..5, 100);
-    journal.save_cursor(TOPICS[0], 3);
+    journal.save_cursor(TOPICS[0], 3, 1);
     journal.close();
     harness.disk.cut_power();
     let report = harness.read_only().verify().expect("the journal can be read");
@@ -37,7 +37,7 @@ fn a_stop_after_a_failed_write_records_the_watermark() {
     store(&journal, &sample(0, 100));
     harness.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
     assert_eq!(try_store(&journal, &sample(1, 100)), Err(AppendError::Write));
-    journal.save_cursor(TOPICS[0], 1);
+    journal.save_cursor(TOPICS[0], 1, 1);
     journal.close();
     harness.disk.cut_power();
     let report = harness.read_only().verify().expect("the journal can be read");

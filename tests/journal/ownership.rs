@@ -26,7 +26,7 @@ fn journal_in(parent: &Path) -> (Harness, PathBuf, Journal) {
 /// Wakes the background work, which checks the ownership, until the journal has failed.
 fn wait_until_failed(journal: &Journal) {
     while !journal.failed() {
-        journal.save_cursor(TOPICS[1], 0);
+        journal.save_cursor(TOPICS[1], 0, 0);
         std::thread::yield_now();
     }
     let end = append(journal, &sample(1, 100).event());

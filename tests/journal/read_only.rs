@@ -61,7 +61,7 @@ fn stat_reports_sizes_cursors_and_waiting_events() {
     let harness = Harness::with(|options| options.forwards = true);
     let journal = harness.open();
     store_many(&journal, 0..10, 100);
-    journal.save_cursor(TOPICS[0], 4);
+    journal.save_cursor(TOPICS[0], 4, 1);
     journal.close();
     let stat = harness.read_only().stat().expect("the journal can be read");
     assert_eq!((stat.events, stat.oldest, stat.next, stat.in_use), (10, 0, 10, false));
@@ -77,8 +77,8 @@ fn stat_from_summary_files_equals_a_count_of_frames() {
         store(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
     }
     // One cursor points into the middle of a segment.
-    journal.save_cursor(TOPICS[0], 151);
-    journal.save_cursor(TOPICS[1], 300);
+    journal.save_cursor(TOPICS[0], 151, 1);
+    journal.save_cursor(TOPICS[1], 300, 1);
     harness.disk.wait_for(|files| has_sealed(files, files.iter().filter(|name| name.ends_with(".seg")).count() - 1));
     journal.close();
     journal.update_metrics();

@@ -16,13 +16,13 @@ fn segments_expire_after_retain_and_keys_after_their_window() {
     store_many(&journal, 0..30, 3_000);
     harness.disk.wait_for(|files| has_sealed(files, 2));
     harness.clock.advance(11_000);
-    journal.save_cursor(TOPICS[1], 0);
+    journal.save_cursor(TOPICS[1], 0, 0);
     let none = |extension: &'static str| move |files: &[String]| !files.iter().any(|name| name.ends_with(extension));
     harness.disk.wait_for(none(SUMMARY_EXT));
     assert!(journal.oldest_seq() > 0);
     assert_eq!(lookup(&journal, &key(0)), Some(0), "the key outlives its event");
     harness.clock.advance(100_000);
-    journal.save_cursor(TOPICS[1], 0);
+    journal.save_cursor(TOPICS[1], 0, 0);
     harness.disk.wait_for(none(".keys"));
     while lookup(&journal, &key(0)).is_some() {
         std::thread::yield_now();
@@ -57,7 +57,7 @@ fn the_newest_segment_with_a_commit_is_never_deleted() {
     let end = append(&journal, &sample(3, 100_000).event()).expect("accepted");
     gate.wait_for(1);
     harness.disk.wait_for(|files| has_sealed(files, 1));
-    journal.save_cursor(TOPICS[1], 0);
+    journal.save_cursor(TOPICS[1], 0, 0);
     harness.disk.kill();
     drop(gate);
     journal.close();
@@ -97,7 +97,7 @@ fn only_one_thread_at_a_time_deletes_segments() {
     // The gate stops the background thread while the thread deletes expired segments. The writer then needs room.
     let gate = harness.disk.hold(Step::Rename, ".spare");
     harness.clock.advance(11_000);
-    journal.save_cursor(TOPICS[1], 0);
+    journal.save_cursor(TOPICS[1], 0, 0);
     gate.wait_for(1);
     let oldest = journal.oldest_seq();
     let ends: Vec<AppendResult> = (30..200).map(|n| append(&journal, &sample(n, 3_000).event()).expect("accepted")).collect();
@@ -146,7 +146,7 @@ fn an_empty_key_file_is_deleted_with_its_segment() {
     renamed.release();
     harness.disk.wait_for(|files| has_sealed(files, 1));
     harness.clock.advance(11_000);
-    journal.save_cursor(TOPICS[1], 0);
+    journal.save_cursor(TOPICS[1], 0, 0);
     harness.disk.wait_for(|files| !files.iter().any(|file| file.ends_with(SUMMARY_EXT) || file.ends_with(".keys")));
     journal.close();
 }

@@ -26,7 +26,7 @@ fn a_full_disk_rejects_events_until_space_returns() {
     harness.disk.set_limit(u64::MAX);
     // `save_cursor` wakes the background thread at once. Otherwise, the thread checks for space every second.
     let end = loop {
-        journal.save_cursor(TOPICS[1], 0);
+        journal.save_cursor(TOPICS[1], 0, 0);
         match append(&journal, &sample(stored, 5_000).event()) {
             Err(rejected) => assert_eq!(rejected, AppendRejected::Full),
             Ok(end) => match end.recv().expect("a result") {
@@ -55,11 +55,11 @@ fn availability_returns_without_traffic_once_space_is_free() {
         assert!(journal.unavailable_reason(Duration::MAX).is_some());
         harness.disk.set_limit(u64::MAX);
         if !full_disk {
-            journal.save_cursor(TOPICS[0], journal.durable_watermark());
+            journal.save_cursor(TOPICS[0], journal.durable_watermark(), 1);
         }
         while journal.unavailable_reason(Duration::MAX).is_some() {
             // `save_cursor` wakes the background thread at once. Otherwise, the thread checks for space every second.
-            journal.save_cursor(TOPICS[1], 0);
+            journal.save_cursor(TOPICS[1], 0, 0);
             std::thread::yield_now();
         }
         store(&journal, &sample(200, 5_000));
@@ -94,7 +94,7 @@ fn a_missing_reserve_is_preallocated_once_space_is_free() {
     let journal = harness.open();
     assert!(harness.disk.names("reserve").is_empty(), "the first segment left no room for the reserve");
     harness.disk.set_limit(u64::MAX);
-    journal.save_cursor(TOPICS[1], 0);
+    journal.save_cursor(TOPICS[1], 0, 0);
     harness.disk.wait_for(|files| files.iter().any(|file| file == "reserve"));
     journal.close();
 }

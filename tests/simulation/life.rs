@@ -413,7 +413,7 @@ impl Life {
             }
             let cursor = rng.u64(cursor.unwrap_or(0)..=journal.durable_watermark());
             trace.line(format_args!("cursor {topic} {cursor}"));
-            journal.save_cursor(topic, cursor);
+            journal.save_cursor(topic, cursor, 1);
             let highest = model.saved.entry(topic.into()).or_default();
             *highest = cursor.max(*highest);
         }

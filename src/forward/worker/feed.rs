@@ -80,7 +80,7 @@ impl Worker {
     fn add_first_seen(&mut self, first: &StoredEvent, now: Instant) -> usize {
         let topic = first.event.topic();
         let seq = first.position.seq;
-        self.journal.save_cursor(topic, seq);
+        self.journal.save_cursor(topic, seq, 0);
         let index = self.add_queue(topic, seq, (seq, 0), now);
         self.queues[index].join_shared();
         self.block_without_client(index, now);

@@ -216,6 +216,7 @@ fn perform(shared: &Shared, task: Task) -> bool {
 
 fn maintain(shared: &Shared) {
     ownership::check(shared);
+    shared.time.times();
     retention::delete_released(shared, &shared.background.retention.lock());
     retention::release_expired(shared);
     retention::drop_from_page_cache(shared);

@@ -9,7 +9,7 @@ use super::super::disk::{Disk, DiskFile, is_full};
 use super::super::errors::OpenError;
 use super::super::frame::FrameDraft;
 use super::super::frame::PAGE;
-use super::super::journal_clock::CommitTimes;
+use super::super::journal_time::CommitTimes;
 use super::super::key_index::KeyIndex;
 use super::super::lock_file::{OwnerRecord, encode_watermark};
 use super::super::options::Options;
@@ -43,9 +43,8 @@ pub(super) fn start(
 ) -> Result<WriterState, OpenError> {
     let next_seq = name.first_seq;
     let mut bytes = encode_header(name, log, identity);
-    let cursors = segments.cursors();
-    let cursors = FrameDraft::cursors(cursors.iter().map(|(topic, cursor)| (topic, *cursor)));
-    let mut control = vec![cursors, FrameDraft::segments(&segments.list(name, &[]))];
+    let cursors: Vec<_> = segments.cursors().into_iter().collect();
+    let mut control = vec![FrameDraft::cursors(&cursors, true), FrameDraft::segments(&segments.list(name, &[]))];
     let lost = keys.lost_ranges();
     control.extend((!lost.is_empty()).then(|| FrameDraft::lost(&lost)));
     let len = control.iter().map(|draft| draft.padded_len() as u64).sum();
@@ -81,5 +80,6 @@ pub(super) fn start(
     (summary.end, summary.newest) = (end, times.journal);
     let active = Segment::new(name, file, size, summary, SegmentState::Unsealed);
     segments.add(active.clone());
+    segments.set_saved(&cursors);
     Ok(WriterState { active, offset, next_seq, _held_lock: lock.clone(), lock, next_ordinal: name.ordinal + 1, owner })
 }

@@ -74,7 +74,10 @@ pub(super) fn open(
     let identity = context(identity, || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
     context(delete_leftovers(disk), || "cannot delete a leftover file from the journal".into())?;
     let scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
-    let time = JournalClock::continue_after(scan.last_commit, clock.clone());
+    let time = {
+        let (offsets, jumps) = (scan.wall_offsets.clone(), metrics.journal.clock_jumps.clone());
+        JournalClock::continue_after(scan.last_commit, offsets, clock.clone(), jumps)
+    };
     let corruption = report_corruption(disk, &scan, metrics);
     for file in scan.unused.iter().map(|name| name.segment_file()) {
         context(disk.remove(&file), || format!("{file}: cannot delete the empty segment"))?;
@@ -157,7 +160,8 @@ fn delete_released(disk: &dyn Disk, name: SegmentName) -> io::Result<()> {
 /// Counts the events of missing segments as lost, and forgets their keys. If hookhold forwards events, the keys of events below
 /// all cursors remain, because Kafka has these events.
 fn report_missing(scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metrics: &Metrics) {
-    let lowest = scan.cursors.iter().flatten().map(|(_, cursor)| *cursor).min().filter(|_| options.forwards).unwrap_or(0);
+    let knows_all = options.forwards && scan.cursors.is_complete;
+    let lowest = scan.cursors.cursors.iter().map(|(_, cursor)| *cursor).min().filter(|_| knows_all).unwrap_or(0);
     for ListedSegment { name, next_seq } in &scan.missing {
         let from = name.first_seq.max(lowest);
         metrics.journal.damaged.inc();
@@ -229,11 +233,14 @@ fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, m
 }
 
 fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Options, metrics: &Metrics) {
-    if scan.cursors.is_none() && !scan.segments.is_empty() {
+    if !scan.cursors.is_complete && !scan.segments.is_empty() {
         metrics.journal.damaged.inc();
-        tracing::error!("all cursors are damaged, so every topic restarts at its oldest event; check the disk");
+        tracing::error!(
+            found = scan.cursors.cursors.len(),
+            "the cursors are damaged, so every topic without a cursor restarts at its oldest event; check the disk"
+        );
     }
-    for (topic, cursor) in scan.cursors.iter().flatten() {
+    for (topic, cursor) in &scan.cursors.cursors {
         segments.move_cursor(topic, (*cursor).min(scan.log_end()));
     }
     if options.forwards {

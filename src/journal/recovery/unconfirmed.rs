@@ -55,8 +55,7 @@ fn encode(
 ) -> io::Result<(Vec<u8>, SegmentSummary)> {
     let mut out = encode_header(name, log, identity);
     let mut summary = SegmentSummary::empty(scan.durable_watermark);
-    let cursors = scan.cursors.as_deref().unwrap_or_default();
-    let mut cursors = Some(FrameDraft::cursors(cursors.iter().map(|(topic, cursor)| (topic, *cursor))));
+    let mut cursors = Some(FrameDraft::cursors(&scan.cursors.cursors, scan.cursors.is_complete));
     // Every commit keeps its times, which are the first-seen times of its keys.
     for commit in scan.unconfirmed.chunk_by(|(_, a), (_, b)| a.times == b.times) {
         copy_commit(scan, commit, cursors.take(), log, name, &mut out, &mut summary)?;

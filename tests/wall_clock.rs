@@ -1,0 +1,156 @@
+//! Tests of the real binary on a machine whose wall clock jumps. A small library that the test preloads adds an offset to the
+//! wall clock of the process. The clock of the machine does not change.
+
+#[path = "common/audit.rs"]
+mod audit;
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/kafka.rs"]
+mod kafka;
+#[path = "common/load.rs"]
+mod load;
+#[path = "common/ports.rs"]
+mod ports;
+#[path = "common/process.rs"]
+mod process;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use hookhold::clock::{Clock, SystemClock, UnixMillis};
+use hookhold::source::Source;
+use process::{Home, Line, Process, wait_until};
+
+#[test]
+fn a_year_ahead_for_a_moment_deletes_nothing_and_rejects_nothing_for_good() {
+    let mut home = Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], CONFIG);
+    preload(&mut home);
+    let source = fixture::source(&home, "stripe");
+    let process = home.start();
+    let hour = 60 * 60 * 1000;
+    for number in 0..200 {
+        assert_eq!(deliver(&home, &source, &id(number), 0), 200);
+    }
+    wait_until("several segments are sealed", || summaries(&home) >= 2);
+    let (events, segments) = (stored(&home), names(&home, ".seg"));
+    assert_eq!(events, 200);
+
+    set_offset(&home, YEAR_MS);
+    assert_eq!(deliver(&home, &source, "evt_genuine", 0), 503, "hookhold cannot tell whose clock is wrong");
+    assert_eq!(outcome(&process, "clock_jumped"), 1);
+    // The background work deletes expired segments and keys before it seals the next segment.
+    let sealed = summaries(&home);
+    for number in 0.. {
+        if summaries(&home) >= sealed + 2 {
+            break;
+        }
+        assert_eq!(deliver(&home, &source, &format!("evt_ahead_{number}"), YEAR_MS), 200);
+    }
+    set_offset(&home, 0);
+    wait_until("hookhold notices the correction", || process.metric("hookhold_clock_jumps_total") == Some(2.0));
+    assert!(segments.iter().all(|segment| names(&home, ".seg").contains(segment)), "no segment is deleted");
+    for number in 0..200 {
+        assert_eq!(deliver(&home, &source, &id(number), 0), 200);
+    }
+    assert_eq!(outcome(&process, "duplicate"), 200, "no key is deleted");
+    assert_eq!(deliver(&home, &source, "evt_genuine", 0), 200, "the sender's retry");
+    assert_eq!(home.log().matches("the wall clock has jumped").count(), 2);
+
+    // A restart in the past: the ages of events and keys do not change.
+    drop(process);
+    set_offset(&home, -24 * hour);
+    let process = home.start();
+    assert_eq!(process.metric("hookhold_clock_jumps_total"), Some(1.0));
+    assert_eq!(deliver(&home, &source, "evt_genuine", -24 * hour), 200);
+    assert_eq!((outcome(&process, "duplicate"), outcome(&process, "stored")), (1, 0));
+    assert_eq!(deliver(&home, &source, "evt_late", 0), 503);
+    assert!(stored(&home) > 200);
+    fixture::stop(process);
+}
+
+fn id(number: usize) -> String {
+    format!("evt_{number}")
+}
+
+/// Sends a delivery that was signed when the sender's clock differed from the clock of the machine by this number of
+/// milliseconds. Returns the status of the response.
+fn deliver(home: &Home, source: &Arc<Source>, id: &str, offset_ms: i64) -> u16 {
+    let signed_at = UnixMillis((SystemClock.now().0 as i64 + offset_ms) as u64);
+    Line::open(home.hooks).ask(&load::request_at(source, id.to_owned(), signed_at)).status
+}
+
+fn outcome(process: &Process<'_>, outcome: &str) -> u64 {
+    process.deliveries().get(&("stripe".to_owned(), outcome.to_owned())).copied().unwrap_or(0)
+}
+
+fn stored(home: &Home) -> usize {
+    fixture::frames(home, "webhooks.stripe").len()
+}
+
+fn summaries(home: &Home) -> usize {
+    names(home, ".topics").len()
+}
+
+fn names(home: &Home, ending: &str) -> Vec<String> {
+    let files = fs::read_dir(home.journal()).expect("the journal exists");
+    let names = files.map(|file| file.expect("the journal can be listed").file_name().into_string().expect("a text"));
+    names.filter(|name| name.ends_with(ending)).collect()
+}
+
+/// Compiles the library, and makes the processes of `home` load it.
+fn preload(home: &mut Home) {
+    let dir = home.journal().with_file_name("");
+    let (code, library) = (dir.join("offset.c"), dir.join("offset.so"));
+    fs::write(&code, LIBRARY).expect("target/ can be written to");
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &code]).arg("-ldl").status();
+    assert!(compiled.expect("cc can be run (Debian: gcc)").success());
+    let text = |path: &Path| path.to_str().expect("the path is text").to_owned();
+    home.set("LD_PRELOAD", &text(&library));
+    home.set("CLOCK_OFFSET_FILE", &text(&dir.join("offset")));
+    set_offset(home, 0);
+}
+
+/// Sets the difference between the wall clock of hookhold and the clock of the machine.
+fn set_offset(home: &Home, millis: i64) {
+    // A rename, so that the process never reads half of a number.
+    home.put("offset.new", format!("{}", millis / 1000).as_bytes());
+    let file = home.journal().with_file_name("offset");
+    fs::rename(file.with_file_name("offset.new"), file).expect("target/ can be written to");
+}
+
+const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1000;
+const CONFIG: &str = r#"
+server.drain_delay = "0s"
+journal.segment_size = "64 KiB"
+journal.retain = "1h"
+
+[sources.stripe]
+provider = "stripe"
+secrets = ["file:secret"]
+topic = "webhooks.stripe"
+"#;
+/// Replaces the function with which the Rust standard library reads the wall clock.
+const LIBRARY: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int (*real)(clockid_t, struct timespec *) = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(clock, now);
+    if (result == 0 && clock == CLOCK_REALTIME) {
+        char text[32] = {0};
+        int file = open(getenv("CLOCK_OFFSET_FILE"), O_RDONLY | O_CLOEXEC);
+        if (file >= 0 && read(file, text, sizeof text - 1) > 0)
+            now->tv_sec += atoll(text);
+        if (file >= 0)
+            close(file);
+    }
+    return result;
+}
+"#;
