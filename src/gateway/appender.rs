@@ -1,7 +1,6 @@
 //! Appends events to the journal and reports each result to the waiting deliveries. A sender that disconnects does not
 //! cancel the append of its event.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,16 +114,13 @@ impl Appender {
         let appender = self.clone();
         tokio::task::spawn_blocking(move || {
             match appender.confirm(&claim) {
-                Ok(Confirmation::New) => appender.append(&event, claim.key, accepting),
-                Ok(Confirmation::Moved(key)) => {
+                Confirmation::New => appender.append(&event, claim.key, accepting),
+                Confirmation::Moved(key) => {
                     appender.append(&with_claimed_key(event, key, &claim.account), key, accepting);
                 }
-                Ok(Confirmation::Seen(first)) => {
+                Confirmation::Seen(first) => {
                     differing.report(&event, first);
                     appender.dedupe_table.resolve(claim.key, Resolution::Seen(first));
-                }
-                Err(error) => {
-                    appender.dedupe_table.resolve(claim.key, not_looked_up(&error));
                 }
             }
             drop(permit);
@@ -133,26 +129,26 @@ impl Appender {
 
     /// Looks up the keys of an event in the key files: the key of its identity, and the key of its account. Moves the claim if
     /// an event of another account uses the claimed key.
-    pub(super) fn confirm(&self, claim: &UnconfirmedClaim) -> io::Result<Confirmation> {
+    pub(super) fn confirm(&self, claim: &UnconfirmedClaim) -> Confirmation {
         let UnconfirmedClaim { claimant, key: claimed, .. } = claim;
         let look_up = |key: EventKey| {
-            let seen = self.journal.lookup(&key)?.filter(|seen| seen.first_seen > claimant.not_before);
+            let seen = self.journal.lookup(&key).filter(|seen| seen.first_seen > claimant.not_before);
             seen.iter().for_each(|seen| self.dedupe_table.cache(key, *seen));
-            Ok::<_, io::Error>(seen)
+            seen
         };
-        let of_identity = look_up(claimant.key)?;
+        let of_identity = look_up(claimant.key);
         if let Some(seen) = of_identity.filter(|seen| !seen.fingerprint.is_other_event(&claimant.fingerprint)) {
-            return Ok(Confirmation::Seen(seen.into()));
+            return Confirmation::Seen(seen.into());
         }
         let account_key = claimant.account_key(&self.journal);
-        if let Some(seen) = look_up(account_key)? {
-            return Ok(Confirmation::Seen(seen.into()));
+        if let Some(seen) = look_up(account_key) {
+            return Confirmation::Seen(seen.into());
         }
         if of_identity.is_none() || *claimed == account_key {
-            return Ok(Confirmation::New);
+            return Confirmation::New;
         }
         self.dedupe_table.move_to_account(*claimed, account_key);
-        Ok(Confirmation::Moved(account_key))
+        Confirmation::Moved(account_key)
     }
 
     /// Returns a permit for lookups in the key files. If too many lookups are running, the error is the resolution of the
@@ -223,12 +219,6 @@ pub(super) fn not_appended(rejected: AppendRejected) -> Resolution {
     }
 }
 
-/// Logs that a key file cannot be read, and returns the resolution of the delivery.
-pub(super) fn not_looked_up(error: &io::Error) -> Resolution {
-    tracing::error!(%error, "cannot read a key file, so hookhold rejects the delivery; see `dmesg`");
-    Resolution::Failed(Outcome::JournalFailed, UNREADABLE_KEY_FILE)
-}
-
 pub(super) const SYNC_FAILED: &str =
     "journal sync: expected success, found an I/O error, so hookhold exits; run `dmesg` to find the cause";
 const WRITE_FAILED: &str = "journal write: expected success, found an I/O error; run `dmesg` to find the cause";
@@ -240,7 +230,6 @@ const BATCH_TOO_LARGE: &str =
     "batch: expected events that fit into the journal, found more; raise max_size and max_backlog, or set split = false";
 const QUEUE_FULL: &str = "journal writer: expected space in its queue, found it full; move [journal] dir to a faster disk";
 const TOO_MANY_LOOKUPS: &str = "key-file lookups: expected a free slot, found none; move [journal] dir to a faster disk";
-const UNREADABLE_KEY_FILE: &str = "key file: expected a readable file, found an error; see the error in the log";
 /// Maximum number of concurrent key-file lookups. Above this limit, a delivery that needs a lookup gets the outcome
 /// `overloaded`.
 const MAX_LOOKUPS: usize = 256;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use prometheus::IntCounter;
 use tokio::sync::oneshot;
 
-use super::appender::{Appender, Confirmation, UnconfirmedClaim, appended, not_appended, not_looked_up, with_claimed_key};
+use super::appender::{Appender, Confirmation, UnconfirmedClaim, appended, not_appended, with_claimed_key};
 use super::dedupe_table::{FirstCopy, Resolution};
 use super::differing::DifferingDuplicates;
 use crate::event::{Event, Position};
@@ -83,23 +83,18 @@ impl Appender {
         accepting: Result<(), Resolution>,
     ) {
         let mut fresh = Vec::with_capacity(items.len());
-        let mut items = items.into_iter();
-        while let Some(ClaimedItem { event, look_up }) = items.next() {
+        for ClaimedItem { event, look_up } in items {
             let Some(claim) = look_up else {
                 fresh.push(event);
                 continue;
             };
             match self.confirm(&claim) {
-                Ok(Confirmation::New) => fresh.push(event),
-                Ok(Confirmation::Moved(key)) => fresh.push(with_claimed_key(event, key, &claim.account)),
-                Ok(Confirmation::Seen(first)) => {
+                Confirmation::New => fresh.push(event),
+                Confirmation::Moved(key) => fresh.push(with_claimed_key(event, key, &claim.account)),
+                Confirmation::Seen(first) => {
                     waiter.counters.differing.report(&event, first);
                     self.dedupe_table.resolve(claim.key, Resolution::Seen(first));
                     waiter.add_seen(first.seq);
-                }
-                Err(error) => {
-                    let claimed: Vec<Event> = fresh.into_iter().chain([event]).chain(items.map(|item| item.event)).collect();
-                    return self.release(claimed.iter(), &waiter, not_looked_up(&error));
                 }
             }
         }

@@ -13,14 +13,13 @@ use super::errors::in_file;
 use super::frame::{self, CursorsFrame, FrameFacts, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::journal_time::{CommitTimes, JournalMillis};
-use super::key_file::{KeyFile, SeenKey};
+use super::keys::{KeyDirectory, KeyEntry, ListedKeyFile, SeenKey};
 use super::scanned_cursors::ScannedCursors;
 use super::segment_file::{self, JournalIdentity, SEGMENT_HEADER_LEN};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
 use super::wall_offsets::WallOffsets;
 use crate::clock::UnixMillis;
-use crate::event_key::EventKey;
 
 /// Content of a journal's directory.
 pub(super) struct DirectoryScan {
@@ -43,6 +42,10 @@ pub(super) struct DirectoryScan {
     pub(super) missing: Vec<ListedSegment>,
     /// Sequences of lost events whose keys are forgotten.
     pub(super) lost: Vec<Range<u64>>,
+    /// Key files.
+    pub(super) keys: KeyDirectory,
+    /// Key files that existed at the start of the newest segment.
+    pub(super) listed_keys: Vec<ListedKeyFile>,
 }
 
 /// One segment of a [`DirectoryScan`].
@@ -84,6 +87,8 @@ pub(super) struct SegmentFrames {
     listed: Option<Vec<ListedSegment>>,
     /// Segments whose release the segment records.
     released: Vec<SegmentName>,
+    /// List of the key files at the start of the segment; `None` if it is damaged.
+    key_files: Option<Vec<ListedKeyFile>>,
     /// Last readable list of lost sequences.
     lost: Option<Vec<Range<u64>>>,
     /// True if some pages of the segment could not be read.
@@ -104,14 +109,16 @@ impl DirectoryScan {
     /// Reads the headers of all segments and the frames of unsealed segments. Also reads the frames of sealed segments, newest
     /// first, until the scan has found a snapshot of the cursors.
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
-        let (mut segments, unused) = open_segments(disk)?;
+        let keys = KeyDirectory::read(disk)?;
+        let (mut segments, unused) = open_segments(disk, &keys)?;
         find_superseded(&mut segments);
-        let (mut cursors, mut lost, mut is_listed) = (ScannedCursors::default(), None, false);
+        let (mut cursors, mut lost, mut listed_keys, mut is_listed) = (ScannedCursors::default(), None, None, false);
         for segment in segments.iter_mut().rev() {
             if segment.summary.is_none() || !cursors.is_complete || !is_listed {
                 segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
                 cursors.add_older(&segment.frames.cursors);
                 lost = lost.or_else(|| segment.frames.lost.clone());
+                listed_keys = listed_keys.or_else(|| segment.frames.key_files.clone());
                 is_listed |= segment.frames.listed.is_some();
             }
         }
@@ -141,6 +148,8 @@ impl DirectoryScan {
             released,
             missing,
             lost: lost.unwrap_or_default(),
+            keys,
+            listed_keys: listed_keys.unwrap_or_default(),
         })
     }
 
@@ -304,6 +313,7 @@ impl SegmentFrames {
             FrameKind::Cursors => frame::decode_cursors(bytes).into_iter().for_each(|frame| self.cursors.add_newer(frame)),
             FrameKind::Segments => self.listed = frame::decode_segments(bytes).or(self.listed.take()),
             FrameKind::Release => self.released.extend(frame::decode_release(bytes).unwrap_or_default()),
+            FrameKind::KeyFiles => self.key_files = frame::decode_key_files(bytes).or(self.key_files.take()),
             FrameKind::Lost => self.lost = frame::decode_lost(bytes).or(self.lost.take()),
             FrameKind::Later => {}
         }
@@ -320,7 +330,7 @@ impl SegmentFrames {
 
 impl ScannedFrame {
     /// Returns the event's key, with the arrival time and sequence of the event; `None` if the event has no key.
-    pub(super) fn key(&self) -> Option<(EventKey, SeenKey)> {
+    pub(super) fn key(&self) -> Option<KeyEntry> {
         let facts = self.facts.as_ref()?;
         Some((facts.key?, SeenKey { first_seen: self.times.journal, seq: self.header.seq, fingerprint: facts.fingerprint }))
     }
@@ -337,14 +347,16 @@ impl ScannedFrame {
 }
 
 /// Opens all segments. For segments that have never been written, returns only the names.
-fn open_segments(disk: &dyn Disk) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
+fn open_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
     for (name, size) in segment_file::list(disk)? {
         let in_segment = || name.segment_file();
         let file = in_file(disk.open(&name.segment_file()), in_segment)?;
         let header = if_readable(segment_file::read_header(&*file, name), in_segment)?;
-        let has_keys = if_readable(KeyFile::open(disk, name), || name.key_file())?.is_some();
-        let summary = if has_keys { if_readable(SegmentSummary::open(disk, name), || name.summary_file())? } else { None };
+        let summary = match keys.has_keys_of(name.id) {
+            true => if_readable(SegmentSummary::open(disk, name), || name.summary_file())?,
+            false => None,
+        };
         // A segment that cannot be read may contain events.
         if summary.is_none() && !segment_file::is_started(disk, &file, name, size).unwrap_or(true) {
             unused.push(name);

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::journal_time::{CommitTimes, JournalMillis};
+use super::keys::ListedKeyFile;
 use super::payload::{OPTIONAL_HEADER_LEN, PayloadReader, PayloadWriter, u32_at, u64_at};
 use super::segment_name::SegmentName;
 use crate::clock::UnixMillis;
@@ -38,6 +39,8 @@ pub(super) enum FrameKind {
     Segments = 4,
     /// Segments that the journal is about to delete.
     Release = 5,
+    /// List of all key files.
+    KeyFiles = 6,
     /// Sequences of lost events.
     Lost = 7,
     /// Frame that a later version wrote.
@@ -182,6 +185,17 @@ impl FrameDraft {
         finish_frame(out)
     }
 
+    /// Encodes the list of all key files with keys.
+    pub(super) fn key_files(files: &[ListedKeyFile]) -> FrameDraft {
+        let mut out = start_frame(FrameKind::KeyFiles, FRAME_HEADER_LEN + 4 + 16 * files.len());
+        out.u32(files.len() as u32);
+        for ListedKeyFile { id, keys } in files {
+            out.u64(*id);
+            out.u64(*keys);
+        }
+        finish_frame(out)
+    }
+
     /// Encodes all ranges of sequences whose events are lost and whose keys the journal has forgotten.
     pub(super) fn lost(ranges: &[Range<u64>]) -> FrameDraft {
         let mut out = start_frame(FrameKind::Lost, FRAME_HEADER_LEN + 4 + 16 * ranges.len());
@@ -222,6 +236,7 @@ pub(super) fn parse_header(bytes: &[u8], room: u64) -> Option<FrameHeader> {
         3 => FrameKind::Cursors,
         4 => FrameKind::Segments,
         5 => FrameKind::Release,
+        6 => FrameKind::KeyFiles,
         7 => FrameKind::Lost,
         0 => return None,
         _ => FrameKind::Later,
@@ -329,6 +344,13 @@ pub(super) fn decode_release(frame: &[u8]) -> Option<Vec<SegmentName>> {
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let count = input.u32()?;
     (0..count).map(|_| segment_name(&mut input)).collect()
+}
+
+/// Decodes the list of key files from a valid key files frame.
+pub(super) fn decode_key_files(frame: &[u8]) -> Option<Vec<ListedKeyFile>> {
+    let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
+    let count = input.u32()?;
+    (0..count).map(|_| Some(ListedKeyFile { id: input.u64()?, keys: input.u64()? })).collect()
 }
 
 /// Decodes the ranges of lost sequences from a valid lost frame.

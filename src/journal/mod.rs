@@ -33,8 +33,7 @@ mod frame;
 mod frame_scanner;
 mod journal_clock;
 mod journal_time;
-mod key_file;
-mod key_index;
+mod keys;
 mod lock_file;
 mod options;
 mod ownership;
@@ -83,9 +82,8 @@ use frame::PAGE;
 pub use journal_clock::DISAGREEMENT;
 use journal_clock::JournalClock;
 pub use journal_time::JournalMillis;
-pub use key_file::SeenKey;
-use key_index::KeyIndex;
-pub use key_index::MemoryLookup;
+use keys::KeyIndex;
+pub use keys::{KeyLimits, KeySizes, MAX_ASKED_FILES, MAX_RECENT_KEYS, MemoryLookup, SeenKey, StandaloneKeys};
 pub use options::Options;
 pub use random::{Random, SystemRandom};
 pub use read_only::{DamagedRange, JournalStat, ReadOnlyJournal, TopicStat, VerifyReport};
@@ -124,6 +122,7 @@ struct Shared {
     disk: Arc<dyn Disk>,
     options: Options,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
     log: LogId,
     identity: JournalIdentity,
@@ -189,6 +188,7 @@ impl Journal {
             disk,
             options,
             clock,
+            random: random.clone(),
             metrics,
         });
         shared.update_sizes();
@@ -255,14 +255,19 @@ impl Journal {
         self.0.keys.lookup_in_memory(key)
     }
 
-    /// Returns the number of keys in unsealed segments.
+    /// Returns the number of keys in memory: the keys of unsealed segments and of the newest sealed segments.
     pub fn keys_in_memory(&self) -> u64 {
         self.0.keys.in_memory()
     }
 
-    /// Looks up a key in the key files on disk. Returns `None` if no key file contains the key.
-    pub fn lookup(&self, key: &EventKey) -> io::Result<Option<SeenKey>> {
-        self.0.keys.lookup(&*self.0.disk, key, &|| self.0.metrics.journal.damaged.inc())
+    /// Looks up a key in the key files on disk. Returns `None` if no key file contains the key, or if damage has destroyed the key.
+    pub fn lookup(&self, key: &EventKey) -> Option<SeenKey> {
+        self.0.keys.lookup(key)
+    }
+
+    /// Returns the sizes of the key index.
+    pub fn key_sizes(&self) -> KeySizes {
+        self.0.keys.sizes()
     }
 
     /// Returns true if corruption destroyed the event of this key. Caches must then remove the key, so that the journal can
@@ -367,6 +372,15 @@ impl Journal {
         } else {
             None
         }
+    }
+
+    /// Returns the reason why the journal works with a limitation; `None` if it works without one.
+    pub fn degraded_reason(&self) -> Option<&'static str> {
+        let is_damaged = self.0.keys.is_damaged();
+        is_damaged.then_some(
+            "key files: expected valid files, found damaged or missing ones, so hookhold may store duplicates; see the log and \
+             check the disk",
+        )
     }
 
     /// Returns true once a sync has failed or a journal thread has panicked. The process must then exit with code 3.

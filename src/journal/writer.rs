@@ -19,7 +19,7 @@ use super::errors::AppendError;
 use super::frame::PAGE;
 use super::frame::{COMMIT_LEN, FrameDraft, padded};
 use super::journal_time::{CommitTimes, JournalMillis};
-use super::key_file::SeenKey;
+use super::keys::SeenKey;
 use super::lock_file::{LOCK_FILE, LOCK_FILE_LEN, OwnerRecord, encode_watermark};
 use super::random::Random;
 use super::segment::{Segment, SegmentState};
@@ -55,8 +55,8 @@ struct ControlFrames {
     cursors: Vec<(Arc<str>, u64)>,
     /// Segments whose release this commit records.
     releases: Vec<Arc<Segment>>,
-    /// Number of lost ranges that this commit records; `None` if it records none.
-    lost_ranges: Option<usize>,
+    /// Version of the lost ranges that this commit records; `None` if it records none.
+    lost_version: Option<u64>,
 }
 
 impl ControlFrames {
@@ -82,8 +82,8 @@ pub(super) struct CommitWriter {
     no_segment_logged: bool,
     /// The batch that the writer has taken from the queue and not saved completely.
     batch: Option<Batch>,
-    /// Number of lost ranges that the active segment records.
-    lost_ranges: usize,
+    /// Version of the lost ranges that the active segment records.
+    lost_version: u64,
 }
 
 /// Result of one step of the writer.
@@ -120,8 +120,8 @@ impl CommitWriter {
     /// Creates a writer that continues at `state`, and that takes the ids of its segments from `random`.
     pub(super) fn new(shared: Arc<Shared>, state: WriterState, random: Arc<dyn Random>) -> CommitWriter {
         let (buffer, active) = (Vec::new(), ActiveSegment::Usable);
-        let lost_ranges = shared.keys.lost_ranges().len();
-        CommitWriter { shared, state, random, buffer, active, no_segment_logged: false, batch: None, lost_ranges }
+        let lost_version = shared.keys.lost_version();
+        CommitWriter { shared, state, random, buffer, active, no_segment_logged: false, batch: None, lost_version }
     }
 
     fn run(mut self) {
@@ -245,8 +245,8 @@ impl CommitWriter {
         }
     }
 
-    /// Returns the frames without events for the next commit. The first commit of a segment contains all cursors, the list of
-    /// all older segments and all lost ranges. The segments in `releases` are not in this list, and this records their release.
+    /// Returns the frames without events for the next commit. The first commit of a segment contains all cursors, the lists of
+    /// all older segments and of all key files, and all lost ranges. The segments in `releases` are not in this list, and this records their release.
     fn control_frames(&self, save_cursors: bool, releases: &[Arc<Segment>], events: &VecDeque<PendingAppend>) -> ControlFrames {
         let is_new_segment = self.state.offset == SEGMENT_HEADER_LEN;
         let mut control = ControlFrames { releases: releases.to_vec(), ..ControlFrames::default() };
@@ -257,12 +257,14 @@ impl CommitWriter {
         if is_new_segment {
             let listed = self.shared.segments.list(self.state.active.name, releases);
             control.drafts.push(FrameDraft::segments(&listed));
+            control.drafts.push(FrameDraft::key_files(&self.shared.keys.list()));
         } else if !releases.is_empty() {
             control.drafts.push(FrameDraft::release(releases.iter().map(|segment| segment.name)));
         }
+        let version = self.shared.keys.lost_version();
         let lost = self.shared.keys.lost_ranges();
-        if lost.len() != self.lost_ranges || (is_new_segment && !lost.is_empty()) {
-            control.lost_ranges = Some(lost.len());
+        if version != self.lost_version || (is_new_segment && !lost.is_empty()) {
+            control.lost_version = Some(version);
             control.drafts.push(FrameDraft::lost(&lost));
         }
         control
@@ -289,9 +291,11 @@ impl CommitWriter {
     /// Returns an upper bound for the length of the control frames in the first commit of the next segment.
     fn first_control_len(&self) -> u64 {
         let segments = self.shared.segments.segments().len() as u64;
+        let keys = self.shared.keys.sizes();
+        let key_files = (keys.asked_files + keys.recent_files) as u64;
         let lost = self.shared.keys.lost_ranges().len() as u64;
         let cursors: Vec<_> = self.shared.segments.cursors().into_iter().collect();
-        FrameDraft::cursors(&cursors, true).padded_len() as u64 + 2 * 64 + 32 * segments + 16 * lost
+        FrameDraft::cursors(&cursors, true).padded_len() as u64 + 3 * 64 + 32 * segments + 16 * key_files + 16 * lost
     }
 
     /// Writes and syncs one commit. If the write fails, reports an error for all events of the commit and abandons the segment.
@@ -330,7 +334,7 @@ impl CommitWriter {
         self.shared.metrics.journal.batch_events.observe(count as f64);
         self.state.offset = end.next_multiple_of(PAGE);
         self.state.next_seq += count;
-        self.lost_ranges = control.lost_ranges.unwrap_or(self.lost_ranges);
+        self.lost_version = control.lost_version.unwrap_or(self.lost_version);
         self.shared.segments.set_saved(&control.cursors);
         for segment in &control.releases {
             segment.set_release_recorded();

@@ -28,6 +28,7 @@ pub(super) fn journal_options(config: &Config) -> Options {
         dedupe_window: longest_dedupe_window(config),
         max_key_bytes: config.dedupe.max_disk,
         forwards: config.kafka.is_some(),
+        ..Options::default()
     }
 }
 

@@ -349,11 +349,11 @@ async fn a_corrupt_event_is_forgotten_in_its_key_file() {
     }
     let harness = harness.with_keys_on_disk();
     let (segment, bytes) = locate(&harness, "evt_lost");
-    let keys = segment.replace(".seg", ".keys");
-    let whole = harness.disk.bytes(&keys).len();
+    let files = harness.disk.names(".keys");
     harness.disk.corrupt(&segment, bytes, |byte| !byte);
     assert_eq!(harness.stored_ids(), ["evt_before", "evt_after"]);
-    until(|| harness.disk.bytes(&keys).len() < whole);
+    // A merge rewrites the key file without the key of the lost event.
+    until(|| files.iter().all(|file| harness.disk.len(file).is_none()));
     // After the restart, hookhold does not read the damaged frame again, so only the key file determines the outcome.
     let harness = harness.killed();
     assert_eq!(harness.outcome("stripe", "evt_lost").await, Outcome::Stored);

@@ -84,10 +84,13 @@ impl Harness {
         let is_sealed = |names: &[String], segment: &String| names.contains(&segment.replace(".seg", ".topics"));
         harness.disk.wait_for(|names| segments.iter().all(|segment| !names.contains(segment) || is_sealed(names, segment)));
         let empty: Vec<_> = harness.disk.names(".seg").into_iter().filter(|segment| !segments.contains(segment)).collect();
+        // Once the next bucket of the dedupe window has begun, a merge takes the keys out of the memory.
+        harness.advance(harness.config().dedupe.window / 8);
         let harness = harness.restarted();
-        // The background thread deletes a segment without events as soon as the segment is sealed. After this deletion, the
-        // thread has no further work.
-        harness.disk.wait_for(|names| empty.iter().all(|segment| !names.contains(segment)));
+        // The background thread deletes a segment without events as soon as the segment is sealed. After this deletion and the
+        // merge, the thread has no further work.
+        let is_merged = |name: &String| !name.ends_with(".tmp") && (!name.ends_with(".keys") || name.starts_with("merged-"));
+        harness.disk.wait_for(|names| names.iter().all(is_merged) && empty.iter().all(|segment| !names.contains(segment)));
         harness
     }
 

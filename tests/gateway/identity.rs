@@ -163,15 +163,15 @@ async fn duplicates_are_recognised_without_the_hot_cache() {
 }
 
 #[tokio::test]
-async fn an_unreadable_key_file_answers_503() {
+async fn an_unreadable_key_file_rejects_no_delivery() {
     let harness = Harness::new();
     assert_eq!(harness.outcome("stripe", "evt_1").await, Stored);
     let harness = harness.with_keys_on_disk();
     harness.disk.fail(crate::disk::Step::Read, ".keys", std::io::ErrorKind::Other, 1);
-    let answer = harness.deliver("stripe", "evt_1").await;
-    assert_eq!(answer.status.as_u16(), 503);
-    assert_eq!(harness.outcome("stripe", "evt_1").await, Duplicate, "the next delivery looks it up again");
-    assert_eq!(harness.stored_ids(), ["evt_1"]);
+    assert_eq!(harness.outcome("stripe", "evt_1").await, Stored, "the key is unknown");
+    assert_eq!(harness.outcome("stripe", "evt_1").await, Duplicate);
+    assert_eq!(harness.metrics.journal.damaged.get(), 1);
+    assert_eq!(harness.stored_ids(), ["evt_1", "evt_1"]);
 }
 
 /// The button "Send test webhook" of Stripe's dashboard sends the same id each time.

@@ -1,10 +1,7 @@
 //! Tests of damaged bytes in segments, summary files and key files.
 
-use std::io;
+use std::time::Duration;
 
-use hookhold::event_key::EventKey;
-
-use crate::disk::Step;
 use crate::events::Sample;
 use crate::harness::*;
 
@@ -83,42 +80,42 @@ fn damaged_summary_and_key_files_are_rebuilt() {
 }
 
 #[test]
-fn a_damaged_key_entry_hides_no_other_key() {
+fn a_damaged_page_of_keys_neither_stops_a_start_nor_hides_other_keys() {
     let harness = Harness::with_sealed_segments();
     let keys = harness.disk.names(".keys").remove(0);
-    let entries = (harness.disk.bytes(&keys).len() - 48) / 48;
-    assert!(entries > 3);
-    harness.disk.corrupt(&keys, 48 + 48 * (entries / 2)..49 + 48 * (entries / 2), |byte| !byte);
+    let count = harness.disk.bytes(&keys)[4096 + 4] as usize;
+    assert!((1..60).contains(&count), "{count} keys in the first file");
+    harness.disk.corrupt(&keys, 4096 + 500..4096 + 501, |byte| !byte);
     let journal = harness.open();
-    let known = (0..60).filter(|number| lookup(&journal, &key(*number)) == Some(*number as u64)).count();
-    assert_eq!(known, 59);
-    let found = (0..60).filter(|number| lookup(&journal, &key(*number)).is_some()).count();
-    assert_eq!(found, 59);
-    assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once, not once per lookup");
+    let found = (0..60).filter(|number| lookup(&journal, &key(*number)) == Some(*number as u64)).count();
+    assert_eq!(found, 60 - count);
+    assert_eq!(harness.metrics.journal.damaged.get(), 1);
+    assert!(journal.degraded_reason().is_some());
+    assert_eq!(journal.unavailable_reason(Duration::MAX), None);
+    store(&journal, &sample(60, 100));
     journal.close();
 }
 
 #[test]
-fn a_lookup_during_a_rewrite_reports_no_damage() {
-    let harness = Harness::with_sealed_segments();
-    let segment = harness.disk.names(".seg").remove(0);
-    let at =
-        harness.disk.bytes(&segment).windows(7).position(|window| window == b"body 3 ").expect("the segment holds the event");
+fn a_missing_key_file_of_a_deleted_segment_is_counted() {
+    let harness = Harness::with(|options| (options.limits.max_size, options.max_recent_keys) = (200 << 10, 0));
     let journal = harness.open();
-    harness.disk.corrupt(&segment, at..at + 1, |byte| !byte);
-    let whole = harness.disk.bytes(&segment.replace(".seg", ".keys")).len();
-    // The journal uses the rewritten key file only after a sync of the directory, and this sync fails.
-    harness.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1_000);
-    assert_eq!(read(&journal).len(), 59);
-    while harness.disk.bytes(&segment.replace(".seg", ".keys")).len() == whole {
-        std::thread::yield_now();
-    }
-    for number in 0..60 {
-        assert_eq!(lookup(&journal, &key(number)), (number != 3).then_some(number as u64));
-    }
-    assert_eq!(lookup(&journal, &EventKey([0xFF; 16])), None, "this lookup reads the last entry");
-    assert_eq!(harness.metrics.journal.damaged.get(), 1, "only the corruption is counted");
+    store_many(&journal, 0..100, 3_000);
     journal.close();
+    // Every start lists the key files.
+    harness.open().close();
+    let merged = harness.disk.names(".keys").into_iter().filter(|file| file.starts_with("merged-"));
+    let oldest = merged.min_by_key(|file| u64::from_le_bytes(harness.disk.bytes(file)[56..64].try_into().expect("8 bytes")));
+    harness.disk.remove_file(&oldest.expect("a merged file"));
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1);
+    assert!(journal.degraded_reason().is_some());
+    assert_eq!(lookup(&journal, &key(0)), None, "a retry is stored again");
+    assert_eq!(lookup(&journal, &key(99)), Some(99));
+    store(&journal, &sample(100, 100));
+    journal.close();
+    harness.open().close();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "the next start lists only the files that exist");
 }
 
 #[test]
@@ -140,11 +137,11 @@ fn corruption_forgets_the_keys_of_lost_events() {
     assert_eq!(report.damage.len(), 1);
     assert!(report.damage[0].file == segment && report.damage[0].bytes.contains(&(at as u64)));
     assert_eq!(report.events, 59);
-    // The background thread rewrites the key file.
+    // The background thread merges the key file, and omits the key.
     let name = segment.replace(".seg", ".keys");
-    while harness.disk.bytes(&name).windows(16).any(|window| window == key(3).0) {
-        std::thread::yield_now();
-    }
+    harness.disk.wait_for(|files| !files.contains(&name));
+    let has_key = |file: &String| harness.disk.bytes(file).windows(16).any(|window| window == key(3).0);
+    assert!(!harness.disk.names(".keys").iter().any(has_key));
     journal.close();
     assert_eq!(lookup(&harness.open(), &key(3)), None, "after a restart as well");
 }

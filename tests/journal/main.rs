@@ -12,6 +12,7 @@ mod clock;
 mod cursors;
 mod damage;
 mod harness;
+mod keys;
 mod missing;
 mod opening;
 mod ownership;

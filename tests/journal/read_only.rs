@@ -71,7 +71,7 @@ fn stat_reports_sizes_cursors_and_waiting_events() {
 
 #[test]
 fn stat_from_summary_files_equals_a_count_of_frames() {
-    let harness = Harness::with(|options| options.forwards = true);
+    let harness = Harness::with(|options| (options.forwards, options.limits.segment_size) = (true, 128 << 10));
     let journal = harness.open();
     for number in 0..300 {
         store(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });

@@ -139,10 +139,7 @@ impl Model {
         match journal.lookup_in_memory(key) {
             MemoryLookup::Seen(seen) => Ok(Some(seen.seq)),
             MemoryLookup::New => Ok(None),
-            MemoryLookup::MaybeOnDisk => match journal.lookup(key) {
-                Ok(seen) => Ok(seen.map(|seen| seen.seq)),
-                Err(error) => Err(format!("lookup: {error}")),
-            },
+            MemoryLookup::MaybeOnDisk => Ok(journal.lookup(key).map(|seen| seen.seq)),
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hookhold::clock::Clock;
 use hookhold::event::{Event, Position};
 use hookhold::journal::{
-    AppendRejected, BackgroundSteps, Environment, Journal, OpenError, Options, Reader, WriterStep, WriterSteps,
+    AppendRejected, BackgroundSteps, Environment, Journal, MAX_RECENT_KEYS, OpenError, Options, Reader, WriterStep, WriterSteps,
 };
 use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
@@ -85,8 +85,13 @@ impl Life {
             segment_size,
             max_backlog: u64::MAX / 8,
         };
-        let options =
-            Options { limits, dedupe_window: Duration::from_secs(7 * 86_400), max_key_bytes: u64::MAX / 4, forwards: rng.bool() };
+        let options = Options {
+            limits,
+            dedupe_window: Duration::from_secs(7 * 86_400),
+            max_key_bytes: u64::MAX / 4,
+            forwards: rng.bool(),
+            max_recent_keys: [0, 10, MAX_RECENT_KEYS][rng.usize(..3)],
+        };
         let disk = SimDisk::new(seed);
         if hazards.ignored_syncs {
             disk.ignore_syncs();

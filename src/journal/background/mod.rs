@@ -1,6 +1,7 @@
-//! The journal's background thread, which seals full segments, deletes expired segments and keys, and prepares the file of the
-//! next segment. The writer calls [`Background::make_room`] before it starts a segment.
+//! The journal's background thread, which seals full segments, deletes expired segments and keys, merges key files, and prepares
+//! the file of the next segment. The writer calls [`Background::make_room`] before it starts a segment.
 
+mod key_merging;
 mod key_retention;
 mod reserve;
 mod retention;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use super::segment::Segment;
 use super::{POISON, Shared, ownership, spawn};
 use crate::clock::Clock;
+use key_merging::RunningMerges;
 use reserve::Reserve;
 pub(super) use reserve::{release_reserve, restore_reserve, write_with_reserve};
 use retention::{Retention, Space, SpaceGuard};
@@ -29,6 +31,7 @@ pub(super) struct Background {
     retention: Retention,
     spare: SpareSlot,
     reserve: Reserve,
+    merges: RunningMerges,
 }
 
 struct TaskQueue {
@@ -38,6 +41,8 @@ struct TaskQueue {
     request: TaskRequest,
     /// Uptime at which the background work must run its periodic checks.
     next_check: Duration,
+    /// Uptime at which the background work must perform the next step of the merges of key files; `None` if no merge is due.
+    next_merge: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,6 +69,8 @@ enum Task {
     /// Full segment that the background thread must seal. The segment stays in the queue until the thread has tried to seal it.
     Seal(Arc<Segment>),
     Check,
+    /// Step of the merges of key files.
+    Merge,
     Stop,
 }
 
@@ -75,6 +82,7 @@ impl Background {
             retry: VecDeque::new(),
             request: TaskRequest::Check,
             next_check: Duration::ZERO,
+            next_merge: None,
         };
         Background {
             tasks: Mutex::new(tasks),
@@ -82,6 +90,7 @@ impl Background {
             retention: Retention::default(),
             spare: SpareSlot::default(),
             reserve: Reserve::new(reserve_exists),
+            merges: RunningMerges::default(),
         }
     }
 
@@ -146,7 +155,8 @@ impl Background {
             if let Some(task) = tasks.take(uptime) {
                 return task;
             }
-            let rest = tasks.next_check.saturating_sub(uptime);
+            let next = tasks.next_merge.map_or(tasks.next_check, |merge| merge.min(tasks.next_check));
+            let rest = next.saturating_sub(uptime);
             tasks = self.changed.wait_timeout(tasks, rest).expect(POISON).0;
         }
     }
@@ -174,8 +184,10 @@ impl TaskQueue {
         if let Some(segment) = self.to_seal.front() {
             return Some(Task::Seal(segment.clone()));
         }
-        let is_requested = std::mem::replace(&mut self.request, TaskRequest::None) == TaskRequest::Check;
-        is_requested.then_some(Task::Check)
+        if std::mem::replace(&mut self.request, TaskRequest::None) == TaskRequest::Check {
+            return Some(Task::Check);
+        }
+        self.next_merge.take_if(|at| *at <= uptime).map(|_| Task::Merge)
     }
 
     fn request_check(&mut self) {
@@ -208,9 +220,17 @@ fn perform(shared: &Shared, task: Task) -> bool {
             shared.background.finish_sealing(segment, is_sealed);
         }
         Task::Check => {}
+        Task::Merge => {
+            let next = key_merging::step(shared);
+            shared.background.tasks.lock().expect(POISON).next_merge = next;
+            return true;
+        }
         Task::Stop => return false,
     }
     maintain(shared);
+    // A sealed segment or the time may have made a merge due.
+    let uptime = shared.clock.uptime();
+    shared.background.tasks.lock().expect(POISON).next_merge.get_or_insert(uptime);
     true
 }
 
@@ -220,8 +240,7 @@ fn maintain(shared: &Shared) {
     retention::delete_released(shared, &shared.background.retention.lock());
     retention::release_expired(shared);
     retention::drop_from_page_cache(shared);
-    key_retention::delete_expired(shared);
-    key_retention::rewrite_stale(shared);
+    key_retention::delete_old(shared);
     shared.background.reserve.restore(shared);
     restore_availability(shared);
     shared.queue.set_room();

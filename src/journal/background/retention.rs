@@ -106,10 +106,6 @@ fn delete(shared: &Shared, segment: &Segment) {
     shared.segments.remove(segment.name);
     let disk = &shared.disk;
     let deleted = spares::recycle_or_delete(shared, segment).and_then(|()| disk.remove(&segment.name.summary_file()));
-    if !shared.keys.has_file(segment.name) {
-        // The key file has no entries, because the segment had no keys or the journal has already deleted them.
-        drop(disk.remove(&segment.name.key_file()));
-    }
     if let Err(error) = deleted.and_then(|()| shared.sync_dir()) {
         let file = segment.name.segment_file();
         tracing::warn!(segment = file, %error, "cannot delete an old segment; run `dmesg` to find the cause");

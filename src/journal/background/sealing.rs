@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::Shared;
 use super::super::disk::write_atomically;
-use super::super::key_file::KeyFile;
+use super::super::keys::encode_key_file;
 use super::super::segment::Segment;
 
 /// Seals a segment and returns true. If a step fails, logs the error, keeps the segment's keys in memory and returns false.
@@ -19,17 +19,23 @@ pub(super) fn try_seal(shared: &Shared, segment: &Segment) -> bool {
     sealed.is_ok()
 }
 
-/// Writes the key file and the summary file, then removes the keys from memory and truncates the segment's file to the end of
-/// the last frame.
+/// Writes the key file and the summary file, and truncates the segment's file to the end of the last frame. The keys stay in
+/// memory until a merge needs the room.
 fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     let (disk, name) = (&*shared.disk, segment.name);
     let summary = segment.summary();
-    let keys = KeyFile::encode(name, &shared.keys.unsealed_entries(name));
-    shared.background.reserve.write(disk, &name.key_file(), &keys)?;
-    write_atomically(disk, &name.summary_file(), &summary.encode(name))?;
-    disk.sync_dir()?;
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "expected a valid new key file, found a damaged file");
-    shared.keys.seal(name, Some(KeyFile::open(disk, name)?.ok_or_else(damaged)?));
+    let entries = shared.keys.take_unsealed(name);
+    let (header, keys) = encode_key_file(name.id, &entries, Vec::new());
+    let write = || {
+        shared.background.reserve.write(disk, &name.key_file(), &keys)?;
+        write_atomically(disk, &name.summary_file(), &summary.encode(name))?;
+        shared.sync_dir()
+    };
+    if let Err(error) = write() {
+        shared.keys.restore_unsealed(name, entries);
+        return Err(error);
+    }
+    shared.keys.seal(name, header);
     if disk.truncate(&name.segment_file(), summary.end).is_ok() {
         segment.size.store(summary.end, Ordering::Relaxed);
     }

@@ -10,7 +10,7 @@ use super::super::errors::OpenError;
 use super::super::frame::FrameDraft;
 use super::super::frame::PAGE;
 use super::super::journal_time::CommitTimes;
-use super::super::key_index::KeyIndex;
+use super::super::keys::KeyIndex;
 use super::super::lock_file::{OwnerRecord, encode_watermark};
 use super::super::options::Options;
 use super::super::segment::{Segment, SegmentState};
@@ -44,7 +44,8 @@ pub(super) fn start(
     let next_seq = name.first_seq;
     let mut bytes = encode_header(name, log, identity);
     let cursors: Vec<_> = segments.cursors().into_iter().collect();
-    let mut control = vec![FrameDraft::cursors(&cursors, true), FrameDraft::segments(&segments.list(name, &[]))];
+    let lists = [FrameDraft::segments(&segments.list(name, &[])), FrameDraft::key_files(&keys.list())];
+    let mut control: Vec<FrameDraft> = [FrameDraft::cursors(&cursors, true)].into_iter().chain(lists).collect();
     let lost = keys.lost_ranges();
     control.extend((!lost.is_empty()).then(|| FrameDraft::lost(&lost)));
     let len = control.iter().map(|draft| draft.padded_len() as u64).sum();

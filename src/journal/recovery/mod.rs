@@ -18,8 +18,7 @@ use super::disk::{Disk, TEMPORARY_EXT};
 use super::errors::{OpenError, context, in_file};
 use super::frame::ListedSegment;
 use super::journal_clock::JournalClock;
-use super::key_file::KeyFile;
-use super::key_index::KeyIndex;
+use super::keys::{self, KeyDamage, KeyIndex};
 use super::lock_file::{LOCK_FILE, OwnerRecord};
 use super::options::Options;
 use super::quarantine;
@@ -73,7 +72,7 @@ pub(super) fn open(
     let identity = meta::identity(disk, random, metrics);
     let identity = context(identity, || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
     context(delete_leftovers(disk), || "cannot delete a leftover file from the journal".into())?;
-    let scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
+    let mut scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
     let time = {
         let (offsets, jumps) = (scan.wall_offsets.clone(), metrics.journal.clock_jumps.clone());
         JournalClock::continue_after(scan.last_commit, offsets, clock.clone(), jumps)
@@ -85,7 +84,7 @@ pub(super) fn open(
     for name in &scan.released {
         context(delete_released(disk, *name), || format!("{}: cannot delete the segment", name.segment_file()))?;
     }
-    let keys = KeyIndex::new(options.dedupe_window);
+    let keys = KeyIndex::new(options.key_limits(), Arc::new(KeyDamage::new(metrics.journal.damaged.clone())));
     scan.lost.iter().for_each(|range| keys.forget(range.clone()));
     report_missing(&scan, options, &keys, metrics);
     let owner = OwnerRecord::read(&*lock);
@@ -107,7 +106,7 @@ pub(super) fn open(
     let segments = SegmentMap::default();
     let mut unsealed = Vec::new();
     for scanned in &scan.segments {
-        let segment = adopt(disk, scanned, scan.durable_watermark, &keys)?;
+        let segment = adopt(scanned, scan.durable_watermark, &keys);
         // Sealing would truncate the part of the segment that cannot be read.
         if !segment.is_sealed() && !scanned.frames.is_unreadable {
             unsealed.push(segment.clone());
@@ -120,7 +119,10 @@ pub(super) fn open(
         unsealed.push(copy.clone());
         segments.add(copy);
     }
-    context(adopt_orphaned_keys(disk, &scan, &keys, metrics), || "cannot read or delete a key file".into())?;
+    keys::report_missing(&keys, &scan.keys, &scan.listed_keys, |id| scan.segments.iter().any(|segment| segment.name.id == id));
+    let unsealed_ids = unsealed.iter().map(|segment| segment.name.id).collect();
+    let loaded = keys::load(&keys, std::mem::take(&mut scan.keys), &unsealed_ids, disk);
+    context(loaded, || "cannot sync the journal's directory".into())?;
     restore_cursors(&scan, &segments, options, metrics);
     let header = FirstSegment { name: segment_name(ordinal, next_seq)?, log, identity, times: time.times() };
     let owner = owner.unwrap_or(OwnerRecord { number: 0, log, newest: header.name, bound: next_seq });
@@ -195,41 +197,16 @@ fn report_corruption(disk: &dyn Disk, scan: &DirectoryScan, metrics: &Metrics) -
     reported
 }
 
-/// Adds the keys of a scanned segment to the key index and returns the segment.
-fn adopt(disk: &dyn Disk, scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Result<Arc<Segment>, OpenError> {
+/// Returns a scanned segment. If it is unsealed, adds its keys to the key index.
+fn adopt(scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Arc<Segment> {
     let (name, file) = (scanned.name, scanned.file.clone());
     if let Some(summary) = &scanned.summary {
-        let key_file = context(KeyFile::open(disk, name), || format!("{}: cannot read the key file", name.key_file()))?;
-        keys.seal(name, key_file);
-        return Ok(Segment::new(name, file, scanned.size, summary.clone(), SegmentState::Sealed));
+        return Segment::new(name, file, scanned.size, summary.clone(), SegmentState::Sealed);
     }
     let below = watermark.min(scanned.superseded_from);
     let durable = scanned.frames.events.iter().filter(|frame| frame.header.seq < below);
     keys.add(name, durable.filter_map(ScannedFrame::key));
-    Ok(Segment::new(name, file, scanned.size, scanned.summary_below(watermark), SegmentState::Unsealed))
-}
-
-/// Adds the key files of deleted segments to the index, and deletes key files without keys.
-fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, metrics: &Metrics) -> io::Result<()> {
-    for (file, _) in disk.list()? {
-        let Some(name) = SegmentName::parse(&file, KEYS_EXT) else { continue };
-        if scan.segments.iter().any(|segment| segment.name == name) {
-            continue;
-        }
-        let key_file = in_file(KeyFile::open(disk, name), || file.clone())?;
-        if key_file.as_ref().is_some_and(|key_file| !key_file.has_keys()) {
-            in_file(disk.remove(&file), || file.clone())?;
-        }
-        if key_file.is_none() {
-            metrics.journal.damaged.inc();
-            tracing::error!(
-                file,
-                "a key file is damaged, so hookhold will store duplicates of events whose keys are in this file; check the disk"
-            );
-        }
-        keys.seal(name, key_file);
-    }
-    Ok(())
+    Segment::new(name, file, scanned.size, scanned.summary_below(watermark), SegmentState::Unsealed)
 }
 
 fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Options, metrics: &Metrics) {

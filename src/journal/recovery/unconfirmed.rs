@@ -9,7 +9,7 @@ use super::super::directory_scan::{DirectoryScan, ScannedFrame, UNKNOWN_TIMES};
 use super::super::disk::{Disk, is_full};
 use super::super::errors::{OpenError, context, in_file};
 use super::super::frame::{self, FrameDraft};
-use super::super::key_index::KeyIndex;
+use super::super::keys::KeyIndex;
 use super::super::segment::{Segment, SegmentState};
 use super::super::segment_file::{JournalIdentity, encode_header};
 use super::super::segment_name::SegmentName;

@@ -1,0 +1,82 @@
+//! Fills the key index at startup. Damaged files cost their own keys and never stop the startup.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use super::super::disk::Disk;
+use super::directory::{FoundKeyFile, KeyDirectory};
+use super::file::KeyFile;
+use super::header::KeyFileName;
+use super::index::{KeyIndex, ListedKeyFile};
+use super::policy::MAX_RECENT_KEYS;
+
+/// Adds the key files of a directory to the index, and deletes the files that a merged file replaces. `unsealed` contains the ids
+/// of the unsealed segments, whose key files are written again. Fails only if the directory cannot be synced.
+pub(crate) fn load(index: &KeyIndex, directory: KeyDirectory, unsealed: &HashSet<u64>, disk: &dyn Disk) -> io::Result<()> {
+    let KeyDirectory { files, replaced, damaged, .. } = directory;
+    if !replaced.is_empty() {
+        // After a kill, the name of the merged file may exist only in memory.
+        disk.sync_dir()?;
+    }
+    for name in replaced {
+        if disk.remove(&name.to_string()).is_err() {
+            index.names().obsolete.push(name);
+        }
+    }
+    for (name, found) in damaged.iter().filter(|(name, _)| !unsealed.contains(&name.id())) {
+        index.damage.lose_file(&name.to_string(), found);
+    }
+    let mut files: Vec<FoundKeyFile> = files.into_iter().filter(|file| !unsealed.contains(&file.name.id())).collect();
+    files.sort_by_key(|file| std::cmp::Reverse(file.header.facts.last));
+    let (mut recent_keys, mut may_load) = (0, true);
+    for file in files {
+        let keys = file.header.facts.count;
+        // A key in memory hides its older entries in the files, so no file may be newer than the keys in memory.
+        may_load &= keys == 0 || matches!(file.name, KeyFileName::Segment(_)) && recent_keys < MAX_LOADED_KEYS;
+        if keys == 0 || may_load {
+            recent_keys += keys;
+            load_recent(index, file);
+        } else {
+            let file = KeyFile::load(file.name, file.header, file.file, &index.damage);
+            if index.has_lost_keys(&file.facts) {
+                file.set_stale();
+            }
+            index.replace(&[], Some(Arc::new(file)));
+        }
+    }
+    Ok(())
+}
+
+/// Counts each listed key file that is missing. A file is not missing if a merged file replaces it, or if its segment exists, which is
+/// then sealed again. A damaged file is counted when the index is loaded.
+pub(crate) fn report_missing(
+    index: &KeyIndex,
+    directory: &KeyDirectory,
+    listed: &[ListedKeyFile],
+    has_segment: impl Fn(u64) -> bool,
+) {
+    let is_damaged = |id: u64| directory.damaged.iter().any(|(name, _)| name.id() == id);
+    for ListedKeyFile { id, keys } in listed.iter().filter(|file| !directory.has_keys_of(file.id)) {
+        if !has_segment(*id) && !is_damaged(*id) {
+            index.damage.lose_file(&format!("{id:016x}.keys"), &format!("no file with its {keys} keys"));
+        }
+    }
+}
+
+/// Adds a file to the recent files, and its keys to the memory.
+fn load_recent(index: &KeyIndex, file: FoundKeyFile) {
+    let recent = index.add_recent(file.name, file.header);
+    let mut reader = recent.reader_of(file.file);
+    loop {
+        match reader.next() {
+            Ok(Some(entry)) => index.memory.insert(entry),
+            Ok(None) => return,
+            Err(error) => return recent.unreadable.lose_file(&error.to_string()),
+        }
+    }
+}
+
+/// Number of keys of recent files above which lookups ask older files of segments instead. Merges that have failed for a long time
+/// may leave so many.
+const MAX_LOADED_KEYS: u64 = 8 * MAX_RECENT_KEYS;
