@@ -35,6 +35,7 @@ mod journal_clock;
 mod journal_time;
 mod keys;
 mod lock_file;
+mod lookups;
 mod options;
 mod ownership;
 mod payload;
@@ -64,7 +65,6 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::event::{Event, LogId};
-use crate::event_key::EventKey;
 use crate::limits::JournalLimits;
 use crate::metrics::Metrics;
 use background::Background;
@@ -243,39 +243,6 @@ impl Journal {
         if len as u64 <= room.min(MAX_QUEUED_BYTES as u64) { Ok(()) } else { Err(AppendRejected::BatchTooLarge) }
     }
 
-    /// Extends the dedupe window to `window`. Does not restore keys that have already expired. A shorter window takes effect
-    /// only when hookhold opens the journal again. A typing mistake in a reloaded configuration therefore cannot make keys
-    /// expire early.
-    pub fn extend_dedupe_window(&self, window: Duration) {
-        self.0.keys.extend_window(window);
-    }
-
-    /// Looks up a key without reading the disk.
-    pub fn lookup_in_memory(&self, key: &EventKey) -> MemoryLookup {
-        self.0.keys.lookup_in_memory(key)
-    }
-
-    /// Returns the number of keys in memory: the keys of unsealed segments and of the newest sealed segments.
-    pub fn keys_in_memory(&self) -> u64 {
-        self.0.keys.in_memory()
-    }
-
-    /// Looks up a key in the key files on disk. Returns `None` if no key file contains the key, or if damage has destroyed the key.
-    pub fn lookup(&self, key: &EventKey) -> Option<SeenKey> {
-        self.0.keys.lookup(key)
-    }
-
-    /// Returns the sizes of the key index.
-    pub fn key_sizes(&self) -> KeySizes {
-        self.0.keys.sizes()
-    }
-
-    /// Returns true if corruption destroyed the event of this key. Caches must then remove the key, so that the journal can
-    /// store a retry of the event.
-    pub fn is_lost(&self, seen: &SeenKey) -> bool {
-        self.0.keys.is_lost(seen)
-    }
-
     /// Returns true while a thread deletes segments or starts a segment. Another step that does one of both would wait.
     pub fn is_making_room(&self) -> bool {
         self.0.background.is_locked()
@@ -372,15 +339,6 @@ impl Journal {
         } else {
             None
         }
-    }
-
-    /// Returns the reason why the journal works with a limitation; `None` if it works without one.
-    pub fn degraded_reason(&self) -> Option<&'static str> {
-        let is_damaged = self.0.keys.is_damaged();
-        is_damaged.then_some(
-            "key files: expected valid files, found damaged or missing ones, so hookhold may store duplicates; see the log and \
-             check the disk",
-        )
     }
 
     /// Returns true once a sync has failed or a journal thread has panicked. The process must then exit with code 3.

@@ -1,4 +1,4 @@
-//! A remembered key.
+//! A remembered key, and the list of key files.
 
 use super::super::journal_time::JournalMillis;
 use crate::event_key::EventKey;
@@ -17,6 +17,15 @@ pub struct SeenKey {
 
 /// A key, and what the journal remembers of its event.
 pub(crate) type KeyEntry = (EventKey, SeenKey);
+
+/// Entry in the list of key files, with which every segment starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListedKeyFile {
+    /// Id of the segment, or id of the merged file.
+    pub(crate) id: u64,
+    /// Number of keys.
+    pub(crate) keys: u64,
+}
 
 /// Returns the first 8 bytes of a key as a number that has the order of the keys.
 pub(super) fn prefix(key: &EventKey) -> u64 {

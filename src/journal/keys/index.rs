@@ -16,7 +16,7 @@ use super::super::journal_time::JournalMillis;
 use super::super::random::Random;
 use super::super::segment_name::SegmentName;
 use super::damage::{KeyDamage, UnreadablePages};
-use super::entry::{self, KeyEntry, SeenKey};
+use super::entry::{self, KeyEntry, ListedKeyFile, SeenKey};
 use super::file::KeyFile;
 use super::header::{KeyFacts, KeyFileHeader, KeyFileName};
 use super::lost::LostSequences;
@@ -67,15 +67,6 @@ pub struct KeyLimits {
     /// Number of keys of sealed segments that may stay in memory. A flush starts at half of this number. If the keys exceed this
     /// number, the flush takes all the time that it needs.
     pub max_recent_keys: u64,
-}
-
-/// Entry in the list of key files, with which every segment starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ListedKeyFile {
-    /// Id of the segment, or id of the merged file.
-    pub(crate) id: u64,
-    /// Number of keys.
-    pub(crate) keys: u64,
 }
 
 /// What the work on key files needs from the journal.

@@ -35,10 +35,10 @@ mod startup;
 
 pub(super) use damage::KeyDamage;
 pub(super) use directory::KeyDirectory;
-pub(super) use entry::KeyEntry;
 pub use entry::SeenKey;
+pub(super) use entry::{KeyEntry, ListedKeyFile};
 pub(super) use header::encode_key_file;
-pub(super) use index::{KeyEnvironment, KeyIndex, ListedKeyFile};
+pub(super) use index::{KeyEnvironment, KeyIndex};
 pub use index::{KeyLimits, KeySizes, MemoryLookup};
 pub(super) use merging::KeyMerging;
 pub use policy::{MAX_ASKED_FILES, MAX_RECENT_KEYS};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::super::disk::Disk;
 use super::directory::{FoundKeyFile, KeyDirectory};
+use super::entry::ListedKeyFile;
 use super::file::KeyFile;
 use super::header::KeyFileName;
-use super::index::{KeyIndex, ListedKeyFile};
+use super::index::KeyIndex;
 use super::policy::MAX_RECENT_KEYS;
 
 /// Adds the key files of a directory to the index, and deletes the files that a merged file replaces. `unsealed` contains the ids
