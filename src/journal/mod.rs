@@ -122,7 +122,6 @@ struct Shared {
     disk: Arc<dyn Disk>,
     options: Options,
     clock: Arc<dyn Clock>,
-    random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
     log: LogId,
     identity: JournalIdentity,
@@ -180,7 +179,7 @@ impl Journal {
             queue: CommitQueue::default(),
             segments: recovered.segments,
             keys: recovered.keys,
-            background: Background::new(recovered.unsealed, recovered.reserve_exists),
+            background: Background::new(recovered.unsealed, recovered.reserve_exists, random.clone()),
             health: WriterHealth::new(),
             listeners: CommitListeners::default(),
             corruption: Mutex::new(recovered.corruption),
@@ -188,7 +187,6 @@ impl Journal {
             disk,
             options,
             clock,
-            random: random.clone(),
             metrics,
         });
         shared.update_sizes();

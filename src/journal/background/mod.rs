@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::random::Random;
 use super::segment::Segment;
 use super::{POISON, Shared, ownership, spawn};
 use crate::clock::Clock;
@@ -76,7 +77,7 @@ enum Task {
 
 impl Background {
     /// Creates the shared state and queues the unsealed segments that recovery found.
-    pub(super) fn new(unsealed: Vec<Arc<Segment>>, reserve_exists: bool) -> Background {
+    pub(super) fn new(unsealed: Vec<Arc<Segment>>, reserve_exists: bool, random: Arc<dyn Random>) -> Background {
         let tasks = TaskQueue {
             to_seal: unsealed.into(),
             retry: VecDeque::new(),
@@ -90,7 +91,7 @@ impl Background {
             retention: Retention::default(),
             spare: SpareSlot::default(),
             reserve: Reserve::new(reserve_exists),
-            merges: RunningMerges::default(),
+            merges: RunningMerges::new(random),
         }
     }
 
