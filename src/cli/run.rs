@@ -7,7 +7,6 @@ use std::sync::Arc;
 use hookhold::clock::SystemClock;
 use hookhold::config::Config;
 use hookhold::journal::OpenError;
-use hookhold::journal::disk::LocalDisk;
 use hookhold::log;
 use hookhold::server::Shutdown;
 use hookhold::service::{self, LAST_RESPONSES, Listeners, ServeError, Service, StartError};
@@ -51,7 +50,7 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     if let Some(error) = volume::error(&config.journal, &volume::file_system(&config.journal)?) {
         return Err(UsageError(error).into());
     }
-    let disk = open_disk(&config).map_err(|error| in_journal(&error))?;
+    let disk = volume::open(&config.journal).map_err(|error| in_journal(&error))?;
     let opened = {
         let _runtime = runtime.enter();
         Service::open(config.clone(), Arc::new(disk), Arc::new(SystemClock), shutdown.clone())
@@ -85,15 +84,6 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     }
     tracing::info!("stopped");
     served.map(|()| ExitStatus::Done)
-}
-
-fn open_disk(config: &Config) -> io::Result<LocalDisk> {
-    let dir = &config.journal.dir;
-    let disk = LocalDisk::create(dir)?;
-    if let Some(warning) = volume::warning(&volume::file_system(&config.journal)?) {
-        tracing::warn!(dir = %dir.display(), "{warning}");
-    }
-    Ok(disk)
 }
 
 /// Returns the number of file descriptors that connections, segments and other files need.

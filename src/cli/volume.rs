@@ -3,12 +3,22 @@
 use std::io;
 
 use hookhold::config::JournalConfig;
+use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{FileSystem, FileSystemKind, file_system as file_system_of};
 
 /// Returns the file system on which the journal is, or will be once hookhold creates its directory.
 pub(super) fn file_system(journal: &JournalConfig) -> io::Result<FileSystem> {
     let whole = std::path::absolute(&journal.dir)?;
     file_system_of(whole.ancestors().find(|dir| dir.exists()).unwrap_or(&whole))
+}
+
+/// Opens the journal's directory, and logs a warning if its file system is not known to honour syncs.
+pub(super) fn open(journal: &JournalConfig) -> io::Result<LocalDisk> {
+    let disk = LocalDisk::create(&journal.dir)?;
+    if let Some(warning) = warning(&file_system(journal)?) {
+        tracing::warn!(dir = %journal.dir.display(), "{warning}");
+    }
+    Ok(disk)
 }
 
 /// Returns the error for a journal on a network file system; `None` if hookhold may start.

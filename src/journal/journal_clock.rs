@@ -65,6 +65,11 @@ impl JournalClock {
         clock
     }
 
+    /// Returns the clock of the machine.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// Returns the current time of the journal's clock.
     pub(super) fn now(&self) -> JournalMillis {
         JournalMillis(self.origin.wrapping_add(self.clock.uptime().as_millis() as u64))

@@ -24,6 +24,7 @@ mod backlog;
 mod checksum;
 mod commit_queue;
 mod completion;
+mod control_frames;
 mod cursor_schedule;
 mod directory_scan;
 pub mod disk;
@@ -36,6 +37,7 @@ mod journal_time;
 mod keys;
 mod lock_file;
 mod lookups;
+mod next_segment;
 mod options;
 mod ownership;
 mod payload;
@@ -53,6 +55,7 @@ mod segment_summary;
 mod wall_offsets;
 mod writer;
 mod writer_health;
+mod writer_state;
 
 use std::collections::HashSet;
 use std::io;
@@ -121,7 +124,6 @@ pub struct BackgroundSteps(Arc<Shared>);
 struct Shared {
     disk: Arc<dyn Disk>,
     options: Options,
-    clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     log: LogId,
     identity: JournalIdentity,
@@ -186,7 +188,6 @@ impl Journal {
             threads: Mutex::new(Vec::new()),
             disk,
             options,
-            clock,
             metrics,
         });
         shared.update_sizes();
@@ -249,7 +250,7 @@ impl Journal {
     /// Returns the duration of the writer's running disk operation so far; `None` if no operation is running. An operation is a
     /// write, a sync, or the allocation of a segment.
     pub fn operation_age(&self) -> Option<Duration> {
-        self.0.health.operation_age(&*self.0.clock)
+        self.0.health.operation_age(self.0.time.clock())
     }
 
     /// Returns the first sequence that is not durable yet.
@@ -309,7 +310,7 @@ impl Journal {
     /// order in which they are made. Never waits for the disk.
     pub fn save_cursor(&self, topic: &str, cursor: u64, acknowledged: u64) {
         let has_left_segment = self.0.segments.move_cursor(topic, cursor);
-        self.0.queue.cursor_moved(acknowledged, self.0.clock.uptime());
+        self.0.queue.cursor_moved(acknowledged, self.0.time.clock().uptime());
         if has_left_segment || self.0.health.has_no_room() {
             self.0.background.wake();
         }

@@ -12,59 +12,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use super::background::{Room, Spare};
+use super::background::Room;
 use super::commit_queue::{Batch, PendingAppend, PendingFrame};
-use super::disk::{DiskFile, is_full};
+use super::control_frames::{ControlFrames, first_control_len};
+use super::disk::is_full;
 use super::errors::AppendError;
-use super::frame::PAGE;
-use super::frame::{COMMIT_LEN, FrameDraft, padded};
+use super::frame::{COMMIT_LEN, FrameDraft, PAGE, padded};
 use super::journal_time::{CommitTimes, JournalMillis};
 use super::keys::SeenKey;
-use super::lock_file::{LOCK_FILE, LOCK_FILE_LEN, OwnerRecord, encode_watermark};
+use super::lock_file::encode_watermark;
+use super::next_segment;
 use super::random::Random;
 use super::segment::{Segment, SegmentState};
 use super::segment_file::{SEGMENT_HEADER_LEN, control_room, encode_header};
-use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
+use super::writer_state::WriterState;
 use super::{Shared, ownership, spawn};
 use crate::event::Position;
-
-/// Position of the writer in the journal.
-pub(super) struct WriterState {
-    /// The newest segment.
-    pub(super) active: Arc<Segment>,
-    /// Offset of the next commit, which is the start of a page.
-    pub(super) offset: u64,
-    /// Sequence of the next event.
-    pub(super) next_seq: u64,
-    /// The lock file with which this process has locked the directory. The process holds the lock until this file is dropped.
-    pub(super) _held_lock: Arc<dyn DiskFile>,
-    /// The lock file, which publishes the durable watermark. Another file than `_held_lock` if an operator has deleted the latter.
-    pub(super) lock: Arc<dyn DiskFile>,
-    /// Ordinal of the next segment.
-    pub(super) next_ordinal: u64,
-    /// The last record of the owner.
-    pub(super) owner: OwnerRecord,
-}
-
-/// Frames of a commit that do not contain events.
-#[derive(Default)]
-struct ControlFrames {
-    drafts: Vec<FrameDraft>,
-    /// Cursors that this commit saves.
-    cursors: Vec<(Arc<str>, u64)>,
-    /// Segments whose release this commit records.
-    releases: Vec<Arc<Segment>>,
-    /// Version of the lost ranges that this commit records; `None` if it records none.
-    lost_version: Option<u64>,
-}
-
-impl ControlFrames {
-    /// Returns the number of bytes that the frames will occupy.
-    fn len(&self) -> u64 {
-        self.drafts.iter().map(|draft| draft.padded_len() as u64).sum()
-    }
-}
 
 /// Starts the writer's thread.
 pub(super) fn start(shared: Arc<Shared>, writer: CommitWriter) -> io::Result<JoinHandle<()>> {
@@ -126,7 +90,7 @@ impl CommitWriter {
 
     fn run(mut self) {
         loop {
-            let batch = self.shared.queue.next_batch(&*self.shared.clock);
+            let batch = self.shared.queue.next_batch(self.shared.time.clock());
             self.batch = Some(batch);
             loop {
                 match self.save() {
@@ -141,7 +105,7 @@ impl CommitWriter {
     /// Saves the next batch if one is due, without waiting.
     pub(super) fn step(&mut self) -> WriterStep {
         if self.batch.is_none() {
-            self.batch = self.shared.queue.try_next_batch(self.shared.clock.uptime());
+            self.batch = self.shared.queue.try_next_batch(self.shared.time.clock().uptime());
         }
         self.save()
     }
@@ -181,7 +145,7 @@ impl CommitWriter {
         // The last commit records a watermark after the last event, so that the next startup need not copy this event.
         let mut is_end_due = *is_last;
         loop {
-            let control = self.control_frames(*save_cursors, releases, events);
+            let control = ControlFrames::next(&self.shared, &self.state, self.lost_version, *save_cursors, releases, events);
             let overhead = padded(COMMIT_LEN) as u64 + control.len();
             let room = self.room().saturating_sub(overhead);
             let fits = fitting(events, room.saturating_sub(self.control_room()));
@@ -224,7 +188,7 @@ impl CommitWriter {
             }
         }
         if *save_cursors {
-            self.shared.queue.cursor_moved(0, self.shared.clock.uptime());
+            self.shared.queue.cursor_moved(0, self.shared.time.clock().uptime());
         }
         if !releases.is_empty() {
             // The background work requests these releases again at its next check.
@@ -245,65 +209,12 @@ impl CommitWriter {
         }
     }
 
-    /// Returns the frames without events for the next commit. The first commit of a segment contains all cursors, the lists of
-    /// all older segments and of all key files, and all lost ranges. The segments in `releases` are not in this list, and this records their release.
-    fn control_frames(&self, save_cursors: bool, releases: &[Arc<Segment>], events: &VecDeque<PendingAppend>) -> ControlFrames {
-        let is_new_segment = self.state.offset == SEGMENT_HEADER_LEN;
-        let mut control = ControlFrames { releases: releases.to_vec(), ..ControlFrames::default() };
-        control.cursors = self.cursors_to_save(save_cursors, is_new_segment, events);
-        if is_new_segment || !control.cursors.is_empty() {
-            control.drafts.push(FrameDraft::cursors(&control.cursors, is_new_segment));
-        }
-        if is_new_segment {
-            let listed = self.shared.segments.list(self.state.active.name, releases);
-            control.drafts.push(FrameDraft::segments(&listed));
-            control.drafts.push(FrameDraft::key_files(&self.shared.keys.list()));
-        } else if !releases.is_empty() {
-            control.drafts.push(FrameDraft::release(releases.iter().map(|segment| segment.name)));
-        }
-        let version = self.shared.keys.lost_version();
-        let lost = self.shared.keys.lost_ranges();
-        if version != self.lost_version || (is_new_segment && !lost.is_empty()) {
-            control.lost_version = Some(version);
-            control.drafts.push(FrameDraft::lost(&lost));
-        }
-        control
-    }
-
-    /// Returns the cursors for the next commit. The first commit of a segment contains all cursors. Every other commit contains
-    /// the moved cursors if `is_due` is true or if an event has a topic without a saved cursor.
-    fn cursors_to_save(&self, is_due: bool, is_new_segment: bool, events: &VecDeque<PendingAppend>) -> Vec<(Arc<str>, u64)> {
-        let (segments, mut is_due) = (&self.shared.segments, is_due);
-        if self.shared.options.forwards {
-            for event in events {
-                // Start the cursor at the first sequence of the commit, not at the event's own sequence. If this commit fails,
-                // a later event of the topic may get a lower sequence than this event.
-                is_due |= segments.start_cursor(&event.topic, self.state.next_seq);
-            }
-        }
-        match (is_new_segment, is_due) {
-            (true, _) => segments.cursors().into_iter().collect(),
-            (false, true) => segments.moved_cursors(),
-            (false, false) => Vec::new(),
-        }
-    }
-
-    /// Returns an upper bound for the length of the control frames in the first commit of the next segment.
-    fn first_control_len(&self) -> u64 {
-        let segments = self.shared.segments.segments().len() as u64;
-        let keys = self.shared.keys.sizes();
-        let key_files = (keys.asked_files + keys.recent_files) as u64;
-        let lost = self.shared.keys.lost_ranges().len() as u64;
-        let cursors: Vec<_> = self.shared.segments.cursors().into_iter().collect();
-        FrameDraft::cursors(&cursors, true).padded_len() as u64 + 3 * 64 + 32 * segments + 16 * key_files + 16 * lost
-    }
-
     /// Writes and syncs one commit. If the write fails, reports an error for all events of the commit and abandons the segment.
     fn commit(&mut self, batch: Vec<PendingAppend>, control: ControlFrames) -> Result<(), SyncFailed> {
         let times = self.shared.time.times();
         let (offset, end) = self.encode_commit(&batch, &control, times);
         let WriterState { active, lock, owner, .. } = &mut self.state;
-        let started = self.shared.clock.uptime();
+        let started = self.shared.time.clock().uptime();
         let written = self.shared.health.perform(started, || active.file.write_at(&self.buffer, offset));
         if let Err(error) = written {
             let file = active.name.segment_file();
@@ -312,7 +223,7 @@ impl CommitWriter {
             self.fail(batch, AppendError::Write);
             return Ok(());
         }
-        let started = self.shared.clock.uptime();
+        let started = self.shared.time.clock().uptime();
         let synced = self.shared.health.perform(started, || {
             active.file.sync()?;
             if offset == 0 {
@@ -328,7 +239,7 @@ impl CommitWriter {
             self.fail(batch, AppendError::Sync);
             return Err(SyncFailed);
         }
-        let duration = self.shared.clock.uptime().saturating_sub(started);
+        let duration = self.shared.time.clock().uptime().saturating_sub(started);
         self.shared.metrics.journal.sync_seconds.observe(duration.as_secs_f64());
         let (first, count) = (self.state.next_seq, count(&batch));
         self.shared.metrics.journal.batch_events.observe(count as f64);
@@ -409,7 +320,7 @@ impl CommitWriter {
         if !ownership::check(&shared) {
             return Err(NotStarted::SyncFailed);
         }
-        let first_commit = padded(COMMIT_LEN) as u64 + self.first_control_len();
+        let first_commit = padded(COMMIT_LEN) as u64 + first_control_len(&self.shared);
         let needed = (SEGMENT_HEADER_LEN + first_commit + len).next_multiple_of(PAGE) + self.control_room();
         let size = shared.options.limits.segment_size.max(needed);
         let room = loop {
@@ -421,9 +332,7 @@ impl CommitWriter {
                         releases.extend(segments.into_iter().inspect(|segment| _ = segment.request_release()));
                         break Room::Made { _space };
                     }
-                    let drafts = vec![FrameDraft::release(segments.iter().map(|segment| segment.name))];
-                    let control = ControlFrames { drafts, releases: segments, ..ControlFrames::default() };
-                    self.commit(Vec::new(), control).map_err(|SyncFailed| NotStarted::SyncFailed)?;
+                    self.commit(Vec::new(), ControlFrames::release(segments)).map_err(|SyncFailed| NotStarted::SyncFailed)?;
                     releases.retain(|segment| !segment.is_release_recorded());
                 }
                 room => break room,
@@ -431,8 +340,9 @@ impl CommitWriter {
         };
         let created = match room {
             Room::Made { .. } => {
-                let started = shared.clock.uptime();
-                let created = shared.health.perform(started, || self.create_file(size));
+                let started = shared.time.clock().uptime();
+                let created =
+                    shared.health.perform(started, || next_segment::create(&shared, &mut self.state, &*self.random, size));
                 if shared.health.has_failed() {
                     return Err(NotStarted::SyncFailed);
                 }
@@ -471,35 +381,6 @@ impl CommitWriter {
             );
         }
         if is_full(error) { AppendError::Full } else { AppendError::Write }
-    }
-
-    /// Creates the lock file again if an operator has deleted it.
-    fn restore_lock_file(&mut self) -> io::Result<()> {
-        match self.shared.disk.open(LOCK_FILE) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            found => return found.map(drop),
-        }
-        tracing::warn!("{LOCK_FILE}: the journal's lock file has been deleted, so hookhold creates it again");
-        let file = self.shared.disk.create(LOCK_FILE, LOCK_FILE_LEN)?;
-        self.state.owner.write(&*file)?;
-        self.shared.sync_dir()?;
-        self.state.lock = file;
-        Ok(())
-    }
-
-    fn create_file(&mut self, size: u64) -> io::Result<(SegmentName, Arc<dyn DiskFile>)> {
-        self.restore_lock_file()?;
-        let name = SegmentName::new(self.state.next_ordinal, self.state.next_seq, &*self.random)?;
-        let disk = &self.shared.disk;
-        let spare = if size == self.shared.options.limits.segment_size { self.shared.background.take_spare() } else { None };
-        let renamed = spare.and_then(|Spare { name: spare, file }| {
-            let renamed = disk.rename(&spare, &name.segment_file()).inspect_err(|_| drop(disk.remove(&spare)));
-            renamed.ok().map(|()| file)
-        });
-        let file = renamed.map_or_else(|| disk.create(&name.segment_file(), size), Ok)?;
-        self.shared.sync_dir()?;
-        self.state.next_ordinal += 1;
-        Ok((name, file))
     }
 
     fn fail(&self, events: Vec<PendingAppend>, error: AppendError) {

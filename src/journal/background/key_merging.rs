@@ -34,10 +34,10 @@ pub(super) fn step(shared: &Shared) -> Option<Duration> {
     if shared.health.has_failed() {
         return None;
     }
-    let started = shared.clock.uptime();
+    let started = shared.time.clock().uptime();
     let mut merges = shared.background.merges.merges.lock().expect(POISON);
     let step = with_environment(shared, |environment| merges.step(&shared.keys, environment));
-    let ended = shared.clock.uptime();
+    let ended = shared.time.clock().uptime();
     match step {
         Ok(false) => None,
         // More keys than the limit are in memory, so the memory matters more than the pauses.

@@ -204,12 +204,12 @@ pub(super) fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
 }
 
 fn run(shared: &Shared) {
-    while perform(shared, shared.background.next_task(&*shared.clock)) {}
+    while perform(shared, shared.background.next_task(shared.time.clock())) {}
 }
 
 /// Performs the next task if one is due, without waiting. Returns true if a task was due.
 pub(super) fn step(shared: &Shared) -> bool {
-    let task = shared.background.tasks.lock().expect(POISON).take(shared.clock.uptime());
+    let task = shared.background.tasks.lock().expect(POISON).take(shared.time.clock().uptime());
     task.is_some_and(|task| perform(shared, task))
 }
 
@@ -230,7 +230,7 @@ fn perform(shared: &Shared, task: Task) -> bool {
     }
     maintain(shared);
     // A sealed segment or the time may have made a merge due.
-    let uptime = shared.clock.uptime();
+    let uptime = shared.time.clock().uptime();
     shared.background.tasks.lock().expect(POISON).next_merge.get_or_insert(uptime);
     true
 }

@@ -16,7 +16,7 @@ pub(crate) struct EvictedKeys {
 }
 
 /// A key file, as far as its deletion is concerned.
-struct Candidate {
+struct OldKeyFile {
     name: KeyFileName,
     keys: u64,
     bytes: u64,
@@ -66,10 +66,10 @@ pub(super) fn delete(index: &KeyIndex, names: Vec<KeyFileName>, environment: &Ke
 }
 
 /// Returns all files, oldest first.
-fn candidates(index: &KeyIndex, environment: &KeyEnvironment) -> Vec<Candidate> {
+fn candidates(index: &KeyIndex, environment: &KeyEnvironment) -> Vec<OldKeyFile> {
     let window_start = index.window_start(environment.now);
     let asked = index.asked();
-    let asked = asked.iter().map(|file| Candidate {
+    let asked = asked.iter().map(|file| OldKeyFile {
         name: file.name,
         keys: file.facts.count,
         bytes: file.bytes,
@@ -77,7 +77,7 @@ fn candidates(index: &KeyIndex, environment: &KeyEnvironment) -> Vec<Candidate> 
         is_expired: file.facts.newest < window_start,
     });
     let recent = index.recent();
-    let recent = recent.iter().map(|file| Candidate {
+    let recent = recent.iter().map(|file| OldKeyFile {
         name: file.name,
         keys: file.header.facts.count,
         bytes: file.header.file_len(),
@@ -89,7 +89,7 @@ fn candidates(index: &KeyIndex, environment: &KeyEnvironment) -> Vec<Candidate> 
 
 /// Removes a file from the index and deletes it. If the segments or the list of key files still need its name, first writes a
 /// file without keys that replaces it. Without that file, the next startup would treat the segments as unsealed.
-fn remove(index: &KeyIndex, file: &Candidate, environment: &KeyEnvironment) -> io::Result<()> {
+fn remove(index: &KeyIndex, file: &OldKeyFile, environment: &KeyEnvironment) -> io::Result<()> {
     let ids = file.replaced.iter().copied().chain([file.name.id()]);
     let needed: Vec<u64> = ids.filter(|id| index.is_needed(*id, environment)).collect();
     if !needed.is_empty() {

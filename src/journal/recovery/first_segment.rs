@@ -18,7 +18,7 @@ use super::super::segment_file::{JournalIdentity, control_room, encode_header};
 use super::super::segment_map::SegmentMap;
 use super::super::segment_name::SegmentName;
 use super::super::segment_summary::SegmentSummary;
-use super::super::writer::WriterState;
+use super::super::writer_state::WriterState;
 use crate::event::LogId;
 
 /// Content of the header and of the first commit.

@@ -28,7 +28,7 @@ use super::segment::{Segment, SegmentState};
 use super::segment_file::JournalIdentity;
 use super::segment_map::SegmentMap;
 use super::segment_name::{KEYS_EXT, NEW_SPARE, SEGMENT_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName};
-use super::writer::WriterState;
+use super::writer_state::WriterState;
 use crate::clock::Clock;
 use crate::event::LogId;
 use crate::metrics::Metrics;
@@ -89,13 +89,7 @@ pub(super) fn open(
     report_missing(&scan, options, &keys, metrics);
     let owner = OwnerRecord::read(&*lock);
     let lost_newest = owner.filter(|owner| scan.is_newest_missing(owner.newest));
-    if let Some(owner) = lost_newest {
-        metrics.journal.damaged.inc();
-        tracing::error!(
-            segment = owner.newest.segment_file(),
-            "the newest segment is missing, so its events are lost; {RESTORE}"
-        );
-    }
+    lost_newest.iter().for_each(|owner| report_missing_newest(owner, metrics));
 
     let newest = scan.segments.last().map(|segment| segment.name).max(lost_newest.map(|owner| owner.newest));
     let mut ordinal = newest.map_or(1, |newest| newest.ordinal + 1);
@@ -178,6 +172,12 @@ fn report_missing(scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metr
             "a segment is missing, so its events are lost; {RESTORE}"
         );
     }
+}
+
+fn report_missing_newest(owner: &OwnerRecord, metrics: &Metrics) {
+    metrics.journal.damaged.inc();
+    let segment = owner.newest.segment_file();
+    tracing::error!(segment, "the newest segment is missing, so its events are lost; {RESTORE}");
 }
 
 fn report_corruption(disk: &dyn Disk, scan: &DirectoryScan, metrics: &Metrics) -> HashSet<(String, u64)> {
