@@ -74,10 +74,7 @@ pub(super) fn open(
     let identity = context(identity, || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
     context(delete_leftovers(disk), || "cannot delete a leftover file from the journal".into())?;
     let scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
-    let time = {
-        let (offsets, jumps) = (scan.wall_offsets.clone(), metrics.journal.clock_jumps.clone());
-        JournalClock::continue_after(scan.last_commit, offsets, clock.clone(), jumps)
-    };
+    let time = JournalClock::continue_after(scan.last_commit, &scan.wall_offsets, clock, &metrics.journal);
     let corruption = report_corruption(disk, &scan, metrics);
     for file in scan.unused.iter().map(|name| name.segment_file()) {
         context(disk.remove(&file), || format!("{file}: cannot delete the empty segment"))?;
