@@ -21,8 +21,8 @@ impl UnixMillis {
     }
 }
 
-/// Source of the wall-clock time for `received_at`, timestamp tolerances, and the expiry of dedupe keys and secrets. All rooms
-/// share one clock, so a test can control the time in all rooms at once.
+/// Source of the wall-clock time for `received_at`, timestamp tolerances and the expiry of secrets, and of the uptime, with which
+/// the journal's clock advances. All rooms share one clock, so a test can control the time in all rooms at once.
 pub trait Clock: Send + Sync {
     /// Returns the current wall-clock time.
     fn now(&self) -> UnixMillis;

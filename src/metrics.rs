@@ -100,6 +100,8 @@ metrics! {
         pinned_bytes: IntGaugeVec = gauges("hookhold_journal_pinned_bytes", &["topic"]);
         /// Corrupted ranges found below the journal's durable watermark.
         damaged: IntCounter = counter("hookhold_journal_damaged_total");
+        /// Events lost before Kafka acknowledged them, by cause. Without `[kafka]`, all lost events.
+        lost_events: IntCounterVec = counters("hookhold_lost_events_total", &["cause"]);
         /// Jumps of the wall clock by more than five minutes.
         clock_jumps: IntCounter = counter("hookhold_clock_jumps_total");
         /// Dedupe keys in memory: keys of unsealed segments and keys in the hot cache.

@@ -13,6 +13,7 @@ use super::Journal;
 use super::journal_time::{CommitTimes, JournalMillis};
 use super::wall_offsets::{ClockJump, WallOffsets};
 use crate::clock::{Clock, UnixMillis};
+use crate::metrics::JournalMetrics;
 
 /// The clock of an open journal.
 pub(super) struct JournalClock {
@@ -44,13 +45,14 @@ impl Journal {
 
 impl JournalClock {
     /// Starts the clock after the last commit of the journal; `None` starts the clock of a new journal. `wall_offsets`
-    /// contains the offsets of the journal's commits. Counts the jumps of the wall clock in `jumps`.
+    /// contains the offsets of the journal's commits. Counts the jumps of the wall clock in `metrics`.
     pub(super) fn continue_after(
         last: Option<CommitTimes>,
-        mut wall_offsets: WallOffsets,
-        clock: Arc<dyn Clock>,
-        jumps: IntCounter,
+        wall_offsets: &WallOffsets,
+        clock: &Arc<dyn Clock>,
+        metrics: &JournalMetrics,
     ) -> JournalClock {
+        let mut wall_offsets = wall_offsets.clone();
         let (wall, uptime) = (clock.now(), clock.uptime());
         let now = match last {
             Some(last) => last.journal.0.saturating_add(wall.since(last.wall).min(MAX_CLOSED_MS)),
@@ -60,7 +62,12 @@ impl JournalClock {
         let jump = wall_offsets.observe_opening(times);
         // The uptime may exceed the time of the wall clock on a machine without a battery.
         let origin = now.wrapping_sub(uptime.as_millis() as u64);
-        let clock = JournalClock { clock, origin, wall_offsets: Mutex::new(wall_offsets), jumps };
+        let clock = JournalClock {
+            clock: clock.clone(),
+            origin,
+            wall_offsets: Mutex::new(wall_offsets),
+            jumps: metrics.clock_jumps.clone(),
+        };
         jump.iter().for_each(|jump| clock.report(jump, times));
         clock
     }

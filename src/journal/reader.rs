@@ -3,6 +3,7 @@
 //! journal can store retries of these events.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -168,7 +169,7 @@ impl Reader {
     /// because storing an event twice is better than dropping the retry of a lost event.
     fn skip_lost(&mut self, seq: u64) {
         if seq > self.next_seq {
-            self.shared.keys.forget(self.next_seq..seq);
+            self.shared.report_lost(self.next_seq..seq);
             self.shared.background.wake();
             self.next_seq = seq;
         }
@@ -176,6 +177,15 @@ impl Reader {
 }
 
 impl Shared {
+    /// Forgets the keys of lost events, and counts the events that Kafka has not acknowledged.
+    fn report_lost(&self, sequences: Range<u64>) {
+        let lowest = if self.options.forwards { self.segments.lowest_cursor() } else { 0 };
+        let forwarded = sequences.start..lowest.clamp(sequences.start, sequences.end);
+        let lost = forwarded.end..sequences.end;
+        self.keys.forget(forwarded);
+        self.metrics.journal.lost_events.with_label_values(&["corruption"]).inc_by(self.keys.forget(lost));
+    }
+
     /// Reports a damaged range in the metric and in the log, but only once, even if several readers find the same range.
     fn report_corruption(&self, segment: &str, from: u64, to: u64) {
         if !self.corruption.lock().expect(POISON).insert((segment.to_owned(), from)) {

@@ -162,6 +162,11 @@ impl SegmentMap {
         cursors.into_iter().map(|(name, cursor)| TopicCursor { name, cursor }).collect()
     }
 
+    /// Returns the lowest cursor; 0 if there is no cursor.
+    pub(super) fn lowest_cursor(&self) -> u64 {
+        self.cursors().into_values().min().unwrap_or(0)
+    }
+
     /// Returns all existing cursors by topic.
     pub(super) fn cursors(&self) -> BTreeMap<Arc<str>, u64> {
         let topics = self.topics.lock().expect(POISON);

@@ -131,6 +131,7 @@ fn corruption_forgets_the_keys_of_lost_events() {
     assert_eq!(seqs(&journal), expected);
     assert_eq!(lookup(&journal, &key(3)), None, "a retry must be stored");
     assert_eq!(harness.metrics.journal.damaged.get(), 1);
+    assert_eq!(harness.metrics.journal.lost_events.with_label_values(&["corruption"]).get(), 1);
     assert_eq!(seqs(&journal), expected);
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once");
     let report = harness.read_only().verify().expect("the journal can be read");

@@ -34,6 +34,8 @@ fn a_missing_segment_is_counted_and_its_keys_are_forgotten() {
     let report = harness.read_only().verify().expect("the journal can be read");
     assert_eq!((report.missing, report.lost), (Vec::new(), lost.end - lost.start), "the loss stays visible");
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "one missing segment");
+    let counted = harness.metrics.journal.lost_events.with_label_values(&["missing_segment"]);
+    assert_eq!(counted.get(), lost.end - lost.start);
     assert_eq!(seqs(&journal), (0..60).filter(|seq| !lost.contains(seq)).collect::<Vec<_>>());
     let expect_keys = |journal: &hookhold::journal::Journal| {
         for number in 0..60 {

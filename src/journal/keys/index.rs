@@ -202,14 +202,16 @@ impl KeyIndex {
     }
 
     /// Forgets the keys of lost events, so that hookhold stores retries of these events. Every reader that skips lost events
-    /// calls this function.
-    pub(crate) fn forget(&self, sequences: Range<u64>) {
-        if self.lost.add(sequences.clone()) {
+    /// calls this function. Returns the number of sequences that were not known to be lost.
+    pub(crate) fn forget(&self, sequences: Range<u64>) -> u64 {
+        let added = self.lost.add(sequences.clone());
+        if added > 0 {
             self.asked.load_full().iter().filter(|file| file.facts.overlaps(&sequences)).for_each(|file| file.set_stale());
             for file in self.recent().iter().filter(|file| file.header.facts.overlaps(&sequences)) {
                 file.is_stale.store(true, Ordering::Relaxed);
             }
         }
+        added
     }
 
     /// Returns true if the event of this entry is lost.

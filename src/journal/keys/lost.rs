@@ -22,20 +22,21 @@ pub(super) struct LostSequences {
 }
 
 impl LostSequences {
-    /// Adds a range. Returns false if all its sequences are known already.
-    pub(super) fn add(&self, sequences: Range<u64>) -> bool {
+    /// Adds a range. Returns the number of its sequences that were not known before.
+    pub(super) fn add(&self, sequences: Range<u64>) -> u64 {
         // No other function changes `known`, so the lock serializes its changes.
         let mut stored = self.stored.lock().expect(POISON);
         let known = self.known.load();
         if sequences.is_empty() || ranges::cover(&known, &sequences) {
-            return false;
+            return 0;
         }
         let mut more = Vec::clone(&known);
         ranges::insert(&mut more, sequences.clone());
+        let added = ranges::len(&more) - ranges::len(&known);
         self.known.store(Arc::new(more));
         ranges::insert(&mut stored, sequences);
         self.version.fetch_add(1, Ordering::Release);
-        true
+        added
     }
 
     /// Returns true if the event with this sequence is lost.

@@ -11,6 +11,11 @@ pub(super) fn insert(ranges: &mut Vec<Range<u64>>, added: Range<u64>) {
     ranges.splice(from..to, [start..end]);
 }
 
+/// Returns the number of sequences in all ranges.
+pub(super) fn len(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
+}
+
 /// Returns true if a range contains `seq`.
 pub(super) fn contain(ranges: &[Range<u64>], seq: u64) -> bool {
     find(ranges, seq).is_some_and(|range| range.start <= seq)

@@ -92,7 +92,7 @@ impl StandaloneKeys {
 
     /// Forgets the keys of lost events.
     pub fn forget(&self, sequences: std::ops::Range<u64>) {
-        self.index.forget(sequences);
+        _ = self.index.forget(sequences);
     }
 
     /// Returns the sequences of lost events whose keys may still be in a key file.

@@ -73,10 +73,7 @@ pub(super) fn open(
     let identity = context(identity, || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
     context(delete_leftovers(disk), || "cannot delete a leftover file from the journal".into())?;
     let mut scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
-    let time = {
-        let (offsets, jumps) = (scan.wall_offsets.clone(), metrics.journal.clock_jumps.clone());
-        JournalClock::continue_after(scan.last_commit, offsets, clock.clone(), jumps)
-    };
+    let time = JournalClock::continue_after(scan.last_commit, &scan.wall_offsets, clock, &metrics.journal);
     let corruption = report_corruption(disk, &scan, metrics);
     for file in scan.unused.iter().map(|name| name.segment_file()) {
         context(disk.remove(&file), || format!("{file}: cannot delete the empty segment"))?;
@@ -85,7 +82,7 @@ pub(super) fn open(
         context(delete_released(disk, *name), || format!("{}: cannot delete the segment", name.segment_file()))?;
     }
     let keys = KeyIndex::new(options.key_limits(), Arc::new(KeyDamage::new(metrics.journal.damaged.clone())));
-    scan.lost.iter().for_each(|range| keys.forget(range.clone()));
+    scan.lost.iter().for_each(|range| _ = keys.forget(range.clone()));
     report_missing(&scan, options, &keys, metrics);
     let owner = OwnerRecord::read(&*lock);
     let lost_newest = owner.filter(|owner| scan.is_newest_missing(owner.newest));
@@ -162,7 +159,7 @@ fn report_missing(scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metr
         let from = name.first_seq.max(lowest);
         metrics.journal.damaged.inc();
         if from < *next_seq {
-            keys.forget(from..*next_seq);
+            metrics.journal.lost_events.with_label_values(&[MISSING]).inc_by(keys.forget(from..*next_seq));
         }
         let (file, events) = (name.segment_file(), next_seq - name.first_seq);
         tracing::error!(
@@ -229,4 +226,6 @@ fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Option
 
 const UNREADABLE: &str = "the segment cannot be read, so its topics wait until it can be read; check the disk";
 const RESTORE: &str = "stop hookhold and restore the file from a backup, or check the disk";
+/// Cause of lost events in `hookhold_lost_events_total`.
+const MISSING: &str = "missing_segment";
 const NO_RANDOM: &str = "the operating system returned no random number";
