@@ -118,37 +118,37 @@ impl KeyFile {
             // Keys that are no hashes could make the interpolation slow.
             let guess =
                 low + if attempt < MAX_INTERPOLATIONS { interpolate(prefix, from, to, high - low) } else { (high - low) / 2 };
-            let Some((at, page)) = self.first_readable(block, guess..high, &mut bytes) else {
+            let mut pages = (guess..high).map(|at| (at, self.search_page(block, at, key, &mut bytes)));
+            let Some((at, Some((search, prefixes)))) = pages.find(|(_, found)| found.is_some()) else {
                 high = guess;
                 continue;
             };
-            match page.search(key) {
+            match search {
                 PageSearch::Here(found) => return found,
                 // The unreadable pages between the guess and this page may contain the key. It is unknown then.
-                PageSearch::Before => (high, to) = (guess, page.prefixes().0),
-                PageSearch::After => (low, from) = (at + 1, page.prefixes().1),
+                PageSearch::Before => (high, to) = (guess, prefixes.0),
+                PageSearch::After => (low, from) = (at + 1, prefixes.1),
             }
         }
         None
     }
 
-    /// Reads the first readable page of the range.
-    fn first_readable<'a>(
+    /// Reads one page and searches it. Also returns the prefixes of the page's first and last key. Returns `None` if the page
+    /// cannot be read.
+    fn search_page(
         &self,
         block: &KeyBlock,
-        pages: std::ops::Range<usize>,
-        bytes: &'a mut [u8; PAGE_LEN],
-    ) -> Option<(usize, KeyPage<'a>)> {
-        for at in pages {
-            let offset = block.offset + (at * PAGE_LEN) as u64;
-            let read = self.file.read_at(bytes, offset);
-            let is_valid = read.as_ref().is_ok_and(|read| KeyPage::parse(&bytes[..*read], self.name.id(), offset).is_some());
-            if is_valid {
-                return KeyPage::parse(bytes, self.name.id(), offset).map(|page| (at, page));
-            }
+        page: usize,
+        key: &EventKey,
+        bytes: &mut [u8; PAGE_LEN],
+    ) -> Option<(PageSearch, (u64, u64))> {
+        let offset = block.offset + (page * PAGE_LEN) as u64;
+        let read = self.file.read_at(bytes, offset);
+        let page = read.as_ref().ok().and_then(|read| KeyPage::parse(&bytes[..*read], self.name.id(), offset));
+        if page.is_none() {
             self.unreadable.add(offset, read.as_ref().err());
         }
-        None
+        page.map(|page| (page.search(key), page.prefixes()))
     }
 }
 

@@ -13,6 +13,7 @@ use std::cmp::Ordering;
 
 use super::super::frame::PAGE;
 use super::super::journal_time::JournalMillis;
+use super::super::payload::u32_at;
 use super::entry::{KeyEntry, SeenKey, prefix};
 use crate::event_key::EventKey;
 use crate::fingerprint::Fingerprint;
@@ -53,12 +54,11 @@ pub(super) fn append_page(out: &mut Vec<u8>, entries: &[KeyEntry], id: u64, offs
 impl<'a> KeyPage<'a> {
     /// Returns the page at `offset` of the file with this id; `None` if the page is damaged.
     pub(super) fn parse(bytes: &'a [u8], id: u64, offset: u64) -> Option<KeyPage<'a>> {
-        if bytes.len() < PAGE_LEN || bytes[..4] != page_crc(&bytes[..PAGE_LEN], id, offset).to_le_bytes() {
-            return None;
-        }
-        let count = u32::from_le_bytes(bytes[4..8].try_into().ok()?) as usize;
-        let keys = bytes.get(PAGE_HEADER_LEN..PAGE_HEADER_LEN + count.min(KEYS_PER_PAGE) * KEY_LEN)?;
-        (1..=KEYS_PER_PAGE).contains(&count).then_some(KeyPage { keys })
+        let count = u32_at(bytes, 4)? as usize;
+        let is_valid = bytes.len() == PAGE_LEN
+            && (1..=KEYS_PER_PAGE).contains(&count)
+            && bytes[..4] == page_crc(bytes, id, offset).to_le_bytes();
+        is_valid.then(|| KeyPage { keys: &bytes[PAGE_HEADER_LEN..PAGE_HEADER_LEN + count * KEY_LEN] })
     }
 
     /// Searches the page for a key.

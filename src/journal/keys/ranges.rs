@@ -8,7 +8,7 @@ pub(super) fn insert(ranges: &mut Vec<Range<u64>>, added: Range<u64>) {
     let to = ranges.partition_point(|range| range.start <= added.end);
     let start = ranges[from..to].first().map_or(added.start, |range| range.start.min(added.start));
     let end = ranges[from..to].last().map_or(added.end, |range| range.end.max(added.end));
-    ranges.splice(from..to, [start..end]);
+    ranges.splice(from..to, std::iter::once(start..end));
 }
 
 /// Returns the number of sequences in all ranges.
