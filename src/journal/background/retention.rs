@@ -95,8 +95,12 @@ pub(super) fn deletable(shared: &Shared) -> Vec<Arc<Segment>> {
     // must therefore remain.
     let newest = segments.iter().rposition(|segment| segment.with_summary(|summary| summary.end > SEGMENT_HEADER_LEN));
     segments.truncate(newest.unwrap_or(0));
+    // A segment supersedes events of older segments. A startup reads the frames of unsealed segments, so it would find these
+    // events again if only the newer segment were deleted.
+    let sealed = segments.iter().take_while(|segment| segment.is_sealed()).count();
+    segments.truncate(sealed);
     let is_pinned = shared.segments.pinned(shared.options.forwards);
-    segments.retain(|segment| segment.is_sealed() && !segment.is_release_recorded() && !is_pinned(segment));
+    segments.retain(|segment| !segment.is_release_recorded() && !is_pinned(segment));
     segments
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::Shared;
 use super::super::disk::write_atomically;
+use super::super::frame::PAGE;
 use super::super::keys::encode_key_file;
 use super::super::segment::Segment;
 
@@ -36,8 +37,10 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
         return Err(error);
     }
     shared.keys.seal(name, header);
-    if disk.truncate(&name.segment_file(), summary.end).is_ok() {
-        segment.size.store(summary.end, Ordering::Relaxed);
+    // Whole pages, because the file system rewrites a page that it cuts off, and a power cut could then destroy the page.
+    let end = summary.end.next_multiple_of(PAGE);
+    if disk.truncate(&name.segment_file(), end).is_ok() {
+        segment.size.store(end, Ordering::Relaxed);
     }
     // Set the sealed state in the last step, because the file of a sealed segment may become another segment at any time.
     segment.set_sealed();

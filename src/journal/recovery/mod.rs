@@ -210,7 +210,7 @@ fn adopt(scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Arc<Segme
 }
 
 fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Options, metrics: &Metrics) {
-    if !scan.cursors.is_complete && !scan.segments.is_empty() {
+    if !scan.cursors.is_complete && scan.log_end() > 0 {
         metrics.journal.damaged.inc();
         tracing::error!(
             found = scan.cursors.cursors.len(),
