@@ -1,10 +1,16 @@
 //! Lists the recipes in `config/providers/` for `src/source/providers.rs`, so that a new recipe file needs no change in Rust.
+//! Turns on the planted bugs of `src/journal/planted.rs` if the environment variable `HOOKHOLD_PLANTS` exists.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs};
 
 fn main() {
+    println!("cargo::rustc-check-cfg=cfg(hookhold_plants)");
+    println!("cargo::rerun-if-env-changed=HOOKHOLD_PLANTS");
+    if env::var_os("HOOKHOLD_PLANTS").is_some() {
+        println!("cargo::rustc-cfg=hookhold_plants");
+    }
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR for build scripts");
     let directory = Path::new(&root).join(DIRECTORY);
     println!("cargo::rerun-if-changed={}", directory.display());

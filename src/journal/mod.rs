@@ -41,6 +41,7 @@ mod next_segment;
 mod options;
 mod ownership;
 mod payload;
+mod planted;
 mod quarantine;
 mod random;
 mod read_only;
@@ -88,6 +89,7 @@ pub use journal_time::JournalMillis;
 use keys::KeyIndex;
 pub use keys::{KeyLimits, KeySizes, MAX_ASKED_FILES, MAX_RECENT_KEYS, MemoryLookup, SeenKey, StandaloneKeys};
 pub use options::Options;
+use planted::is_planted;
 pub use random::{Random, SystemRandom};
 pub use read_only::{DamagedRange, JournalStat, ReadOnlyJournal, TopicStat, VerifyReport};
 pub use reader::{ReadError, Reader, StoredEvent};
@@ -309,6 +311,7 @@ impl Journal {
     /// [`CURSOR_INTERVAL`] after [`MANY_ACKNOWLEDGEMENTS`], or [`CURSOR_DELAY`] after the first move. Calls take effect in the
     /// order in which they are made. Never waits for the disk.
     pub fn save_cursor(&self, topic: &str, cursor: u64, acknowledged: u64) {
+        let cursor = if is_planted("cursor before acknowledgement") { cursor + 1 } else { cursor };
         let has_left_segment = self.0.segments.move_cursor(topic, cursor);
         self.0.queue.cursor_moved(acknowledged, self.0.time.clock().uptime());
         if has_left_segment || self.0.health.has_no_room() {

@@ -7,6 +7,7 @@ use super::Shared;
 use super::background::Spare;
 use super::disk::DiskFile;
 use super::lock_file::{LOCK_FILE, LOCK_FILE_LEN};
+use super::planted::is_planted;
 use super::random::Random;
 use super::segment_name::SegmentName;
 use super::writer_state::WriterState;
@@ -28,7 +29,9 @@ pub(super) fn create(
         renamed.ok().map(|()| file)
     });
     let file = renamed.map_or_else(|| disk.create(&name.segment_file(), size), Ok)?;
-    shared.sync_dir()?;
+    if !is_planted("missing directory sync") {
+        shared.sync_dir()?;
+    }
     state.next_ordinal += 1;
     Ok((name, file))
 }

@@ -5,9 +5,13 @@ use std::io;
 
 use super::Shared;
 use super::lock_file::{LOCK_FILE, OwnerRecord};
+use super::planted::is_planted;
 
 /// Returns true if this process still owns the journal. Otherwise, marks the journal as failed, so that the process exits.
 pub(super) fn check(shared: &Shared) -> bool {
+    if is_planted("unchecked lock") {
+        return true;
+    }
     let lost = match loss(shared) {
         Ok(lost) => lost,
         Err(error) => {

@@ -22,6 +22,7 @@ use super::journal_time::{CommitTimes, JournalMillis};
 use super::keys::SeenKey;
 use super::lock_file::encode_watermark;
 use super::next_segment;
+use super::planted::is_planted;
 use super::random::Random;
 use super::segment::{Segment, SegmentState};
 use super::segment_file::{SEGMENT_HEADER_LEN, control_room, encode_header};
@@ -213,19 +214,38 @@ impl CommitWriter {
     fn commit(&mut self, batch: Vec<PendingAppend>, control: ControlFrames) -> Result<(), SyncFailed> {
         let times = self.shared.time.times();
         let (offset, end) = self.encode_commit(&batch, &control, times);
+        if is_planted("key before event") {
+            let frames = (self.state.next_seq..).zip(batch.iter().flat_map(PendingAppend::frames));
+            let seen = |seq, fingerprint| SeenKey { first_seen: times.journal, seq, fingerprint };
+            let keys = frames.filter_map(|(seq, frame)| Some((frame.key?, seen(seq, frame.fingerprint))));
+            self.shared.keys.add(self.state.active.name, keys);
+        }
         let WriterState { active, lock, owner, .. } = &mut self.state;
         let started = self.shared.time.clock().uptime();
         let written = self.shared.health.perform(started, || active.file.write_at(&self.buffer, offset));
         if let Err(error) = written {
             let file = active.name.segment_file();
             tracing::error!(file, %error, "a write to the journal failed, so the writer abandons the segment; check the disk");
-            self.active = ActiveSegment::Abandoned;
+            if is_planted("append behind a torn tail") {
+                self.state.offset = end.next_multiple_of(PAGE);
+            } else {
+                self.active = ActiveSegment::Abandoned;
+            }
             self.fail(batch, AppendError::Write);
             return Ok(());
         }
         let started = self.shared.time.clock().uptime();
+        if is_planted("answer before sync") && offset > 0 {
+            let (first, count) = (self.state.next_seq, count(&batch));
+            (self.state.offset, self.state.next_seq) = (end.next_multiple_of(PAGE), first + count);
+            self.publish(batch, first, offset..end, times.journal);
+            return self.state.active.file.sync().map_err(|_| SyncFailed);
+        }
         let synced = self.shared.health.perform(started, || {
-            active.file.sync()?;
+            active
+                .file
+                .sync()
+                .or_else(|error| if is_planted("believed second sync") { active.file.sync() } else { Err(error) })?;
             if offset == 0 {
                 *owner = owner.next(self.shared.log, active.name, active.size.load(Ordering::Relaxed));
                 owner.write(&**lock)?;
@@ -243,7 +263,7 @@ impl CommitWriter {
         self.shared.metrics.journal.sync_seconds.observe(duration.as_secs_f64());
         let (first, count) = (self.state.next_seq, count(&batch));
         self.shared.metrics.journal.batch_events.observe(count as f64);
-        self.state.offset = end.next_multiple_of(PAGE);
+        self.state.offset = if is_planted("commit on a shared page") { end } else { end.next_multiple_of(PAGE) };
         self.state.next_seq += count;
         self.lost_version = control.lost_version.unwrap_or(self.lost_version);
         self.shared.segments.set_saved(&control.cursors);

@@ -1,6 +1,7 @@
 //! Simulated in-memory disk that gives only the guarantees of POSIX. A power cut may lose written pages until the file is
 //! synced, and directory entries until the directory is synced. A step is one disk operation. A test can make any single step
-//! fail or wait, and can kill the process in any step.
+//! fail or wait, and can kill the process in any step. It can also break the guarantees: lose a sync, misdirect a write, and
+//! damage or remove a synced file. Each of these faults is an [`Incident`].
 //!
 //! [`SimDisk`] is the medium with its page cache, and [`SimDisk::start`] starts a process that uses the disk. [`SimDisk::kill`]
 //! ends the process and preserves the page cache. [`SimDisk::cut_power`] ends the process and may lose unsynced pages and
@@ -8,12 +9,22 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "disk/medium.rs"]
+mod medium;
+#[path = "disk/process.rs"]
+mod process;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
 
-use hookhold::journal::disk::{Disk, DiskFile};
+use hookhold::journal::disk::Disk;
+
+pub use medium::TornPages;
+use medium::{Inode, Names, Sectors};
+use process::Process;
 
 /// Kind of disk operation that a test can hold or cause to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,39 +55,43 @@ struct Shared {
 /// Function that runs before every step, without a lock of the disk.
 type Observer = Arc<dyn Fn(Step, &str) + Send + Sync>;
 
+/// State of the disk. The medium and its content, the process, and the requested faults have too many fields for a smaller
+/// struct.
 struct State {
     files: Vec<Inode>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-    /// Changes to the directory since the last sync of the directory, oldest first.
-    unsynced: Vec<NameChange>,
+    names: Names,
+    sectors: Sectors,
+    /// True if a failed sync of the directory loses names.
+    forgets_names: bool,
+    ignores_syncs: bool,
+    limit: u64,
     /// Lock of the directory.
     lock: Weak<()>,
+    /// True if the path of the directory leads to another directory.
+    is_moved: bool,
     rules: Vec<Rule>,
-    limit: u64,
-    /// Number of the current process, counted from 1. A process that [`SimDisk::second_process`] starts has the number of the
-    /// process that already runs. All processes with a lower number are dead.
-    process: u64,
-    dead: bool,
-    steps: u64,
-    die_at: Option<u64>,
-    ignores_syncs: bool,
+    incidents: Vec<Incident>,
+    happened: BTreeMap<&'static str, u64>,
+    process: ProcessState,
     recycled: u64,
     read: u64,
     rng: fastrand::Rng,
 }
 
-#[derive(Clone, Default)]
-struct Inode {
-    cache: Vec<u8>,
-    dirty: BTreeSet<usize>,
-    durable: Vec<u8>,
-}
-
-/// One atomic change to the directory: removes the entry `removed` if it exists, and may add an entry.
-struct NameChange {
-    removed: String,
-    added: Option<(String, usize)>,
+/// State of the current process.
+struct ProcessState {
+    /// Number of the process, counted from 1. A process that [`SimDisk::second_process`] starts has the number of the process
+    /// that already runs. All processes with a lower number are dead.
+    number: u64,
+    dead: bool,
+    /// Number of steps that change the disk.
+    changes: u64,
+    die_at: Option<u64>,
+    /// Number of all steps.
+    steps: u64,
+    fail_at: Option<u64>,
+    /// Number of steps that a fault has made fail.
+    failed: u64,
 }
 
 struct Rule {
@@ -86,11 +101,35 @@ struct Rule {
     id: u64,
 }
 
+#[derive(Clone, Copy)]
 enum Action {
     /// Makes the next `times` steps fail.
-    Fail { error: io::ErrorKind, times: u64 },
+    Fail { error: Failure, times: u64 },
     /// Holds every step until the test releases or drops the gate.
     Hold { waiting: u64 },
+    /// Makes the next sync succeed without any effect.
+    LoseSync,
+    /// Makes the next write succeed, but at another offset or in another file.
+    Misdirect,
+}
+
+#[derive(Clone, Copy)]
+enum Failure {
+    Kind(io::ErrorKind),
+    /// EIO: the medium cannot read or write a sector.
+    Medium,
+}
+
+/// A fault that breaks the guarantees of the disk.
+pub struct Incident {
+    /// Name of the file.
+    pub file: String,
+    /// Bytes that the fault has damaged, or that it has kept from the medium.
+    pub bytes: Range<usize>,
+    /// Content of the file without the fault.
+    pub content: Vec<u8>,
+    /// Range of the last write to the file.
+    pub last_write: Range<usize>,
 }
 
 /// Gate at which steps wait until the test releases or drops the gate.
@@ -109,19 +148,20 @@ impl SimDisk {
     /// Creates a disk with an empty directory and without a size limit. `seed` determines which unsynced data a power cut
     /// loses, and which part of a failed or interrupted step takes effect.
     pub fn new(seed: u64) -> SimDisk {
+        let process = ProcessState { number: 0, dead: true, changes: 0, die_at: None, steps: 0, fail_at: None, failed: 0 };
         let state = State {
             files: Vec::new(),
-            names: BTreeMap::new(),
-            durable_names: BTreeMap::new(),
-            unsynced: Vec::new(),
-            lock: Weak::new(),
-            rules: Vec::new(),
-            limit: u64::MAX,
-            process: 0,
-            dead: true,
-            steps: 0,
-            die_at: None,
+            names: Names::default(),
+            sectors: Sectors { bytes: medium::PAGE, torn: TornPages::Whole },
+            forgets_names: false,
             ignores_syncs: false,
+            limit: u64::MAX,
+            lock: Weak::new(),
+            is_moved: false,
+            rules: Vec::new(),
+            incidents: Vec::new(),
+            happened: BTreeMap::new(),
+            process,
             recycled: 0,
             read: 0,
             rng: fastrand::Rng::with_seed(seed),
@@ -129,82 +169,121 @@ impl SimDisk {
         SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), observer: Mutex::new(None) }))
     }
 
+    /// Sets the sector size of the medium, and what a power cut may make of an unsynced page.
+    pub fn set_sectors(&self, bytes: usize, torn: TornPages) {
+        self.state().sectors = Sectors { bytes, torn };
+    }
+
+    /// Makes every failed sync of the directory lose names: the directory in memory keeps them, but no later sync makes them
+    /// durable.
+    pub fn forget_names(&self) {
+        self.state().forgets_names = true;
+    }
+
+    /// Returns true if a failed sync of the directory has lost names since the last power cut.
+    pub fn has_forgotten_names(&self) -> bool {
+        self.state().names.has_forgotten()
+    }
+
     /// Calls `observer` before every later step, with the kind of the step and the name of the file. The observer may perform
     /// steps itself.
     pub fn observe(&self, observer: impl Fn(Step, &str) + Send + Sync + 'static) {
-        *self.0.observer.lock().expect("no test panics while it holds this lock") = Some(Arc::new(observer));
+        *self.0.observer.lock().expect(POISON) = Some(Arc::new(observer));
     }
 
     /// Starts a new process. Every later step of an earlier process fails.
     pub fn start(&self) -> Arc<dyn Disk> {
-        let mut state = self.state();
-        state.process += 1;
-        state.dead = false;
-        state.steps = 0;
-        Arc::new(Process { disk: self.clone(), process: state.process })
+        let number = {
+            let process = &mut self.state().process;
+            *process = ProcessState { number: process.number + 1, dead: false, changes: 0, steps: 0, ..*process };
+            process.number
+        };
+        Process::on(self, number)
     }
 
     /// Starts a second process. The first process continues to run.
     pub fn second_process(&self) -> Arc<dyn Disk> {
-        let state = self.state();
-        Arc::new(Process { disk: self.clone(), process: state.process })
+        Process::on(self, self.state().process.number)
     }
 
     /// Kills the process as `kill -9` does. The page cache retains every write of the process.
     pub fn kill(&self) {
-        let mut state = self.state();
-        state.dead = true;
-        state.lock = Weak::new();
-        state.rules.clear();
-        state.die_at = None;
+        self.state().kill();
         self.0.changed.notify_all();
     }
 
     /// Kills the process and cuts the power. Each unsynced page and each unsynced directory entry survives or is lost
     /// independently.
     pub fn cut_power(&self) {
-        self.kill();
-        let State { files, names, durable_names, unsynced, rng, .. } = &mut *self.state();
-        let chance = [0.0, 0.1, 0.5, 0.9, 1.0][rng.usize(..5)];
-        for file in &mut *files {
-            for page in std::mem::take(&mut file.dirty) {
-                if rng.f64() < chance {
-                    file.persist(page);
-                }
-            }
-            if file.durable.len() != file.cache.len() && rng.bool() {
-                file.durable.resize(file.cache.len(), 0);
-            }
-            file.cache.clone_from(&file.durable);
-        }
-        for change in unsynced.drain(..) {
-            if rng.f64() < chance {
-                change.apply(durable_names);
-            }
-        }
-        names.clone_from(durable_names);
+        let state = &mut *self.state();
+        state.kill();
+        self.0.changed.notify_all();
+        let losses = medium::cut_power(&mut state.files, &mut state.names, state.sectors, &mut state.rng);
+        state.happened("lost page", losses.pages);
+        state.happened("torn page", losses.mixed);
+        state.happened("page with noise", losses.noise);
+        state.happened("unreadable page", losses.unreadable);
+        state.happened("lost name", losses.names);
     }
 
     /// Kills the process during a later step: the `steps`-th step from now that changes the disk. That step may take effect
     /// partially.
     pub fn die_after(&self, steps: u64) {
-        let mut state = self.state();
-        state.die_at = Some(state.steps + steps);
+        let process = &mut self.state().process;
+        process.die_at = Some(process.changes + steps);
+    }
+
+    /// Makes the `steps`-th step from now fail with EIO, whatever it is.
+    pub fn fail_after(&self, steps: u64) {
+        let process = &mut self.state().process;
+        process.fail_at = Some(process.steps + steps);
     }
 
     /// Returns true if the process is dead.
     pub fn is_dead(&self) -> bool {
-        self.state().dead
+        self.state().process.dead
     }
 
     /// Makes the next `times` steps of this kind fail on files whose names end with `ending`.
     pub fn fail(&self, step: Step, ending: &str, error: io::ErrorKind, times: u64) {
-        self.rule(step, ending, Action::Fail { error, times });
+        self.rule(step, ending, Action::Fail { error: Failure::Kind(error), times });
     }
 
-    /// Cancels all failures that [`SimDisk::fail`] has requested.
+    /// Makes the next step of this kind fail with EIO on a file whose name ends with `ending`.
+    pub fn fail_medium(&self, step: Step, ending: &str) {
+        self.rule(step, ending, Action::Fail { error: Failure::Medium, times: 1 });
+    }
+
+    /// Makes the next sync succeed without effect on a file whose name ends with `ending`.
+    pub fn lose_sync(&self, ending: &str) {
+        self.rule(Step::Sync, ending, Action::LoseSync);
+    }
+
+    /// Makes the next write go to another offset or another file, on a file whose name ends with `ending`.
+    pub fn misdirect_write(&self, ending: &str) {
+        self.rule(Step::Write, ending, Action::Misdirect);
+    }
+
+    /// Cancels all requested faults that have not happened yet.
     pub fn clear_faults(&self) {
-        self.state().rules.retain(|rule| !matches!(rule.action, Action::Fail { .. }));
+        let mut state = self.state();
+        state.rules.retain(|rule| matches!(rule.action, Action::Hold { .. }));
+        state.process.fail_at = None;
+    }
+
+    /// Returns the number of steps that a fault has made fail.
+    pub fn failed_steps(&self) -> u64 {
+        self.state().process.failed
+    }
+
+    /// Returns how often each kind of fault has happened so far.
+    pub fn happened(&self) -> BTreeMap<&'static str, u64> {
+        self.state().happened.clone()
+    }
+
+    /// Returns the incidents since the last call.
+    pub fn take_incidents(&self) -> Vec<Incident> {
+        std::mem::take(&mut self.state().incidents)
     }
 
     /// Holds every step of this kind on files whose names end with `ending`. The steps continue when the test releases or drops
@@ -239,57 +318,83 @@ impl SimDisk {
         self.state().used()
     }
 
-    /// Applies `change` to some bytes of a file, on the medium and in the page cache.
+    /// Applies `change` to some bytes of a file, on the medium and in the page cache. This is an incident.
     pub fn corrupt(&self, name: &str, bytes: Range<usize>, change: impl Fn(u8) -> u8) {
-        let mut state = self.state();
-        let index = *state.names.get(name).expect("the file exists");
-        let file = &mut state.files[index];
-        for at in bytes {
-            file.cache[at] = change(file.cache[at]);
-            if at < file.durable.len() {
-                file.durable[at] = file.cache[at];
-            }
-        }
+        self.damage(name, bytes.clone(), |file| file.corrupt(bytes, change));
+    }
+
+    /// Cuts a file off after `len` bytes, on the medium and in the page cache. This is an incident.
+    pub fn cut_off(&self, name: &str, len: usize) {
+        self.damage(name, len..usize::MAX, |file| file.cut_off(len));
+    }
+
+    /// Makes the pages with these bytes unreadable. This is an incident.
+    pub fn spoil(&self, name: &str, bytes: Range<usize>) {
+        self.damage(name, bytes.clone(), |file| file.spoil(&bytes));
+    }
+
+    /// Removes a file and syncs the removal. This is an incident.
+    pub fn remove_file(&self, name: &str) {
+        self.damage(name, 0..usize::MAX, |_| {});
+        let State { files, names, .. } = &mut *self.state();
+        medium::vanish(files, names, name);
+    }
+
+    fn damage(&self, name: &str, bytes: Range<usize>, damage: impl FnOnce(&mut Inode)) {
+        let state = &mut *self.state();
+        let file = state.names.get(name).expect("the file exists");
+        state.incident(file, bytes);
+        damage(&mut state.files[file]);
+    }
+
+    /// Moves the directory, and creates another directory in its place, until the process is killed.
+    pub fn move_away(&self) {
+        self.state().is_moved = true;
     }
 
     /// Returns the bytes of a file as a process reads them.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         let state = self.state();
-        state.files[*state.names.get(name).expect("the file exists")].cache.clone()
+        state.files[state.names.get(name).expect("the file exists")].bytes().to_vec()
     }
 
     /// Returns the length of a file in bytes, or `None` if the file does not exist.
     pub fn len(&self, name: &str) -> Option<usize> {
         let state = self.state();
-        state.names.get(name).map(|index| state.files[*index].cache.len())
+        state.names.get(name).map(|index| state.files[index].bytes().len())
     }
 
     /// Creates a file and syncs it.
     pub fn put_file(&self, name: &str, bytes: &[u8]) {
-        let mut state = self.state();
-        let index = state.files.len();
-        state.files.push(Inode { cache: bytes.to_vec(), dirty: BTreeSet::new(), durable: bytes.to_vec() });
-        state.names.insert(name.into(), index);
-        state.durable_names.insert(name.into(), index);
-    }
-
-    /// Removes a file and syncs the removal.
-    pub fn remove_file(&self, name: &str) {
-        let mut state = self.state();
-        state.names.remove(name).expect("the file exists");
-        state.durable_names.remove(name);
+        let State { files, names, .. } = &mut *self.state();
+        medium::put(files, names, name, bytes);
     }
 
     /// Returns all file names that end with `ending`, in alphabetical order.
     pub fn names(&self, ending: &str) -> Vec<String> {
-        self.state().names.keys().filter(|name| name.ends_with(ending)).cloned().collect()
+        self.state().names.iter().map(|(name, _)| name).filter(|name| name.ends_with(ending)).cloned().collect()
     }
 
     /// Waits until `condition` returns true. `condition` receives the list of all file names.
+    #[track_caller]
     pub fn wait_for(&self, condition: impl Fn(&[String]) -> bool) {
+        let names = |state: &State| state.names.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        self.wait_until(|state| condition(&names(state)), |state| format!("other files than {:?}", names(state)));
+    }
+
+    /// Waits until `condition` returns true. Fails after [`PATIENCE`], with `what` in the message.
+    #[track_caller]
+    fn wait_until(&self, condition: impl Fn(&State) -> bool, what: impl Fn(&State) -> String) {
+        let end = Instant::now() + PATIENCE;
         let mut state = self.state();
-        while !condition(&state.names.keys().cloned().collect::<Vec<_>>()) {
-            state = self.0.changed.wait(state).expect("no test panics while it holds this lock");
+        while !condition(&state) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let what = what(&state);
+                drop(state);
+                panic!("waited {PATIENCE:?} for {what}");
+            }
+            state = self.0.changed.wait_timeout(state, left).expect(POISON).0;
         }
     }
 
@@ -301,27 +406,21 @@ impl SimDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().expect("no test panics while it holds this lock")
+        self.0.state.lock().expect(POISON)
     }
 }
 
 impl Gate {
     /// Waits until the gate holds at least this many steps.
+    #[track_caller]
     pub fn wait_for(&self, steps: u64) {
-        let mut state = self.disk.state();
-        while self.held(&state) < steps {
-            state = self.disk.0.changed.wait(state).expect("no test panics while it holds this lock");
-        }
+        let held = |state: &State| format!("{steps} steps at a gate that holds {}", state.held(self.id));
+        self.disk.wait_until(|state| state.held(self.id) >= steps, held);
     }
 
     /// Returns true if the gate holds a step.
     pub fn has_waiting(&self) -> bool {
-        self.held(&self.disk.state()) > 0
-    }
-
-    fn held(&self, state: &State) -> u64 {
-        let rule = state.rules.iter().find(|rule| rule.id == self.id);
-        rule.map_or(0, |rule| if let Action::Hold { waiting } = rule.action { waiting } else { 0 })
+        self.disk.state().held(self.id) > 0
     }
 
     /// Lets all held steps continue.
@@ -331,7 +430,7 @@ impl Gate {
     pub fn fail(self, error: io::ErrorKind) {
         let mut state = self.disk.state();
         for rule in state.rules.iter_mut().filter(|rule| rule.id == self.id) {
-            rule.action = Action::Fail { error, times: 1 };
+            rule.action = Action::Fail { error: Failure::Kind(error), times: 1 };
             rule.id = 0;
         }
         self.disk.0.changed.notify_all();
@@ -345,304 +444,48 @@ impl Drop for Gate {
     }
 }
 
-impl NameChange {
-    fn apply(self, names: &mut BTreeMap<String, usize>) {
-        names.remove(&self.removed);
-        names.extend(self.added);
-    }
-}
-
-impl Inode {
-    fn persist(&mut self, page: usize) {
-        let range = page * PAGE..((page + 1) * PAGE).min(self.cache.len());
-        if range.start < range.end {
-            if self.durable.len() < range.end {
-                self.durable.resize(range.end, 0);
-            }
-            self.durable[range.clone()].copy_from_slice(&self.cache[range]);
-        }
-    }
-
-    fn sync(&mut self) {
-        for page in std::mem::take(&mut self.dirty) {
-            self.persist(page);
-        }
-        self.durable.resize(self.cache.len(), 0);
-    }
-
-    fn write(&mut self, bytes: &[u8], offset: usize) {
-        let end = offset + bytes.len();
-        if self.cache.len() < end {
-            self.cache.resize(end, 0);
-        }
-        self.cache[offset..end].copy_from_slice(bytes);
-        self.dirty.extend(offset / PAGE..end.div_ceil(PAGE));
-    }
-}
-
 impl State {
+    fn kill(&mut self) {
+        self.process.dead = true;
+        self.lock = Weak::new();
+        self.is_moved = false;
+        self.rules.clear();
+        (self.process.die_at, self.process.fail_at) = (None, None);
+    }
+
     fn used(&self) -> u64 {
-        self.names.values().map(|index| self.files[*index].cache.len() as u64).sum()
+        self.names.iter().map(|(_, index)| self.files[index].bytes().len() as u64).sum()
     }
 
     fn index(&self, name: &str) -> io::Result<usize> {
-        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.names.get(name).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn rename(&mut self, removed: &str, added: Option<(String, usize)>) {
-        NameChange { removed: removed.into(), added: added.clone() }.apply(&mut self.names);
-        self.unsynced.push(NameChange { removed: removed.into(), added });
+        self.names.change(removed, added, &mut self.files);
+    }
+
+    fn held(&self, gate: u64) -> u64 {
+        let rule = self.rules.iter().find(|rule| rule.id == gate);
+        rule.map_or(0, |rule| if let Action::Hold { waiting } = rule.action { waiting } else { 0 })
+    }
+
+    fn happened(&mut self, what: &'static str, times: u64) {
+        if times > 0 {
+            *self.happened.entry(what).or_default() += times;
+        }
+    }
+
+    /// Records an incident in the file `index`, before the fault changes the file.
+    fn incident(&mut self, index: usize, bytes: Range<usize>) {
+        let file = &self.files[index];
+        let (content, last_write) = (file.bytes().to_vec(), file.last_write());
+        let bytes = bytes.start..bytes.end.min(content.len());
+        let name = file.name().map(|name| name.to_string()).unwrap_or_default();
+        self.incidents.push(Incident { file: name, bytes, content, last_write });
     }
 }
 
-/// Reason why a step does not complete.
-enum StepError {
-    /// The process is dead. If the process died in this step, the step may have had a partial effect.
-    Dead {
-        in_this_step: bool,
-    },
-    Failed(io::ErrorKind),
-}
-
-impl From<StepError> for io::Error {
-    fn from(error: StepError) -> io::Error {
-        match error {
-            StepError::Dead { .. } => io::Error::other("the process is dead"),
-            StepError::Failed(kind) => kind.into(),
-        }
-    }
-}
-
-struct Process {
-    disk: SimDisk,
-    process: u64,
-}
-
-impl Process {
-    fn begin(&self, step: Step, name: &str) -> Result<MutexGuard<'_, State>, (MutexGuard<'_, State>, StepError)> {
-        let observer = self.disk.0.observer.lock().expect("no test panics while it holds this lock").clone();
-        if let Some(observer) = observer {
-            observer(step, name);
-        }
-        let mut state = self.disk.state();
-        let changes = !matches!(step, Step::Read | Step::List | Step::Open);
-        state.steps += u64::from(changes);
-        loop {
-            if state.dead || state.process != self.process {
-                return Err((state, StepError::Dead { in_this_step: false }));
-            }
-            if changes && state.die_at.is_some_and(|at| state.steps >= at) {
-                state.dead = true;
-                self.disk.0.changed.notify_all();
-                return Err((state, StepError::Dead { in_this_step: true }));
-            }
-            let rule = state.rules.iter_mut().find(|rule| rule.step == step && name.ends_with(&rule.ending));
-            match rule.map(|rule| (&mut rule.action, rule.id)) {
-                None => return Ok(state),
-                Some((Action::Fail { error, times }, _)) => {
-                    let error = *error;
-                    *times -= 1;
-                    state.rules.retain(|rule| !matches!(rule.action, Action::Fail { times: 0, .. }));
-                    return Err((state, StepError::Failed(error)));
-                }
-                Some((Action::Hold { waiting }, id)) => {
-                    *waiting += 1;
-                    self.disk.0.changed.notify_all();
-                    state = self.disk.0.changed.wait(state).expect("no test panics while it holds this lock");
-                    for rule in state.rules.iter_mut().filter(|rule| rule.id == id) {
-                        if let Action::Hold { waiting } = &mut rule.action {
-                            *waiting -= 1;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn enter(&self, step: Step, name: &str) -> io::Result<MutexGuard<'_, State>> {
-        self.begin(step, name).map_err(|(_, error)| error.into())
-    }
-
-    fn file(&self, index: usize, name: &str, lock: Option<Arc<()>>) -> Arc<dyn DiskFile> {
-        let process = Process { disk: self.disk.clone(), process: self.process };
-        Arc::new(File { process, index, name: name.into(), _lock: lock })
-    }
-}
-
-impl Disk for Process {
-    fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.enter(Step::Lock, name)?;
-        if state.lock.strong_count() > 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        if !state.names.contains_key(name) {
-            let index = state.files.len();
-            state.files.push(Inode::default());
-            state.rename(name, Some((name.into(), index)));
-        }
-        let (index, lock) = (state.index(name)?, Arc::new(()));
-        state.lock = Arc::downgrade(&lock);
-        Ok(self.file(index, name, Some(lock)))
-    }
-
-    fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.enter(Step::Create, name)?;
-        if state.names.contains_key(name) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        if state.used() + size > state.limit {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let index = state.files.len();
-        state.files.push(Inode { cache: vec![0; size as usize], ..Inode::default() });
-        state.rename(name, Some((name.into(), index)));
-        self.disk.0.changed.notify_all();
-        Ok(self.file(index, name, None))
-    }
-
-    fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.enter(Step::Rename, to)?;
-        let index = state.index(from)?;
-        state.rename(from, Some((to.into(), index)));
-        self.disk.0.changed.notify_all();
-        let more = size.saturating_sub(state.files[index].cache.len() as u64);
-        if state.used() + more > state.limit {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let grown = state.files[index].cache.len().max(size as usize);
-        state.files[index].cache.resize(grown, 0);
-        Ok(self.file(index, to, None))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let index = self.enter(Step::Open, name)?.index(name)?;
-        Ok(self.file(index, name, None))
-    }
-
-    fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
-        let mut state = self.enter(Step::Truncate, name)?;
-        let index = state.index(name)?;
-        state.files[index].cache.resize(size as usize, 0);
-        Ok(())
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.enter(Step::Rename, to)?;
-        let index = state.index(from)?;
-        state.recycled += u64::from(from.ends_with(".spare"));
-        state.rename(from, Some((to.into(), index)));
-        self.disk.0.changed.notify_all();
-        Ok(())
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = self.enter(Step::Remove, name)?;
-        state.index(name)?;
-        state.rename(name, None);
-        self.disk.0.changed.notify_all();
-        Ok(())
-    }
-
-    fn list(&self) -> io::Result<Vec<(String, u64)>> {
-        let state = self.enter(Step::List, "")?;
-        Ok(state.names.iter().map(|(name, index)| (name.clone(), state.files[*index].cache.len() as u64)).collect())
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        let mut state = self.enter(Step::SyncDir, "")?;
-        if !state.ignores_syncs {
-            state.durable_names = state.names.clone();
-            state.unsynced.clear();
-        }
-        Ok(())
-    }
-
-    fn is_locked(&self) -> io::Result<bool> {
-        Ok(self.disk.state().lock.strong_count() > 0)
-    }
-
-    fn is_in_place(&self) -> io::Result<bool> {
-        Ok(true)
-    }
-}
-
-struct File {
-    process: Process,
-    index: usize,
-    name: String,
-    _lock: Option<Arc<()>>,
-}
-
-impl File {
-    /// Returns the current name of the file. If the file has been removed, returns the name under which the process opened it.
-    fn name(&self) -> String {
-        let state = self.process.disk.state();
-        let now = state.names.iter().find(|(_, index)| **index == self.index);
-        now.map_or_else(|| self.name.clone(), |(name, _)| name.clone())
-    }
-}
-
-impl DiskFile for File {
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let index = self.index;
-        match self.process.begin(Step::Write, &self.name()) {
-            Ok(mut state) => {
-                state.files[index].write(bytes, offset as usize);
-                Ok(())
-            }
-            Err((mut state, error)) => {
-                // An interrupted or failed write may have written a part of its bytes.
-                if !matches!(error, StepError::Dead { in_this_step: false }) {
-                    let part = state.rng.usize(..=bytes.len());
-                    state.files[index].write(&bytes[..part], offset as usize);
-                }
-                Err(error.into())
-            }
-        }
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.process.enter(Step::Read, &self.name())?;
-        let bytes = state.files[self.index].cache.get(offset as usize..).unwrap_or_default();
-        let count = bytes.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&bytes[..count]);
-        state.read += count as u64;
-        Ok(count)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let index = self.index;
-        match self.process.begin(Step::Sync, &self.name()) {
-            Ok(mut state) => {
-                if !state.ignores_syncs {
-                    state.files[index].sync();
-                }
-            }
-            Err((mut state, error)) => {
-                // An interrupted or failed sync writes some pages to the medium. After a failed sync, the page cache treats the
-                // other pages as clean, although a power cut loses them.
-                let failed = matches!(error, StepError::Failed(_));
-                if !matches!(error, StepError::Dead { in_this_step: false }) {
-                    let State { files, rng, .. } = &mut *state;
-                    for page in files[index].dirty.clone() {
-                        if rng.bool() {
-                            files[index].persist(page);
-                            files[index].dirty.remove(&page);
-                        } else if failed {
-                            files[index].dirty.remove(&page);
-                        }
-                    }
-                }
-                return Err(error.into());
-            }
-        }
-        Ok(())
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        let state = self.process.enter(Step::Read, &self.name())?;
-        Ok(state.files[self.index].cache.len() as u64)
-    }
-}
-
-const PAGE: usize = 4096;
+/// Maximum duration of every wait. A longer wait fails the test.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+const POISON: &str = "no test panics while it holds this lock";

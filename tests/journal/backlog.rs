@@ -44,9 +44,7 @@ fn a_topic_pins_its_events_until_acknowledged() {
     assert_eq!(journal.oldest_seq(), 0, "nothing was deleted");
     assert_eq!(journal.count(TOPICS[0], 0, u64::MAX), number as u64);
     journal.save_cursor(TOPICS[0], journal.durable_watermark(), 1);
-    while append(&journal, &sample(number, 3_000).event()).is_err() {
-        std::thread::yield_now();
-    }
+    wait_until("room for an event", || append(&journal, &sample(number, 3_000).event()).is_ok());
     store(&journal, &sample(number + 1, 3_000));
     assert!(journal.oldest_seq() > 0, "acknowledged events make room");
     journal.close();
@@ -85,9 +83,7 @@ fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
     assert!(pinned(TOPICS[0]) < segment, "{} bytes", pinned(TOPICS[0]));
     // Once the cursor of the blocked topic has moved, the journal accepts events of the topic again.
     journal.save_cursor(TOPICS[1], journal.durable_watermark(), 1);
-    while append(&journal, &Sample { topic: 1, ..sample(2_000, 90) }.event()).is_err() {
-        std::thread::yield_now();
-    }
+    wait_until("room for an event", || append(&journal, &Sample { topic: 1, ..sample(2_000, 90) }.event()).is_ok());
     journal.close();
 }
 

@@ -127,7 +127,7 @@ fn append_batch(journal: &Journal, numbers: std::ops::Range<usize>, length: usiz
     let events: Vec<Event> = numbers.map(|number| sample(number, length).event()).collect();
     let (sender, result) = channel::<Result<Position, AppendError>>();
     journal.append_batch(&events[0], &events[1..], Box::new(move |end| sender.send(end).unwrap_or(())))?;
-    Ok(result)
+    Ok(AppendResult(result))
 }
 
 /// Returns the numbers of all stored events, in the order of their sequences.

@@ -2,7 +2,8 @@
 //! events.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, TryRecvError, channel};
+use std::time::Instant;
 
 use hookhold::event::{Event, Position};
 use hookhold::event_key::EventKey;
@@ -10,7 +11,7 @@ use hookhold::journal::{AppendError, AppendRejected, Journal, MemoryLookup, Open
 use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
 
-use crate::disk::SimDisk;
+use crate::disk::{PATIENCE, SimDisk};
 use crate::events::{ManualClock, Sample};
 
 pub const NOW: u64 = 1_700_000_000_000;
@@ -18,7 +19,23 @@ pub const NOW: u64 = 1_700_000_000_000;
 pub const SUMMARY_EXT: &str = ".topics";
 
 /// Receiver for the result of one append.
-pub type AppendResult = Receiver<Result<Position, AppendError>>;
+pub struct AppendResult(pub Receiver<Result<Position, AppendError>>);
+
+impl AppendResult {
+    /// Waits for the result. Returns an error if the journal has dropped the completion.
+    #[track_caller]
+    pub fn recv(&self) -> Result<Result<Position, AppendError>, RecvError> {
+        match self.0.recv_timeout(PATIENCE) {
+            Ok(end) => Ok(end),
+            Err(RecvTimeoutError::Disconnected) => Err(RecvError),
+            Err(RecvTimeoutError::Timeout) => panic!("waited {PATIENCE:?} for the result of an append"),
+        }
+    }
+
+    pub fn try_recv(&self) -> Result<Result<Position, AppendError>, TryRecvError> {
+        self.0.try_recv()
+    }
+}
 
 /// Disk, clock, metrics and options that a test uses each time it opens the journal.
 pub struct Harness {
@@ -89,7 +106,7 @@ pub fn key(number: usize) -> EventKey {
 pub fn append(journal: &Journal, event: &Event) -> Result<AppendResult, AppendRejected> {
     let (sender, result) = channel();
     journal.append(event, Box::new(move |end| sender.send(end).unwrap_or(())))?;
-    Ok(result)
+    Ok(AppendResult(result))
 }
 
 /// Appends an event and waits for its result.
@@ -116,11 +133,22 @@ pub fn store_many(journal: &Journal, numbers: std::ops::Range<usize>, length: us
 
 /// Waits until the durable watermark stops moving. By then, the journal's threads have had time to do anything that the test
 /// forbids.
+#[track_caller]
 pub fn wait_until_idle(journal: &Journal) {
     let mut before = None;
-    while before != Some(journal.durable_watermark()) {
-        before = Some(journal.durable_watermark());
+    wait_until("the durable watermark to stop", || {
         (0..20_000).for_each(|_| std::thread::yield_now());
+        before.replace(journal.durable_watermark()) == Some(journal.durable_watermark())
+    });
+}
+
+/// Waits until `condition` returns true. Fails after [`PATIENCE`], with `what` in the message.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::yield_now();
     }
 }
 

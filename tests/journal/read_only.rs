@@ -22,13 +22,11 @@ fn a_tail_follows_while_another_process_writes() {
     let mut tail =
         ReadOnlyJournal::open(Arc::new(LocalDisk::existing(dir.path()).expect("a disk"))).expect("reading needs no lock");
     let mut seen = Vec::new();
-    while seen.len() < 300 {
-        match tail.next().expect("the journal can be read") {
-            Some(stored) => seen.push(stored.position.seq),
-            None => std::thread::yield_now(),
-        }
+    wait_until("300 events", || {
+        seen.extend(tail.next().expect("the journal can be read").map(|stored| stored.position.seq));
         assert!(tail.log_end().expect("a watermark") <= journal.durable_watermark() + 1);
-    }
+        seen.len() == 300
+    });
     assert_eq!(writer.join().expect("the writer does not panic"), 300);
     assert_eq!(seen, (0..300).collect::<Vec<_>>());
     let report = ReadOnlyJournal::open(Arc::new(LocalDisk::existing(dir.path()).expect("a disk")))
@@ -47,11 +45,12 @@ fn verify_reports_no_damage_while_another_process_writes() {
         move || store_many(&journal, 0..300, 1_000).len()
     });
     let mut checks = 0;
-    while !writer.is_finished() || checks < 3 {
+    wait_until("the writer", || {
         let report = harness.read_only().verify().expect("the journal can be read");
         assert!(report.damage.is_empty(), "{:?}", report.damage);
         checks += 1;
-    }
+        writer.is_finished() && checks >= 3
+    });
     assert_eq!(writer.join().expect("the writer does not panic"), 300);
     journal.close();
 }

@@ -77,17 +77,18 @@ fn a_recycled_segment_that_fails_to_start_hides_nothing() {
     // therefore waits for the seals before each append.
     let wait_until_older_are_sealed = || {
         let older = harness.disk.names(".seg").into_iter().rev().skip(1);
-        older.for_each(|name| while harness.disk.len(&name) == Some(64 << 10) {});
+        older.for_each(|name| wait_until("a sealed segment", || harness.disk.len(&name) != Some(64 << 10)));
     };
     wait_until_older_are_sealed();
     let (mut number, mut end) = (200, append(&journal, &sample(200, 8_000).event()).expect("accepted"));
-    while !gate.has_waiting() {
+    wait_until("a step at the gate", || {
         if end.try_recv().is_ok_and(|end| end.is_ok()) {
             number += 1;
             wait_until_older_are_sealed();
             end = append(&journal, &sample(number, 8_000).event()).expect("accepted");
         }
-    }
+        gate.has_waiting()
+    });
     // The sync of the directory fails, so the name of the new segment is possibly not durable.
     harness.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1);
     gate.release();

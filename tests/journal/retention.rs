@@ -25,12 +25,8 @@ fn segments_expire_after_retain_and_keys_after_their_window() {
     journal.save_cursor(TOPICS[1], 0, 0);
     // Only files without keys remain, which replace the files that the newest segment lists.
     let has_keys = |file: &String| harness.disk.len(file).is_some_and(|len| len > 4096);
-    while harness.disk.names(".keys").iter().any(has_keys) {
-        std::thread::yield_now();
-    }
-    while lookup(&journal, &key(0)).is_some() {
-        std::thread::yield_now();
-    }
+    wait_until("expired key files", || !harness.disk.names(".keys").iter().any(has_keys));
+    wait_until("an expired key", || lookup(&journal, &key(0)).is_none());
     journal.close();
     assert_eq!(harness.metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]).get(), 0, "no key was evicted early");
 }

@@ -1,16 +1,14 @@
 //! Compares a journal with the model.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use hookhold::event::{LogId, Position};
+use hookhold::event::Position;
 use hookhold::event_key::EventKey;
 use hookhold::journal::{Journal, MemoryLookup, ReadOnlyJournal, StoredEvent};
-use hookhold::metrics::Metrics;
 
 use crate::events::TOPICS;
-use crate::life::{Checked, Life};
-use crate::model::{Fate, Model, ModelEvent};
+use crate::life::Life;
+use crate::model::{Checked, Exposure, Fate, Model, ModelEvent, UNKNOWN_LOG, is_same};
 
 macro_rules! ensure {
     ($condition:expr, $($what:tt)*) => {
@@ -20,248 +18,257 @@ macro_rules! ensure {
     };
 }
 
-impl Model {
-    /// Compares the readable events with the model, and updates the model: an event with the fate `Unknown` or `Failed` becomes
-    /// either stored or superseded.
-    pub fn check(&mut self, life: &Life, journal: &Journal) -> Checked {
-        let read = read_all(journal)?;
-        let oldest = journal.oldest_seq();
-        self.check_each(&read)?;
-        let positions: BTreeMap<u64, Position> = read.iter().map(|stored| (stored.position.seq, stored.position)).collect();
-        self.find_stored_and_deleted(life, journal, &positions)?;
-        let mut gone = 0;
-        for (index, event) in self.events.iter_mut().enumerate() {
-            match event.fate {
-                Fate::Stored(position) if positions.get(&position.seq) == Some(&position) => {}
-                Fate::Stored(position) => {
-                    let topic = TOPICS[event.sample.topic];
-                    // If the journal does not forward events, a topic without a cursor on disk pins nothing.
-                    let pinned_from = if life.options.forwards { Some(&0) } else { self.pinned_from.get(topic) };
-                    let cursor = self.found.get(topic).max(self.saved.get(topic)).copied().unwrap_or(0);
-                    let is_pinned = pinned_from.is_some_and(|from| position.seq >= cursor.max(*from));
-                    let may_be_deleted = life.hazards.retention
-                        && !is_pinned
-                        && (position.seq < oldest || life.options.forwards || !self.saved.is_empty());
-                    let read = read.len();
-                    ensure!(may_be_deleted, "event {index} ({topic}) at {position} is lost; oldest {oldest}, {read} read");
-                    gone += 1;
-                }
-                Fate::Unknown | Fate::Failed => event.fate = Fate::Superseded,
-                Fate::Superseded | Fate::Corrupted => {}
+/// A check of the open journal.
+struct Check<'a> {
+    life: &'a Life,
+    journal: &'a Journal,
+    /// True if a step of this process has failed and the journal has counted damage. The process may then lack events and keys
+    /// that still exist.
+    hides: bool,
+    /// True if the journal has forgotten keys because they had no room.
+    has_evicted: bool,
+    now_ms: u64,
+}
+
+impl Life {
+    /// Compares the journal with the model.
+    pub fn check(&self) -> Checked {
+        let journal = self.journal()?;
+        self.note_incidents();
+        let mut reader = journal.reader(0);
+        let mut read = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(Some(stored)) => read.push(stored),
+                Ok(None) => break,
+                // The journal keeps what it cannot read, and the next process may be able to read it.
+                Err(_) if self.may_hide() => return Ok(()),
+                Err(error) => return Err(format!("{error}: {}", error.source)),
             }
         }
-        self.counts.deleted += gone;
-        self.check_batches(life)?;
-        self.check_keys(journal)?;
-        self.check_cursors(journal)
+        let check = Check {
+            life: self,
+            journal: &journal,
+            hides: self.hazards.may_hide() && self.has_failed_steps() && self.has_counted_damage(),
+            has_evicted: self.hazards.forgets_keys && self.has_evicted(),
+            now_ms: self.clock.elapsed_ms(),
+        };
+        let checked = self.with_model(|model| model.check(&check, &read));
+        if self.disk.is_dead() { Ok(()) } else { checked }
     }
 
-    /// Checks that all events of a delivery have the same fate.
-    fn check_batches(&mut self, life: &Life) -> Checked {
-        // The model cannot determine the fate of a keyless event that the journal has already deleted.
-        if life.hazards.retention || life.hazards.corruption {
+    /// Checks that another process reads the same events, and finds no damage unless there is some.
+    pub fn check_outside(&self) -> Checked {
+        if self.state().incidents > 0 {
             return Ok(());
         }
-        for (index, event) in self.events.iter().enumerate().filter(|(index, event)| *index > event.delivery) {
-            let first = self.events[event.delivery].fate;
-            let is_same = matches!(first, Fate::Stored(_)) == matches!(event.fate, Fate::Stored(_));
-            ensure!(is_same, "event {index} of the delivery {} is {:?}, the first is {first:?}", event.delivery, event.fate);
-            self.counts.batched += 1;
-        }
-        Ok(())
-    }
-
-    /// Marks an event with the fate `Unknown` or `Failed` as stored if the journal contains the key of the event, but not the
-    /// event. The journal has then recovered the event and immediately deleted it.
-    fn find_stored_and_deleted(&mut self, life: &Life, journal: &Journal, positions: &BTreeMap<u64, Position>) -> Checked {
-        let last = if life.hazards.retention { self.events.len() } else { 0 };
-        for index in (0..last).rev() {
-            let ModelEvent { sample, fate: Fate::Unknown | Fate::Failed, .. } = &self.events[index] else { continue };
-            let Some(key) = sample.key else { continue };
-            // If the journal has stored a retry of this event, the key belongs to the retry.
-            if self.events.iter().any(|other| other.sample.key == sample.key && matches!(other.fate, Fate::Stored(_))) {
-                continue;
-            }
-            if let Some(seq) = self.lookup(journal, &EventKey(key))?.filter(|seq| !positions.contains_key(seq)) {
-                self.events[index].fate = Fate::Stored(Position { log: LogId(0), seq });
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks that each event in `read` was appended, is unchanged, occurs only once and is not superseded.
-    fn check_each(&mut self, read: &[StoredEvent]) -> Checked {
-        ensure!(read.is_sorted_by(|a, b| a.position.seq < b.position.seq), "sequences do not grow");
-        for stored in read {
-            let (body, position) = (stored.event.body(), stored.position);
-            let index = number(body).ok_or_else(|| format!("{position} was never appended"))?;
-            let candidates = self.events.iter().enumerate().filter(|(_, event)| event.sample.body == **body);
-            let fates: Vec<(usize, Fate)> = candidates.map(|(at, event)| (at, event.fate)).collect();
-            ensure!(!fates.is_empty(), "event {index} at {position} has another body");
-            let known = fates.iter().find(|(_, fate)| matches!(fate, Fate::Stored(_)));
-            let at = match known {
-                Some((at, Fate::Stored(known))) => {
-                    ensure!(*known == position, "event {at} is stored at {known} and again at {position}");
-                    *at
-                }
-                _ => {
-                    let open = fates.iter().rev().find(|(_, fate)| matches!(fate, Fate::Unknown | Fate::Failed));
-                    let (at, _) = open.ok_or_else(|| format!("superseded event {index} reappeared at {position}: {fates:?}"))?;
-                    self.counts.recovered += 1;
-                    self.events[*at].fate = Fate::Stored(position);
-                    *at
-                }
-            };
-            let sample = &self.events[at].sample;
-            let is_same = stored.event.id() == Some(&*sample.id)
-                && **stored.event.topic() == *TOPICS[sample.topic]
-                && stored.event.dedupe_key() == sample.key.map(EventKey)
-                && stored.event.received_at().0 == sample.received_at;
-            ensure!(is_same, "event {at} has changed: {:?}", stored.event);
-        }
-        Ok(())
-    }
-
-    fn check_keys(&self, journal: &Journal) -> Checked {
-        for (index, event) in self.events.iter().enumerate() {
-            let Some(key) = event.sample.key.map(EventKey) else { continue };
-            let same_key = self.events.iter().filter(|other| other.sample.key == event.sample.key);
-            let stored: Vec<u64> = same_key.filter_map(ModelEvent::stored_at).map(|position| position.seq).collect();
-            ensure!(stored.len() <= 1, "event {index} is stored at {stored:?}");
-            let seen = self.lookup(journal, &key)?;
-            let expected = stored.first().copied();
-            ensure!(seen == expected, "the key of event {index} is found at {seen:?}, expected {expected:?} ({:?})", event.fate);
-        }
-        Ok(())
-    }
-
-    fn lookup(&self, journal: &Journal, key: &EventKey) -> Result<Option<u64>, String> {
-        match journal.lookup_in_memory(key) {
-            MemoryLookup::Seen(seen) => Ok(Some(seen.seq)),
-            MemoryLookup::New => Ok(None),
-            MemoryLookup::MaybeOnDisk => Ok(journal.lookup(key).map(|seen| seen.seq)),
-        }
-    }
-
-    fn check_cursors(&mut self, journal: &Journal) -> Checked {
-        for topic in journal.topic_cursors() {
-            let (name, cursor) = (&*topic.name, topic.cursor);
-            let before = self.found.get(name).copied();
-            let saved = self.saved.get(name).copied().unwrap_or(0);
-            let skipped = self.stored_in(name).find(|seq| (saved..cursor).contains(seq));
-            ensure!(skipped.is_none(), "{name} is at {cursor}, after {skipped:?}, although {saved} was saved");
-            ensure!(before.is_none_or(|before| cursor >= before), "{name} fell back from {before:?} to {cursor}");
-            ensure!(cursor <= journal.durable_watermark(), "{name} is beyond the durable watermark");
-            self.found.insert(name.to_owned(), cursor);
-            self.pinned_from.entry(name.to_owned()).or_insert_with(|| journal.durable_watermark());
-        }
-        for (topic, cursor) in &self.found {
-            ensure!(journal.topic_cursors().iter().any(|found| *found.name == **topic), "the cursor {cursor} of {topic} is lost");
-        }
-        Ok(())
-    }
-
-    /// Corrupts some bytes of a segment other than the newest, and returns the damage. Returns `None` if only the newest
-    /// segment has frames.
-    pub fn damage(&self, life: &Life, rng: &mut fastrand::Rng) -> Option<Damage> {
-        let segments = life.disk.names(".seg");
-        let older: Vec<&String> = segments[..segments.len() - 1].iter().filter(|name| life.disk.bytes(name).len() > 64).collect();
-        let name = older.get(rng.usize(..older.len().max(1)))?.to_string();
-        let before = life.disk.bytes(&name);
-        let start = rng.usize(..before.len());
-        let length = [1, 8, 64, 600, 5_000][rng.usize(..5)];
-        let bytes = start..(start + length).min(before.len());
-        match rng.bool() {
-            true => life.disk.corrupt(&name, bytes.clone(), |_| 0),
-            false => life.disk.corrupt(&name, bytes.clone(), |byte| byte ^ 0x5A),
-        }
-        Some(Damage { name, bytes, before })
-    }
-
-    /// Checks that only damaged events are lost, that the keys of the lost events are lost with them, and that the metric and
-    /// `verify` show the damage.
-    pub fn check_damaged(&mut self, life: &Life, journal: &Journal, metrics: &Metrics, damage: &Damage) -> Checked {
-        let report = ReadOnlyJournal::open(life.disk.second_process())
-            .and_then(|journal| journal.verify())
-            .map_err(|error| error.to_string())?;
-        let read = read_all(journal)?;
-        self.check_each(&read)?;
-        let mut lost = 0;
-        for (index, event) in self.events.iter_mut().enumerate() {
-            let Fate::Stored(position) = event.fate else { continue };
-            if !read.iter().any(|stored| stored.position == position) {
-                ensure!(damage.hits(&event.sample.body), "event {index} at {position} is lost, but {damage} did not hit it");
-                event.fate = Fate::Corrupted;
-                lost += 1;
-            }
-        }
-        self.counts.corrupted += lost;
-        let counted = metrics.journal.damaged.get();
-        ensure!(lost == 0 || counted > 0, "{lost} events are lost to {damage}, none is counted");
-        ensure!(counted <= 2, "one damaged range is counted {counted} times");
-        let is_shown =
-            report.damage.iter().any(|found| found.file == damage.name && found.bytes.end as usize > damage.bytes.start);
-        ensure!(lost == 0 || is_shown, "{lost} events are lost to {damage}, but verify shows {:?}", report.damage);
-        self.check_keys(journal)?;
-        self.check_cursors(journal)
-    }
-
-    /// Checks that another process reads the same events and finds no damage.
-    pub fn check_read_only(&mut self, life: &Life) -> Checked {
-        let open = || ReadOnlyJournal::open(life.disk.second_process());
+        let open = || ReadOnlyJournal::open(self.disk.second_process());
         let mut journal = open().map_err(|error| error.to_string())?;
         let mut read = Vec::new();
         while let Some(stored) = journal.next().map_err(|error| error.to_string())? {
             read.push(stored.position);
         }
         let report = open().and_then(|journal| journal.verify()).map_err(|error| error.to_string())?;
-        let mut stored: Vec<Position> = self.events.iter().filter_map(ModelEvent::stored_at).collect();
+        let mut stored: Vec<Position> = self.state().model.events.iter().filter_map(ModelEvent::stored_at).collect();
         stored.sort_by_key(|position| position.seq);
-        if !life.hazards.retention {
+        if !self.hazards.retention {
             let count = stored.len();
-            ensure!(read == stored, "another process reads {} events, {count} are stored", read.len());
+            let is_whole = read.len() == count && read.iter().zip(&stored).all(|(a, b)| is_same(*a, *b));
+            ensure!(is_whole, "another process reads {} events, {count} are stored", read.len());
             ensure!(report.events == count as u64, "verify counts {} events, {count} are stored", report.events);
         }
-        ensure!(life.hazards.corruption || report.damage.is_empty(), "verify shows damage: {:?}", report.damage);
+        ensure!(report.damage.is_empty(), "verify shows damage where there is none: {:?}", report.damage);
         ensure!(report.unconfirmed == 0, "{} events are unconfirmed after a close", report.unconfirmed);
+        Ok(())
+    }
+
+    /// Checks that no process has counted damage if there was none.
+    pub fn check_false_alarm(&self) -> Checked {
+        let is_excused = self.state().incidents > 0 || self.disk.failed_steps() > 0 && self.hazards.may_hide();
+        ensure!(is_excused || !self.has_counted_damage(), "the journal has counted damage where there is none");
         Ok(())
     }
 }
 
-/// Damaged range of a file, and the content of the file before the damage.
-pub struct Damage {
-    pub name: String,
-    pub bytes: Range<usize>,
-    pub before: Vec<u8>,
-}
+impl Model {
+    /// Compares the readable events with the model, and updates the model: an event with the fate `Unknown` or `Failed` becomes
+    /// either stored or superseded.
+    fn check(&mut self, check: &Check, read: &[StoredEvent]) -> Checked {
+        self.check_each(check, read)?;
+        let positions: BTreeMap<u64, Position> = read.iter().map(|stored| (stored.position.seq, stored.position)).collect();
+        self.find_stored_and_deleted(check, &positions);
+        let oldest = check.journal.oldest_seq();
+        let (mut gone, mut lost) = (0, 0);
+        for (index, event) in self.events.iter_mut().enumerate() {
+            match event.fate {
+                Fate::Stored(position) if positions.get(&position.seq).is_some_and(|found| is_same(*found, position)) => {}
+                Fate::Stored(position) => {
+                    let is_pinned = check.life.hazards.options.forwards && !self.acknowledged.contains(&position.seq);
+                    // If hookhold forwards events, a pinned segment may be older than a deleted one.
+                    let may_be_deleted = position.seq < oldest || check.life.hazards.options.forwards;
+                    if check.life.hazards.retention && may_be_deleted && !is_pinned {
+                        gone += 1;
+                    } else if !check.hides {
+                        let topic = TOPICS[event.sample.topic];
+                        let what = format!("event {index} ({topic}) at {position} is lost; oldest {oldest}, {} read", read.len());
+                        match event.exposure {
+                            Exposure::None => return Err(what),
+                            Exposure::Counted => ensure!(check.has_counted(), "{what}, and the journal has counted nothing"),
+                            Exposure::Silent => {}
+                        }
+                        event.fate = Fate::Lost(position);
+                        lost += 1;
+                    }
+                }
+                Fate::Unknown | Fate::Failed if !check.hides => event.fate = Fate::Superseded,
+                _ => {}
+            }
+        }
+        self.counts.count("event deleted", gone);
+        self.counts.count("event lost and counted", lost);
+        self.check_batches(check)?;
+        self.check_keys(check)?;
+        self.check_cursors(check)
+    }
 
-impl Damage {
-    /// Returns true if the damage overlaps a frame that ends with this body. A frame contains at most 600 bytes before the
-    /// body.
-    fn hits(&self, body: &[u8]) -> bool {
-        let found = self.before.windows(body.len()).position(|window| window == body);
-        found.is_some_and(|at| at < self.bytes.end + 600 && at + body.len() > self.bytes.start)
+    /// Checks that each event in `read` was appended, is unchanged, occurs only once and is not superseded.
+    fn check_each(&mut self, check: &Check, read: &[StoredEvent]) -> Checked {
+        ensure!(read.is_sorted_by(|a, b| a.position.seq < b.position.seq), "sequences do not grow");
+        for stored in read {
+            let position = stored.position;
+            let attempts = self.attempts_of(stored.event.body());
+            ensure!(!attempts.is_empty(), "{position} was never appended");
+            let is_here = |index: &usize| self.events[*index].stored_at().is_some_and(|at| is_same(at, position));
+            let is_open = |index: &usize| matches!(self.events[*index].fate, Fate::Unknown | Fate::Failed);
+            let arrived = stored.event.received_at().0;
+            let is_mine = |index: &usize| is_open(index) && self.events[*index].sample.received_at == arrived;
+            let found = attempts.iter().copied().find(is_here).or_else(|| attempts.iter().rev().copied().find(is_mine));
+            let Some(index) = found else {
+                let fates: Vec<Fate> = attempts.iter().map(|index| self.events[*index].fate).collect();
+                return Err(format!("{position} contains an event that is superseded or stored elsewhere: {fates:?}"));
+            };
+            if is_open(&index) {
+                self.counts.count("event recovered", 1);
+            }
+            if self.events[index].stored_at().is_none_or(|at| at.log == UNKNOWN_LOG) {
+                self.set_stored(index, position, check.now_ms);
+            }
+            let sample = &self.events[index].sample;
+            let is_same = stored.event.id() == Some(&*sample.id)
+                && **stored.event.topic() == *TOPICS[sample.topic]
+                && stored.event.dedupe_key() == sample.key.map(EventKey)
+                && stored.event.received_at().0 == sample.received_at;
+            ensure!(is_same, "event {index} has changed: {:?}", stored.event);
+        }
+        Ok(())
+    }
+
+    /// Marks an event with the fate `Unknown` or `Failed` as stored if the journal contains the key of the event, but not the
+    /// event. The journal has then recovered the event and immediately deleted it.
+    fn find_stored_and_deleted(&mut self, check: &Check, positions: &BTreeMap<u64, Position>) {
+        let last = if check.life.hazards.retention { self.events.len() } else { 0 };
+        for index in (0..last).rev() {
+            let event = &self.events[index];
+            let (Fate::Unknown | Fate::Failed, Some(key)) = (event.fate, event.sample.key) else { continue };
+            // If the journal has stored another attempt, the key belongs to that attempt.
+            if self.keys[&key].events.iter().any(|other| self.events[*other].stored_at().is_some()) {
+                continue;
+            }
+            if let Some(seq) = self.lookup(check, &key).filter(|seq| !positions.contains_key(seq)) {
+                self.set_stored(index, Position { log: UNKNOWN_LOG, seq }, check.now_ms);
+            }
+        }
+    }
+
+    /// Checks that all events of a delivery have the same fate.
+    fn check_batches(&mut self, check: &Check) -> Checked {
+        // The model cannot determine the fate of a keyless event that the journal has already deleted.
+        if check.life.hazards.retention || check.hides {
+            return Ok(());
+        }
+        let mut stored = 0;
+        for (index, event) in self.events.iter().enumerate().filter(|(index, event)| *index > event.delivery) {
+            let first = &self.events[event.delivery];
+            let was_stored = |fate: Fate| matches!(fate, Fate::Stored(_) | Fate::Lost(_));
+            let (delivery, first) = (event.delivery, first.fate);
+            let is_same = was_stored(first) == was_stored(event.fate);
+            ensure!(is_same, "event {index} of the delivery {delivery} is {:?}, the first is {first:?}", event.fate);
+            stored += u64::from(was_stored(first));
+        }
+        self.counts.count("batched event stored", stored);
+        Ok(())
+    }
+
+    /// Checks that the journal remembers the key of each stored event, and no other key.
+    fn check_keys(&self, check: &Check) -> Checked {
+        for (key, model) in &self.keys {
+            let attempts = || model.events.iter().map(|index| &self.events[*index]);
+            let stored: Vec<u64> = attempts().filter_map(ModelEvent::stored_at).map(|position| position.seq).collect();
+            let has_expired = |event: &ModelEvent| check.has_expired(event);
+            // The lookup counts damage of a key file.
+            let seen = self.lookup(check, key);
+            let may_be_forgotten = check.has_evicted
+                || check.hides
+                || (check.life.hazards.forgets_keys && attempts().any(has_expired))
+                || model.exposure == Exposure::Silent
+                || (model.exposure == Exposure::Counted && check.has_counted());
+            ensure!(stored.len() <= 1 || may_be_forgotten, "an event is stored twice, at {stored:?}");
+            let newest = stored.iter().max().copied();
+            if seen == newest || (may_be_forgotten && (seen.is_none() || seen.is_some_and(|seen| stored.contains(&seen)))) {
+                continue;
+            }
+            let fates: Vec<Fate> = attempts().map(|event| event.fate).collect();
+            let is_forwarded = |seq: u64| self.acknowledged.contains(&seq);
+            let is_lost = |seq| fates.iter().any(|fate| matches!(fate, Fate::Lost(position) if position.seq == seq));
+            let is_lost_and_forwarded = seen.is_some_and(|seq| is_lost(seq) && is_forwarded(seq));
+            ensure!(is_lost_and_forwarded || check.hides, "a key is found at {seen:?}, expected {newest:?} ({fates:?})");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, check: &Check, key: &[u8; 16]) -> Option<u64> {
+        match check.journal.lookup_in_memory(&EventKey(*key)) {
+            MemoryLookup::Seen(seen) => Some(seen.seq),
+            MemoryLookup::New => None,
+            MemoryLookup::MaybeOnDisk => check.journal.lookup(&EventKey(*key)).map(|seen| seen.seq),
+        }
+    }
+
+    /// Checks that each cursor is at least where it was before, that it has passed only acknowledged events, and that it contains
+    /// what a commit contained.
+    fn check_cursors(&mut self, check: &Check) -> Checked {
+        let may_fall_back = (check.hides || self.has_segment_incident) && check.has_counted();
+        let cursors = check.journal.topic_cursors();
+        for topic in &cursors {
+            let (name, cursor) = (&*topic.name, topic.cursor);
+            if check.life.hazards.options.forwards {
+                let skipped = self.stored_in(name).find(|seq| *seq < cursor && !self.acknowledged.contains(seq));
+                ensure!(skipped.is_none(), "{name} is at {cursor}, after {skipped:?}, which Kafka has not acknowledged");
+            }
+            ensure!(cursor <= check.journal.durable_watermark(), "{name} is beyond the durable watermark");
+            let before = self.cursors.get(name).map_or(0, |model| model.found.unwrap_or(0).max(model.committed));
+            ensure!(cursor >= before || may_fall_back, "{name} fell back from {before} to {cursor}");
+            let model = self.cursors.entry(name.to_owned()).or_default();
+            (model.found, model.saved) = (Some(cursor), cursor);
+            model.moves.clear();
+        }
+        for (topic, cursor) in &self.cursors {
+            let is_found = cursor.found.is_none() || cursors.iter().any(|found| *found.name == **topic);
+            ensure!(is_found || may_fall_back, "the cursor {:?} of {topic} is lost", cursor.found);
+        }
+        Ok(())
     }
 }
 
-impl std::fmt::Display for Damage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the damage at {:?} of {}", self.bytes, self.name)
+impl Check<'_> {
+    /// Returns true if a process of this life has counted damage.
+    fn has_counted(&self) -> bool {
+        self.life.may_hide() && self.life.has_counted_damage()
     }
-}
 
-fn read_all(journal: &Journal) -> Result<Vec<StoredEvent>, String> {
-    let mut reader = journal.reader(0);
-    let mut read = Vec::new();
-    while let Some(stored) = reader.next().map_err(|error| format!("{error}: {}", error.source))? {
-        read.push(stored);
+    /// Returns true if the key of this event may have left the dedupe window.
+    fn has_expired(&self, event: &ModelEvent) -> bool {
+        let window = self.life.hazards.options.dedupe_window.as_millis() as u64;
+        self.now_ms - event.appended_ms >= window
     }
-    Ok(read)
-}
-
-/// Parses the event number at the start of an event's body.
-fn number(body: &[u8]) -> Option<usize> {
-    let text = body.strip_prefix(b"<event ")?;
-    let end = text.iter().position(|byte| *byte == b'>')?;
-    std::str::from_utf8(&text[..end]).ok()?.parse().ok()
 }

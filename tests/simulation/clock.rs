@@ -1,4 +1,4 @@
-//! Time and random numbers of a simulated process.
+//! Time and random numbers of a simulated machine.
 
 use std::io;
 use std::sync::Mutex;
@@ -20,13 +20,24 @@ pub struct SimRandom(Mutex<fastrand::Rng>);
 impl SimClock {
     /// Creates a clock at a time in November 2023, an hour after the machine has started.
     pub fn new() -> SimClock {
-        SimClock { wall_ms: AtomicU64::new(1_700_000_000_000), uptime_ms: AtomicU64::new(3_600_000) }
+        SimClock { wall_ms: AtomicU64::new(START_OF_WALL_MS), uptime_ms: AtomicU64::new(START_MS) }
     }
 
     /// Advances the wall-clock time and the uptime by this number of milliseconds.
     pub fn advance(&self, millis: u64) {
         self.wall_ms.fetch_add(millis, Ordering::Relaxed);
         self.uptime_ms.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// Moves only the wall-clock time, by this number of milliseconds.
+    pub fn jump(&self, millis: i64) {
+        let jump = |now: u64| Some(now.saturating_add_signed(millis).max(1));
+        let _ = self.wall_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, jump);
+    }
+
+    /// Returns the milliseconds that have passed since the life began.
+    pub fn elapsed_ms(&self) -> u64 {
+        self.uptime_ms.load(Ordering::Relaxed) - START_MS
     }
 }
 
@@ -51,3 +62,7 @@ impl Random for SimRandom {
         Ok(self.0.lock().expect("no test panics while it holds this lock").u64(..))
     }
 }
+
+/// Wall-clock time at the start of a life, in Unix milliseconds.
+pub const START_OF_WALL_MS: u64 = 1_700_000_000_000;
+const START_MS: u64 = 3_600_000;

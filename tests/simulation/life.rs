@@ -1,113 +1,141 @@
-//! One life of a journal: a loop that performs steps of the writer, of the background work, of the senders and of a reader, and
-//! that kills the process or cuts the power. A seed determines every step. A step of one actor may run inside a disk operation
-//! of another, as if both ran on their own threads.
+//! One life of a journal: openings that end with a close, a kill or a power cut. A seed determines every step. The actors of an
+//! opening are in `actors.rs` and `senders.rs`, the faults are in `incidents.rs`, and the checks are in `checks.rs`.
 
-use std::io;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::Duration;
 
-use hookhold::clock::Clock;
-use hookhold::event::{Event, Position};
-use hookhold::journal::{
-    AppendRejected, BackgroundSteps, Environment, Journal, MAX_RECENT_KEYS, OpenError, Options, Reader, WriterStep, WriterSteps,
-};
-use hookhold::limits::JournalLimits;
+use hookhold::journal::{BackgroundSteps, Environment, Journal, OpenError, Reader, WriterSteps};
 use hookhold::metrics::Metrics;
 
-use crate::Hazards;
 use crate::clock::{SimClock, SimRandom};
-use crate::disk::{SimDisk, Step};
-use crate::events::{Sample, TOPICS};
-use crate::model::{AppendEnd, Fate, LifeCounts, Model};
-use crate::trace::Trace;
+use crate::counts::Counts;
+use crate::disk::{SimDisk, TornPages};
+use crate::events::Sample;
+use crate::hazards::{Fault, Hazards};
+use crate::model::{AppendEnd, Checked, Fate, Model};
+use crate::trace::{Trace, TraceMode};
 
 /// One life.
 pub struct Life {
     pub disk: SimDisk,
     pub clock: Arc<SimClock>,
-    pub options: Options,
     pub hazards: Hazards,
-    random: Arc<SimRandom>,
+    pub(crate) random: Arc<SimRandom>,
     state: Mutex<State>,
     crew: Mutex<Crew>,
-    results: Arc<Mutex<Vec<(usize, AppendEnd)>>>,
+    pub(crate) results: Arc<Mutex<Vec<(usize, AppendEnd)>>>,
 }
 
 /// State of a life that all actors share. No actor holds its lock while it performs a step.
-struct State {
-    rng: fastrand::Rng,
-    model: Model,
-    trace: Trace,
-    /// True if an actor may perform a step inside a disk operation of another.
-    may_interleave: bool,
+pub struct State {
+    pub rng: fastrand::Rng,
+    pub model: Model,
+    pub trace: Trace,
+    /// Number of steps that actors may still perform inside disk operations of the current turn.
+    pub interleavings: u32,
     /// Number of disk operations inside which an actor performs a step now.
-    depth: u32,
+    pub depth: u32,
     /// First broken guarantee that an actor has found.
-    failure: Option<String>,
+    pub failure: Option<String>,
+    /// Keys whose event the gateway is looking up or appending, each with the number of further deliveries that wait for it.
+    pub pending: BTreeMap<[u8; 16], u32>,
+    /// Deliveries whose key the gateway must look up on disk.
+    pub lookups: VecDeque<Sample>,
+    /// Records that Kafka has received and not acknowledged, by topic: the sequences.
+    pub in_flight: BTreeMap<String, VecDeque<u64>>,
+    /// Time at which the current process has opened the journal, in milliseconds since the start of the life.
+    pub opened_ms: u64,
+    /// Number of failed steps when the process started.
+    pub failed_steps_before: u64,
+    /// Batch that the writer has taken and not saved completely.
+    pub batch: Option<WriterBatch>,
+    /// Time at which the directory was moved, since the current process has started.
+    pub moved_ms: Option<u64>,
+    /// Number of faults so far that break the guarantees of the disk.
+    pub incidents: u64,
+}
+
+/// State at the time when the writer took a batch.
+pub struct WriterBatch {
+    /// Cursors that the writer must save with this batch, because they have waited for long enough.
+    pub due_cursors: Vec<(String, u64)>,
+    /// Number of failed steps.
+    pub failures: u64,
 }
 
 /// The actors of the running process. An actor that performs a step is absent.
 #[derive(Default)]
-struct Crew {
-    journal: Option<Journal>,
-    metrics: Arc<Metrics>,
-    writer: Option<WriterSteps>,
-    background: Option<BackgroundSteps>,
-    reader: Option<Reader>,
+pub struct Crew {
+    pub journal: Option<Journal>,
+    pub metrics: Vec<Arc<Metrics>>,
+    pub writer: Option<WriterSteps>,
+    pub background: Option<BackgroundSteps>,
+    pub forwarder: Option<Reader>,
 }
 
-/// Result of a check. An error describes the broken guarantee.
-pub type Checked = Result<(), String>;
-
-/// Runs the life that this seed determines. Returns its counts and, if `record` is true, the text of its trace.
-pub fn run(seed: u64, hazards: Hazards, record: bool) -> Result<(LifeCounts, String), String> {
-    let life = Life::new(seed, hazards, record);
+/// Runs the life that this seed determines. Returns its counts and the lines of its trace.
+pub fn run(seed: u64, hazards: impl FnOnce(&mut fastrand::Rng) -> Hazards, trace: TraceMode) -> Result<(Counts, String), String> {
+    let life = Life::new(seed, hazards, trace);
     for _ in 0..life.choose(2..6) {
         life.opening()?;
     }
-    life.last_opening()?;
-    let mut state = life.state();
-    state.model.counts.recycled = life.disk.files_recycled();
-    state.model.counts.steps = state.trace.lines();
-    Ok((std::mem::take(&mut state.model.counts), state.trace.take_text()))
+    life.last_openings()?;
+    let recycled = life.disk.files_recycled();
+    let evicted = life.total(EVICTED);
+    let state = &mut *life.state();
+    let mut counts = std::mem::take(&mut state.model.counts);
+    counts.count("lives", 1);
+    counts.count("file recycled", recycled);
+    counts.count("key evicted", evicted);
+    counts.count("step", state.trace.lines());
+    life.disk.happened().into_iter().for_each(|(what, times)| counts.count(what, times));
+    Ok((counts, state.trace.take_text()))
 }
 
 impl Life {
-    fn new(seed: u64, hazards: Hazards, record: bool) -> Arc<Life> {
+    fn new(seed: u64, hazards: impl FnOnce(&mut fastrand::Rng) -> Hazards, trace: TraceMode) -> Arc<Life> {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let retention = hazards.retention;
-        // With retention, the segments must be large enough and few enough for the journal to recycle them.
-        let sizes = if retention { [24, 32, 40, 64] } else { [18, 20, 32, 64] };
-        let segment_size = sizes[rng.usize(..4)] * 1024;
-        let limits = JournalLimits {
-            max_size: if retention { rng.u64(4..9) * segment_size } else { u64::MAX / 4 },
-            retain: if retention && rng.bool() { Duration::from_secs(10) } else { Duration::from_secs(86_400) },
-            segment_size,
-            max_backlog: u64::MAX / 8,
-        };
-        let options = Options {
-            limits,
-            dedupe_window: Duration::from_secs(7 * 86_400),
-            max_key_bytes: u64::MAX / 4,
-            forwards: rng.bool(),
-            max_recent_keys: [0, 10, MAX_RECENT_KEYS][rng.usize(..3)],
-        };
+        let hazards = hazards(&mut rng);
         let disk = SimDisk::new(seed);
-        if hazards.ignored_syncs {
+        let torn = [
+            (Fault::UnreadablePages, TornPages::Unreadable),
+            (Fault::TornPages, TornPages::Noise),
+            (Fault::TornSectors, TornPages::Mixed),
+        ];
+        let torn = torn.into_iter().find(|(fault, _)| hazards.has(*fault)).map_or(TornPages::Whole, |(_, torn)| torn);
+        disk.set_sectors([512, 4096][rng.usize(..2)], torn);
+        if hazards.has(Fault::FailedDirectorySync) {
+            disk.forget_names();
+        }
+        if hazards.ignores_syncs {
             disk.ignore_syncs();
         }
-        let trace = if record { Trace::recording() } else { Trace::default() };
-        let state = State { rng, model: Model::default(), trace, may_interleave: false, depth: 0, failure: None };
+        let state = State {
+            rng,
+            model: Model::default(),
+            trace: Trace::new(trace),
+            interleavings: 0,
+            depth: 0,
+            failure: None,
+            pending: BTreeMap::new(),
+            lookups: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            opened_ms: 0,
+            failed_steps_before: 0,
+            batch: None,
+            moved_ms: None,
+            incidents: 0,
+        };
         let life = Arc::new(Life {
             disk,
             clock: Arc::new(SimClock::new()),
-            options,
             hazards,
             random: Arc::new(SimRandom::new(seed)),
             state: Mutex::new(state),
             crew: Mutex::default(),
             results: Arc::default(),
         });
+        life.trace(format_args!("seed {seed}: {:?}", life.hazards));
         let observer: Weak<Life> = Arc::downgrade(&life);
         life.disk.observe(move |step, name| {
             if let Some(life) = observer.upgrade() {
@@ -120,6 +148,8 @@ impl Life {
     /// Opens the journal, checks its content, lets all actors perform steps, and ends the process. A kill or a power cut may
     /// interrupt any disk operation.
     fn opening(&self) -> Checked {
+        self.dismiss();
+        self.damage_something(4);
         let interrupt = self.choose(0..3) == 0;
         if !self.open(interrupt)? {
             return Ok(());
@@ -135,66 +165,71 @@ impl Life {
         Ok(())
     }
 
-    /// Opens the journal three times without disk faults and without kills during a step. If corruption is a hazard of this
-    /// life, damages a segment before the third time.
-    fn last_opening(&self) -> Checked {
+    /// Opens the journal three times, without faults of the disk and without kills during a step. All events must return that a
+    /// fault has hidden, and the journal must accept an event.
+    fn last_openings(&self) -> Checked {
         self.disk.kill();
+        self.disk.clear_faults();
         self.disk.set_limit(u64::MAX);
-        self.open_again("the journal does not open")?;
+        self.open_again("the journal does not open after the faults")?;
         self.check()?;
-        self.append_some(3)?;
+        self.forward_everything()?;
+        self.append_one()?;
         self.close()?;
         if self.choose(0..2) == 0 {
             self.disk.cut_power();
         }
-        // This second start creates a newer segment. The newer segment proves that the older segments were completely on disk.
         self.open_again("the journal does not open a second time")?;
+        self.check()?;
         self.close()?;
-        let damage = if self.hazards.corruption { self.with_model(|model, rng| model.damage(self, rng)) } else { None };
+        self.damage_something(2);
         self.open_again("the journal does not open a third time")?;
-        match damage {
-            None => self.check()?,
-            Some(damage) => {
-                let (journal, metrics) = self.journal()?;
-                self.with_model(|model, _| model.check_damaged(self, &journal, &metrics, &damage))?;
-            }
-        }
+        self.check()?;
         self.close()?;
-        self.with_model(|model, _| model.check_read_only(self))
+        self.check_outside()?;
+        self.check_false_alarm()
     }
 
     fn open_again(&self, what: &str) -> Checked {
         if self.open(false)? { Ok(()) } else { Err(what.to_owned()) }
     }
 
-    /// Opens the journal in a new process. Returns false if a kill or a full disk has prevented this.
+    /// Opens the journal in a new process. Returns false if a kill, a failed step or a full disk has prevented this.
     fn open(&self, interrupt: bool) -> Result<bool, String> {
         self.disk.kill();
         self.dismiss();
         let disk = self.disk.start();
+        {
+            let state = &mut *self.state();
+            state.pending.clear();
+            state.lookups.clear();
+            state.in_flight.clear();
+            state.moved_ms = None;
+            state.batch = None;
+            state.opened_ms = self.clock.elapsed_ms();
+            state.failed_steps_before = self.disk.failed_steps();
+        }
         if interrupt {
             self.disk.die_after(self.choose(1..25) as u64);
+            self.fail_an_opening();
         }
         let metrics = Arc::new(Metrics::new());
-        let environment = Environment { disk, clock: self.clock.clone(), random: self.random.clone(), metrics: metrics.clone() };
-        match Journal::open_in_steps(environment, self.options.clone()) {
+        self.crew().metrics.push(metrics.clone());
+        let environment = Environment { disk, clock: self.clock.clone(), random: self.random.clone(), metrics };
+        match Journal::open_in_steps(environment, self.hazards.options.clone()) {
             Ok((journal, writer, background)) => {
-                let reader = Some(journal.reader(0));
-                *self.crew() =
-                    Crew { journal: Some(journal), metrics, writer: Some(writer), background: Some(background), reader };
+                let from = journal.topic_cursors().iter().map(|topic| topic.cursor).min().unwrap_or(0);
+                let crew = &mut *self.crew();
+                crew.forwarder = self.hazards.options.forwards.then(|| journal.reader(from));
+                (crew.journal, crew.writer, crew.background) = (Some(journal), Some(writer), Some(background));
                 Ok(true)
             }
-            Err(error) if self.disk.is_dead() => {
-                drop(error);
-                self.with_model(|model, _| model.counts.interrupted_openings += 1);
-                self.crash();
-                Ok(false)
-            }
-            Err(OpenError::NoRoom { .. }) if self.hazards.faults => {
+            Err(_) if self.disk.is_dead() => Ok(self.not_opened("opening interrupted")),
+            Err(OpenError::NoRoom { .. }) if self.hazards.has(Fault::FullDisk) => {
                 self.disk.set_limit(u64::MAX);
-                self.crash();
-                Ok(false)
+                Ok(self.not_opened("opening without room"))
             }
+            Err(_) if self.has_failed_steps() => Ok(self.not_opened("opening failed")),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|source| source.to_string());
                 Err(format!("the journal does not open: {error}: {}", cause.unwrap_or_default()))
@@ -202,10 +237,17 @@ impl Life {
         }
     }
 
+    fn not_opened(&self, what: &'static str) -> bool {
+        self.state().model.counts.count(what, 1);
+        self.crash();
+        false
+    }
+
     fn crash(&self) {
-        self.with_model(|model, _| model.counts.crashes += 1);
+        self.state().model.counts.count("crash", 1);
         match self.choose(0..3) {
-            0 => self.disk.kill(),
+            // After a failed sync of its directory, a file system accepts no more changes until the machine restarts.
+            0 if !self.disk.has_forgotten_names() => self.disk.kill(),
             _ => self.disk.cut_power(),
         }
     }
@@ -214,293 +256,123 @@ impl Life {
     fn live(&self) -> Checked {
         if self.choose(0..3) > 0 {
             let steps = [8, 30, 90][self.choose(0..3)];
-            let steps = if self.hazards.long { 10 * steps } else { steps };
+            let steps = if self.hazards.is_long { 10 * steps } else { steps };
             self.disk.die_after(self.choose(1..steps) as u64);
         }
-        let turns = if self.hazards.long { 40..300 } else { 4..60 };
-        self.state().may_interleave = true;
+        let turns = if self.hazards.is_long { 40..300 } else { 4..60 };
         for _ in 0..self.choose(turns) {
+            self.state().interleavings = MAX_INTERLEAVINGS;
             self.turn();
+            self.state().interleavings = 0;
             self.record();
             if let Some(failure) = self.state().failure.take() {
                 return Err(failure);
             }
+            if self.disk.is_dead() || self.has_exited() {
+                break;
+            }
         }
-        self.state().may_interleave = false;
         if self.choose(0..4) == 0 && !self.disk.is_dead() { self.close() } else { Ok(()) }
     }
 
-    /// Lets a random actor perform a step.
-    fn turn(&self) {
-        let done = match self.choose(0..16) {
-            0..4 => self.append_some([1, 2, 8][self.choose(0..3)]),
-            4..9 => self.step_writer().map(|_| ()),
-            9..12 => {
-                self.step_background();
-                Ok(())
-            }
-            12 => self.read_some(),
-            13 => {
-                self.save_cursors();
-                Ok(())
-            }
-            14 => {
-                self.clock.advance(self.choose(0..5_000) as u64);
-                Ok(())
-            }
-            _ => {
-                if self.hazards.faults {
-                    self.inject_fault();
-                }
-                Ok(())
-            }
-        };
-        if let Err(failure) = done {
-            self.state().failure.get_or_insert(failure);
-        }
+    /// Returns true if the process has exited because the journal has failed.
+    pub fn has_exited(&self) -> bool {
+        self.crew().journal.as_ref().is_some_and(Journal::failed)
     }
 
-    /// Adds the disk operation to the trace. Sometimes lets other actors perform steps before the operation takes effect.
-    fn observe(&self, step: Step, name: &str) {
-        let mut state = self.state();
-        state.trace.line(format_args!("{step:?} {name}"));
-        if !state.may_interleave || state.depth == MAX_DEPTH || state.rng.u8(..4) > 0 {
-            return;
-        }
-        state.depth += 1;
-        state.model.counts.interleaved += 1;
-        drop(state);
-        self.turn();
-        self.state().depth -= 1;
+    /// Returns true if a step of the current process has failed, so that the process may lack what it could not read.
+    pub fn has_failed_steps(&self) -> bool {
+        self.disk.failed_steps() > self.state().failed_steps_before
     }
 
-    /// Performs a step of the writer, unless the writer performs one already, or would have to wait for the background work.
-    fn step_writer(&self) -> Result<WriterStep, String> {
-        let is_blocked = self.is_blocked();
-        let Some(mut writer) = self.crew().writer.take_if(|_| !is_blocked) else { return Ok(WriterStep::Idle) };
-        let step = writer.step();
-        self.state().trace.line(format_args!("writer {step:?}"));
-        if step != WriterStep::Ended {
-            self.crew().writer = Some(writer);
-        }
-        Ok(step)
+    /// Returns the sum of these metrics over all processes of the life.
+    pub fn total(&self, names: &[&str]) -> u64 {
+        let metrics = self.crew().metrics.clone();
+        metrics.iter().map(|metrics| sum(&metrics.render(), names)).sum()
     }
 
-    /// Performs a step of the background work, unless it performs one already, or would have to wait for the writer.
-    fn step_background(&self) -> bool {
-        let is_blocked = self.is_blocked();
-        let Some(mut background) = self.crew().background.take_if(|_| !is_blocked) else { return false };
-        let has_worked = background.step();
-        self.state().trace.line(format_args!("background {has_worked}"));
-        self.crew().background = Some(background);
-        has_worked
+    /// Returns true if a process of this life has counted damage.
+    pub fn has_counted_damage(&self) -> bool {
+        let metrics = self.crew().metrics.clone();
+        metrics.iter().any(|metrics| metrics.journal.damaged.get() > 0) || self.total(DAMAGE) > 0
     }
 
-    fn is_blocked(&self) -> bool {
-        self.crew().journal.as_ref().is_some_and(Journal::is_making_room)
+    /// Returns true if the journal has forgotten keys because they had no room.
+    pub fn has_evicted(&self) -> bool {
+        self.total(EVICTED) > 0
     }
 
-    /// Reads some events, as the forwarder does. Every event must have been appended.
-    fn read_some(&self) -> Checked {
-        let Some(mut reader) = self.crew().reader.take() else { return Ok(()) };
-        for _ in 0..self.choose(1..6) {
-            match reader.next() {
-                Ok(Some(stored)) => {
-                    let body = stored.event.body();
-                    let is_known = self.state().model.events.iter().any(|event| event.sample.body == **body);
-                    if !is_known {
-                        return Err(format!("the reader returned {}, which was never appended", stored.position));
-                    }
-                }
-                Ok(None) => break,
-                Err(_) if self.disk.is_dead() || self.hazards.faults => break,
-                Err(error) => return Err(format!("{error}: {}", error.source)),
-            }
-        }
-        self.crew().reader = Some(reader);
-        Ok(())
-    }
-
-    /// Closes the journal as a clean stop does.
-    fn close(&self) -> Checked {
-        if let Some(journal) = &self.crew().journal {
-            journal.close();
-        }
-        for _ in 0..MAX_CLOSING_STEPS {
-            if self.crew().writer.is_none() {
-                self.record();
-                self.dismiss();
-                return Ok(());
-            }
-            if let WriterStep::WaitsForSealing(_) = self.step_writer()? {
-                self.step_background();
-            }
-        }
-        Err(format!("the writer has not ended {MAX_CLOSING_STEPS} steps after the journal was closed"))
-    }
-
-    fn inject_fault(&self) {
-        let error = io::ErrorKind::Other;
-        match self.choose(0..10) {
-            0 => self.disk.fail(Step::Write, ".seg", error, 1),
-            1 => self.disk.fail(Step::Sync, ".tmp", error, 1),
-            2 if self.choose(0..2) == 0 => self.disk.fail(Step::Sync, ".seg", error, 1),
-            3 => self.disk.fail(Step::Create, ".seg", error, 1),
-            4 => self.disk.fail(Step::SyncDir, "", error, 1),
-            5 => self.disk.fail(Step::Rename, "", error, 1),
-            6 => self.disk.set_limit(self.disk.used() + self.choose(0..40_000) as u64),
-            7 => self.disk.set_limit(u64::MAX),
-            _ => {}
-        }
-    }
-
-    /// Appends the events of up to `count` deliveries: new events, batches of new events, and retries of events that were not
-    /// stored.
-    fn append_some(&self, count: usize) -> Checked {
-        for _ in 0..self.choose(0..count + 1) {
-            let samples = {
-                let State { rng, model, .. } = &mut *self.state();
-                match model.failed_event().filter(|_| rng.bool()) {
-                    Some(sample) => vec![sample],
-                    None => new_delivery(rng, model.events.len(), self.clock.now().0),
-                }
-            };
-            self.append(samples)?;
-        }
-        Ok(())
-    }
-
-    /// Appends the events of one delivery.
-    fn append(&self, samples: Vec<Sample>) -> Checked {
-        let Some(journal) = self.crew().journal.clone() else { return Ok(()) };
-        let first = self.state().model.events.len();
-        let (results, numbers) = (self.results.clone(), first..first + samples.len());
-        let complete = move |end: AppendEnd| {
-            for (offset, index) in (0..).zip(numbers) {
-                let end = end.map(|first| Position { seq: first.seq + offset, ..first });
-                results.lock().expect(POISON).push((index, end));
-            }
-        };
-        let events: Vec<Event> = samples.iter().map(Sample::event).collect();
-        let fate = match journal.append_batch(&events[0], &events[1..], Box::new(complete)) {
-            Ok(()) => Fate::Unknown,
-            Err(AppendRejected::Full | AppendRejected::Failed | AppendRejected::Closing | AppendRejected::BatchTooLarge) => {
-                Fate::Superseded
-            }
-            Err(other) => return Err(format!("rejected as {other}")),
-        };
-        let state = &mut *self.state();
-        state.trace.line(format_args!("append {first} {fate:?}"));
-        state.model.add(samples, fate);
-        Ok(())
-    }
-
-    /// Records the results of appends in the model.
-    fn record(&self) {
-        let is_dead = self.disk.is_dead();
-        let results = std::mem::take(&mut *self.results.lock().expect(POISON));
-        let State { model, trace, .. } = &mut *self.state();
-        for (index, result) in results {
-            trace.line(format_args!("result {index} {result:?}"));
-            model.record(index, result, is_dead);
-        }
-    }
-
-    fn save_cursors(&self) {
-        let Some(journal) = self.crew().journal.clone() else { return };
-        let cursors = journal.topic_cursors();
-        let State { rng, model, trace, .. } = &mut *self.state();
-        for topic in TOPICS {
-            let cursor = cursors.iter().find(|found| *found.name == *topic).map(|found| found.cursor);
-            // The forwarder saves a cursor only for a topic that has events.
-            if cursor.is_none() && self.options.forwards || rng.bool() {
-                continue;
-            }
-            let cursor = rng.u64(cursor.unwrap_or(0)..=journal.durable_watermark());
-            trace.line(format_args!("cursor {topic} {cursor}"));
-            journal.save_cursor(topic, cursor, 1);
-            let highest = model.saved.entry(topic.into()).or_default();
-            *highest = cursor.max(*highest);
-        }
-    }
-
-    /// Compares the journal with the model.
-    fn check(&self) -> Checked {
-        let (journal, _) = self.journal()?;
-        self.with_model(|model, _| model.check(self, &journal))
-    }
-
-    fn journal(&self) -> Result<(Journal, Arc<Metrics>), String> {
-        let crew = self.crew();
-        let journal = crew.journal.clone().ok_or("the journal is not open")?;
-        Ok((journal, crew.metrics.clone()))
+    pub fn journal(&self) -> Result<Journal, String> {
+        self.crew().journal.clone().ok_or_else(|| "the journal is not open".into())
     }
 
     /// Removes the actors of the process.
-    fn dismiss(&self) {
-        let crew = std::mem::take(&mut *self.crew());
-        drop(crew);
+    pub fn dismiss(&self) {
+        let dismissed = {
+            let crew = &mut *self.crew();
+            let metrics = std::mem::take(&mut crew.metrics);
+            std::mem::replace(crew, Crew { metrics, ..Crew::default() })
+        };
+        drop(dismissed);
     }
 
     /// Calls `use_model` without holding the lock of the state, because the observer of the disk needs the lock.
-    fn with_model<T>(&self, use_model: impl FnOnce(&mut Model, &mut fastrand::Rng) -> T) -> T {
-        let (mut model, mut rng) = {
-            let state = &mut *self.state();
-            (std::mem::take(&mut state.model), state.rng.clone())
-        };
-        let result = use_model(&mut model, &mut rng);
-        let state = &mut *self.state();
-        (state.model, state.rng) = (model, rng);
+    pub fn with_model<T>(&self, use_model: impl FnOnce(&mut Model) -> T) -> T {
+        let mut model = std::mem::take(&mut self.state().model);
+        let result = use_model(&mut model);
+        self.state().model = model;
         result
     }
 
     /// Returns a random number in `range`.
-    fn choose(&self, range: std::ops::Range<usize>) -> usize {
+    pub fn choose(&self, range: std::ops::Range<usize>) -> usize {
         self.state().rng.usize(range)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub fn trace(&self, line: std::fmt::Arguments<'_>) {
+        self.state().trace.line(line);
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect(POISON)
     }
 
-    fn crew(&self) -> MutexGuard<'_, Crew> {
+    pub fn crew(&self) -> MutexGuard<'_, Crew> {
         self.crew.lock().expect(POISON)
     }
-}
 
-/// Returns the events of a new delivery: one event, or a batch with a single topic.
-fn new_delivery(rng: &mut fastrand::Rng, number: usize, now: u64) -> Vec<Sample> {
-    let count = if rng.u8(..4) == 0 { rng.usize(2..6) } else { 1 };
-    let mut samples: Vec<Sample> = (0..count).map(|offset| new_sample(rng, number + offset, now)).collect();
-    let topic = samples[0].topic;
-    samples.iter_mut().for_each(|sample| sample.topic = topic);
-    samples
-}
-
-fn new_sample(rng: &mut fastrand::Rng, number: usize, now: u64) -> Sample {
-    let length = match rng.u8(..20) {
-        0..3 => rng.usize(2_000..9_000),
-        3 => rng.usize(20_000..70_000),
-        _ => rng.usize(..400),
-    };
-    let mut body = format!("<event {number}>").into_bytes();
-    let start = body.len();
-    body.resize(start + length, 0);
-    rng.fill(&mut body[start..]);
-    let mut key = [0; 16];
-    rng.fill(&mut key);
-    Sample {
-        topic: rng.usize(..TOPICS.len()),
-        body,
-        id: format!("id-{number}"),
-        key: (rng.u8(..5) > 0).then_some(key),
-        received_at: now,
-        headers: Vec::new(),
+    /// Appends one event, which the journal must store within a bounded number of steps.
+    fn append_one(&self) -> Checked {
+        let index = self.append_small()?;
+        for _ in 0..MAX_STEPS {
+            self.clock.advance(100);
+            self.step_writer()?;
+            self.step_background();
+            self.record();
+            let fate = self.state().model.events[index].fate;
+            match fate {
+                Fate::Stored(_) => return Ok(()),
+                Fate::Unknown => {}
+                other => return Err(format!("after the faults, the journal does not store an event: {other:?}")),
+            }
+        }
+        Err(format!("after the faults, an event has no result after {MAX_STEPS} steps"))
     }
 }
 
-/// Maximum number of disk operations inside which an actor performs a step at the same time.
-const MAX_DEPTH: u32 = 2;
-/// Maximum number of steps in which the writer must end after the journal was closed.
-const MAX_CLOSING_STEPS: u32 = 1_000;
-const POISON: &str = "no test panics while it holds this lock";
+/// Adds up all values of these metrics in the text format.
+fn sum(text: &str, names: &[&str]) -> u64 {
+    let is_wanted = |line: &&str| names.iter().any(|name| line.starts_with(name) && !line[name.len()..].starts_with('_'));
+    let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0);
+    text.lines().filter(is_wanted).map(value).sum::<f64>() as u64
+}
+
+/// Metrics that count lost events, lost keys and damage.
+const DAMAGE: &[&str] = &["hookhold_journal_damaged_total", "hookhold_lost_events_total", "hookhold_dedupe_lost_total"];
+/// Metric of the keys that the journal has forgotten because they had no room.
+const EVICTED: &[&str] = &["hookhold_dedupe_evicted_total"];
+/// Maximum number of steps in which the writer must store an event or end.
+pub const MAX_STEPS: u32 = 2_000;
+/// Maximum number of steps that actors perform inside the disk operations of one turn.
+const MAX_INTERLEAVINGS: u32 = 12;
+pub const POISON: &str = "no test panics while it holds this lock";

@@ -1,10 +1,13 @@
-//! The model: what the senders know about each event, and what the journal must therefore contain.
+//! The model: what the senders and Kafka know about each event, and what the journal must therefore contain.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use hookhold::event::Position;
+use hookhold::event::{LogId, Position};
 use hookhold::journal::AppendError;
 
+use crate::clock::START_OF_WALL_MS;
+use crate::counts::Counts;
+use crate::disk::Incident;
 use crate::events::{Sample, TOPICS};
 
 /// Fate of an event in the model.
@@ -18,8 +21,19 @@ pub enum Fate {
     Superseded,
     /// Event that is stored at this position.
     Stored(Position),
-    /// Event that was lost to corruption.
-    Corrupted,
+    /// Event that was stored at this position, and that a fault has destroyed.
+    Lost(Position),
+}
+
+/// What the faults so far may have destroyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exposure {
+    #[default]
+    None,
+    /// The journal may lose the event or the key if it counts the damage.
+    Counted,
+    /// The journal may also lose the event in silence, because nothing on the disk shows that its sync had succeeded.
+    Silent,
 }
 
 pub struct ModelEvent {
@@ -27,88 +41,173 @@ pub struct ModelEvent {
     pub fate: Fate,
     /// Index of the first event of the same delivery.
     pub delivery: usize,
+    pub exposure: Exposure,
+    /// Earliest time of the append, and time of the first proof that the event is stored, in milliseconds since the start of the life.
+    pub appended_ms: u64,
+    pub stored_ms: u64,
 }
 
 /// The events of a life, the cursors and the counts so far.
 #[derive(Default)]
 pub struct Model {
     pub events: Vec<ModelEvent>,
-    /// Highest cursor that was ever saved, by topic.
-    pub saved: HashMap<String, u64>,
-    /// Cursor that the journal had at its last startup, by topic.
-    pub found: HashMap<String, u64>,
-    /// Durable watermark at the first startup that found a cursor of the topic, by topic. The journal must not delete an event
-    /// at or after this position until the cursor has passed the event.
-    pub pinned_from: HashMap<String, u64>,
-    pub counts: LifeCounts,
+    /// Number in the body of the next new event.
+    pub next_number: usize,
+    /// Indexes of all attempts to append a body, by the number in the body.
+    pub attempts: HashMap<usize, Vec<usize>>,
+    pub keys: BTreeMap<[u8; 16], ModelKey>,
+    /// Events that have failed, and that no later event has superseded yet.
+    failed: Vec<usize>,
+    /// Sequences of the events that Kafka has acknowledged.
+    pub acknowledged: BTreeSet<u64>,
+    /// Cursors by topic.
+    pub cursors: BTreeMap<String, ModelCursor>,
+    /// What happened to segments other than those that events show.
+    pub has_segment_incident: bool,
+    pub counts: Counts,
+}
+
+/// Attempts to append events with one key.
+#[derive(Default)]
+pub struct ModelKey {
+    pub events: Vec<usize>,
+    pub exposure: Exposure,
+}
+
+/// Cursor of one topic.
+#[derive(Default)]
+pub struct ModelCursor {
+    /// Cursor that the current process has saved or found.
+    pub saved: u64,
+    /// Cursor that the journal had at its last startup.
+    pub found: Option<u64>,
+    /// Highest cursor that a synced commit must contain.
+    pub committed: u64,
+    /// Time in milliseconds and new cursor of each move by the current process.
+    pub moves: Vec<(u64, u64)>,
 }
 
 /// Result of an append.
 pub type AppendEnd = Result<Position, AppendError>;
 
-/// Counts from one life or from all lives of one test, such as successful appends and crashes. The test fails if a total is too
-/// low.
-#[derive(Debug, Default)]
-pub struct LifeCounts {
-    pub lives: u64,
-    pub steps: u64,
-    pub acknowledged: u64,
-    pub recovered: u64,
-    pub interrupted_openings: u64,
-    pub crashes: u64,
-    pub corrupted: u64,
-    pub deleted: u64,
-    pub recycled: u64,
-    pub failed: u64,
-    pub batched: u64,
-    pub interleaved: u64,
-}
+/// Result of a check. An error describes the broken guarantee.
+pub type Checked = Result<(), String>;
 
 impl Model {
     /// Adds the events of a delivery that the journal has accepted or rejected.
-    pub fn add(&mut self, samples: Vec<Sample>, fate: Fate) {
+    pub fn add(&mut self, samples: Vec<Sample>, fate: Fate, now_ms: u64) {
         let delivery = self.events.len();
-        self.events.extend(samples.into_iter().map(|sample| ModelEvent { sample, fate, delivery }));
+        for sample in samples {
+            let index = self.events.len();
+            let number = body_number(&sample.body).expect("every body has a number");
+            self.attempts.entry(number).or_default().push(index);
+            if let Some(key) = sample.key {
+                self.keys.entry(key).or_default().events.push(index);
+            }
+            let exposure = Exposure::None;
+            let appended_ms = now_ms.min(sample.received_at.saturating_sub(START_OF_WALL_MS));
+            self.events.push(ModelEvent { sample, fate, delivery, exposure, appended_ms, stored_ms: now_ms });
+        }
     }
 
     /// Records the result of an append. `is_dead` is true if the process was dead when the result arrived.
-    pub fn record(&mut self, index: usize, result: AppendEnd, is_dead: bool) {
+    pub fn record(&mut self, index: usize, result: AppendEnd, is_dead: bool, now_ms: u64) {
         match result {
             Ok(position) => {
-                self.counts.acknowledged += 1;
-                self.events[index].fate = Fate::Stored(position);
+                self.counts.count("append acknowledged", 1);
+                self.set_stored(index, position, now_ms);
                 // The stored event has the sequence of the earlier failed events, so it supersedes them.
-                for event in &mut self.events[..index] {
-                    if event.fate == Fate::Failed {
-                        event.fate = Fate::Superseded;
-                    }
+                let (earlier, later) = self.failed.drain(..).partition(|failed| *failed < index);
+                self.failed = later;
+                let earlier: Vec<usize> = earlier;
+                for failed in earlier {
+                    let fate = &mut self.events[failed].fate;
+                    *fate = if *fate == Fate::Failed { Fate::Superseded } else { *fate };
                 }
             }
             // A real process could not report this error after its death, so the fate of the event remains unknown.
             Err(_) if is_dead => {}
             Err(AppendError::Sync) => {}
             Err(AppendError::Write | AppendError::Full) => {
-                self.counts.failed += 1;
+                self.counts.count("append failed", 1);
                 self.events[index].fate = Fate::Failed;
+                self.failed.push(index);
             }
         }
     }
 
-    /// Returns the last event if a sender may retry it: the event is not part of a batch and has a key, and the event and all
-    /// retries of it have failed.
-    pub fn failed_event(&self) -> Option<Sample> {
-        let has_failed = |event: &ModelEvent| matches!(event.fate, Fate::Failed | Fate::Superseded);
-        let last = self.events.last()?;
-        let is_retried = |event: &ModelEvent| event.sample.key == last.sample.key && !has_failed(event);
-        let is_single = last.delivery == self.events.len() - 1;
-        let may_retry = is_single && has_failed(last) && last.sample.key.is_some();
-        (may_retry && !self.events.iter().any(is_retried)).then(|| last.sample.clone())
+    /// Records that an event is stored.
+    pub fn set_stored(&mut self, index: usize, position: Position, now_ms: u64) {
+        let event = &mut self.events[index];
+        (event.fate, event.stored_ms) = (Fate::Stored(position), now_ms);
+    }
+
+    /// Records that the gateway has answered a delivery as a duplicate of the stored event `seq`. The answer is a 2xx, so the
+    /// event must be stored.
+    pub fn answer_duplicate(&mut self, key: [u8; 16], seq: u64, now_ms: u64) -> Checked {
+        let attempts = self.keys.get(&key).map(|key| key.events.clone()).unwrap_or_default();
+        if attempts.iter().any(|index| self.events[*index].stored_at().is_some_and(|position| position.seq == seq)) {
+            self.counts.count("delivery answered as a duplicate", 1);
+            return Ok(());
+        }
+        // A crash, or a sender that has left, has hidden the result of this append.
+        if let Some(index) = attempts.iter().rev().find(|index| self.events[**index].fate == Fate::Unknown) {
+            self.set_stored(*index, Position { log: UNKNOWN_LOG, seq }, now_ms);
+            return Ok(());
+        }
+        let fates: Vec<Fate> = attempts.iter().map(|index| self.events[*index].fate).collect();
+        Err(format!("a delivery was answered as a duplicate of the event {seq}, which is not stored: {fates:?}"))
+    }
+
+    /// Returns the index of the event that is stored at this position and has this body, if the model knows it.
+    pub fn attempts_of(&self, body: &[u8]) -> Vec<usize> {
+        let attempts = body_number(body).and_then(|number| self.attempts.get(&number));
+        attempts.into_iter().flatten().copied().filter(|index| self.events[*index].sample.body == body).collect()
+    }
+
+    /// Raises the exposure of all events and keys that an incident has hit.
+    pub fn expose(&mut self, incident: &Incident) {
+        let is_segment = incident.file.contains(".seg");
+        self.has_segment_incident |= is_segment;
+        let overlaps = |a: &std::ops::Range<usize>, b: &std::ops::Range<usize>| a.start < b.end && b.start < a.end;
+        if !is_segment {
+            for (key, model) in &mut self.keys {
+                if memchr::memmem::find(&incident.content, key).is_some() {
+                    model.exposure = model.exposure.max(Exposure::Counted);
+                }
+            }
+        }
+        // Damage to the newest commit looks like a commit that was never synced.
+        let hits_newest = overlaps(&incident.bytes, &incident.last_write);
+        for at in memchr::memmem::find_iter(&incident.content, BODY_START) {
+            let attempts = body_number(&incident.content[at..]).and_then(|number| self.attempts.get(&number));
+            for index in attempts.into_iter().flatten() {
+                let event = &mut self.events[*index];
+                let frame = at.saturating_sub(MAX_HEAD)..at + event.sample.body.len() + MAX_TAIL;
+                let is_newest = hits_newest && overlaps(&frame, &incident.last_write);
+                if !is_newest && !overlaps(&frame, &incident.bytes) {
+                    continue;
+                }
+                let exposure = if hits_newest { Exposure::Silent } else { Exposure::Counted };
+                event.exposure = event.exposure.max(exposure);
+                if let Some(key) = event.sample.key.and_then(|key| self.keys.get_mut(&key)) {
+                    key.exposure = key.exposure.max(exposure);
+                }
+            }
+        }
     }
 
     /// Returns the sequences of a topic's stored events.
     pub fn stored_in(&self, topic: &str) -> impl Iterator<Item = u64> {
         let of_topic = self.events.iter().filter(move |event| TOPICS[event.sample.topic] == topic);
         of_topic.filter_map(ModelEvent::stored_at).map(|position| position.seq)
+    }
+}
+
+impl ModelCursor {
+    /// Returns the cursor after the last move before this time.
+    pub fn moved_before(&self, ms: u64) -> Option<u64> {
+        self.moves[..self.moves.partition_point(|(at, _)| *at < ms)].last().map(|(_, cursor)| *cursor)
     }
 }
 
@@ -119,19 +218,22 @@ impl ModelEvent {
     }
 }
 
-impl LifeCounts {
-    pub fn add(&mut self, other: &LifeCounts) {
-        self.lives += 1;
-        self.steps += other.steps;
-        self.acknowledged += other.acknowledged;
-        self.recovered += other.recovered;
-        self.interrupted_openings += other.interrupted_openings;
-        self.crashes += other.crashes;
-        self.corrupted += other.corrupted;
-        self.deleted += other.deleted;
-        self.recycled += other.recycled;
-        self.failed += other.failed;
-        self.batched += other.batched;
-        self.interleaved += other.interleaved;
-    }
+/// Returns true if both are positions of the same event.
+pub fn is_same(a: Position, b: Position) -> bool {
+    a.seq == b.seq && (a.log == b.log || a.log == UNKNOWN_LOG || b.log == UNKNOWN_LOG)
 }
+
+/// Parses the event number at the start of an event's body.
+pub fn body_number(body: &[u8]) -> Option<usize> {
+    let text = body.strip_prefix(BODY_START)?;
+    let end = text.iter().take(20).position(|byte| *byte == b'>')?;
+    std::str::from_utf8(&text[..end]).ok()?.parse().ok()
+}
+
+/// Log id of an event whose sequence is known only from its key.
+pub const UNKNOWN_LOG: LogId = LogId(0);
+const BODY_START: &[u8] = b"<event ";
+/// Maximum number of bytes of a frame before the body, including the commit frame and the cursors before the first frame.
+const MAX_HEAD: usize = 1_200;
+/// Maximum number of bytes of a frame after the body.
+const MAX_TAIL: usize = 128;

@@ -2,25 +2,35 @@
 
 use std::fmt::{self, Write};
 
+/// What happens to the lines of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceMode {
+    Discard,
+    /// Keeps the lines, so that the test can compare two runs of a seed.
+    Keep,
+    /// Prints the lines at once, between the log lines of the journal.
+    Print,
+}
+
 /// Trace of one life.
-#[derive(Default)]
 pub struct Trace {
-    /// The lines; `None` if the test does not compare this life with another run of its seed.
-    text: Option<String>,
+    mode: TraceMode,
+    text: String,
     lines: u64,
 }
 
 impl Trace {
-    /// Creates an empty trace that keeps its lines.
-    pub fn recording() -> Trace {
-        Trace { text: Some(String::new()), lines: 0 }
+    pub fn new(mode: TraceMode) -> Trace {
+        Trace { mode, text: String::new(), lines: 0 }
     }
 
     /// Adds one line.
     pub fn line(&mut self, line: fmt::Arguments<'_>) {
         self.lines += 1;
-        if let Some(text) = &mut self.text {
-            writeln!(text, "{line}").expect("a string accepts every write");
+        match self.mode {
+            TraceMode::Discard => {}
+            TraceMode::Keep => writeln!(self.text, "{line}").expect("a string accepts every write"),
+            TraceMode::Print => crate::say(&line.to_string()),
         }
     }
 
@@ -29,8 +39,8 @@ impl Trace {
         self.lines
     }
 
-    /// Returns the text, and leaves an empty trace.
+    /// Returns the lines that the trace has kept, and leaves an empty trace.
     pub fn take_text(&mut self) -> String {
-        self.text.take().unwrap_or_default()
+        std::mem::take(&mut self.text)
     }
 }

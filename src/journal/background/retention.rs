@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::super::planted::is_planted;
 use super::super::segment::Segment;
 use super::super::segment_file::SEGMENT_HEADER_LEN;
 use super::super::{POISON, Shared};
@@ -95,8 +96,14 @@ pub(super) fn deletable(shared: &Shared) -> Vec<Arc<Segment>> {
     // must therefore remain.
     let newest = segments.iter().rposition(|segment| segment.with_summary(|summary| summary.end > SEGMENT_HEADER_LEN));
     segments.truncate(newest.unwrap_or(0));
+    // A segment supersedes events of older segments. A startup reads the frames of unsealed segments, so it would find these
+    // events again if only the newer segment were deleted.
+    if !is_planted("release before key file") {
+        let sealed = segments.iter().take_while(|segment| segment.is_sealed()).count();
+        segments.truncate(sealed);
+    }
     let is_pinned = shared.segments.pinned(shared.options.forwards);
-    segments.retain(|segment| segment.is_sealed() && !segment.is_release_recorded() && !is_pinned(segment));
+    segments.retain(|segment| !segment.is_release_recorded() && !is_pinned(segment));
     segments
 }
 

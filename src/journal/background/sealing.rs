@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 
 use super::super::Shared;
 use super::super::disk::write_atomically;
+use super::super::frame::PAGE;
 use super::super::keys::encode_key_file;
+use super::super::planted::is_planted;
 use super::super::segment::Segment;
 
 /// Seals a segment and returns true. If a step fails, logs the error, keeps the segment's keys in memory and returns false.
@@ -29,15 +31,17 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     let write = || {
         shared.background.reserve.write(disk, &name.key_file(), &keys)?;
         write_atomically(disk, &name.summary_file(), &summary.encode(name))?;
-        shared.sync_dir()
+        if is_planted("name of a key file not synced") { Ok(()) } else { shared.sync_dir() }
     };
     if let Err(error) = write() {
         shared.keys.restore_unsealed(name, entries);
         return Err(error);
     }
     shared.keys.seal(name, header);
-    if disk.truncate(&name.segment_file(), summary.end).is_ok() {
-        segment.size.store(summary.end, Ordering::Relaxed);
+    // Whole pages, because the file system rewrites a page that it cuts off, and a power cut could then destroy the page.
+    let end = summary.end.next_multiple_of(PAGE);
+    if disk.truncate(&name.segment_file(), end).is_ok() {
+        segment.size.store(end, Ordering::Relaxed);
     }
     // Set the sealed state in the last step, because the file of a sealed segment may become another segment at any time.
     segment.set_sealed();

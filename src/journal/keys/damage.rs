@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use prometheus::IntCounter;
 
 use super::super::POISON;
+use super::super::planted::is_planted;
 
 /// Damage of all key files of an open journal.
 pub(crate) struct KeyDamage {
@@ -73,7 +74,7 @@ impl UnreadablePages {
     /// Records a page that is damaged, or that cannot be read because of `error`. Only the first call for a page has an effect.
     pub(super) fn add(&self, offset: u64, error: Option<&io::Error>) {
         let mut offsets = self.offsets.lock().expect(POISON);
-        if !offsets.insert(offset) {
+        if !offsets.insert(offset) || is_planted("lost key block taken for none") {
             return;
         }
         self.damage.counter.inc();

@@ -1,0 +1,165 @@
+//! The faults of a life. Each seed draws its own mixture: which faults can happen, and which limits the journal has. The table
+//! [`FAULTS`] states for each fault what the journal may lose.
+
+use std::time::Duration;
+
+use hookhold::journal::{MAX_RECENT_KEYS, Options};
+use hookhold::limits::JournalLimits;
+
+/// A kind of fault.
+pub struct FaultKind {
+    pub fault: Fault,
+    pub name: &'static str,
+    pub loss: Loss,
+    /// True if the journal keeps its guarantees under this fault. The simulation causes only these faults, unless the
+    /// environment variable `HOOKHOLD_FAULTS` names others.
+    pub is_survived: bool,
+}
+
+/// What a fault may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing: every acknowledged event and every remembered key survives.
+    Nothing,
+    /// Nothing for good. While the fault lasts, the journal may lack events and keys, if it counts the damage.
+    Hidden,
+    /// The acknowledged events and the keys that the fault has hit, if the journal counts the damage. The journal may lose the
+    /// events of the newest commit without counting them, because nothing on the disk shows that their sync had succeeded.
+    Hit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    TornSectors,
+    TornPages,
+    UnreadablePages,
+    FailedWrite,
+    FailedSync,
+    FailedName,
+    FailedDirectorySync,
+    FullDisk,
+    FullAtWrite,
+    FullAtSync,
+    FailedRead,
+    FailedStep,
+    UnreadableRange,
+    SegmentRot,
+    KeyRot,
+    SideRot,
+    CutOff,
+    LostSync,
+    MisdirectedWrite,
+    VanishedFile,
+    ClockJump,
+    SecondProcess,
+    MovedDirectory,
+}
+
+/// Every fault, what it may cost, and whether the journal survives it. Kills and power cuts happen in every life and cost
+/// nothing. A fault whose loss is [`Loss::Hit`] makes a complete recovery impossible: the only copy of the bytes is gone.
+pub const FAULTS: &[FaultKind] = &[
+    kind(Fault::TornSectors, "torn sectors", Loss::Nothing, true),
+    kind(Fault::TornPages, "torn pages", Loss::Nothing, true),
+    kind(Fault::UnreadablePages, "unreadable pages", Loss::Nothing, false),
+    kind(Fault::FailedWrite, "failed writes", Loss::Nothing, true),
+    kind(Fault::FailedSync, "failed syncs", Loss::Nothing, true),
+    kind(Fault::FailedName, "failed names", Loss::Nothing, true),
+    kind(Fault::FailedDirectorySync, "failed directory syncs", Loss::Nothing, true),
+    kind(Fault::FullDisk, "full disk", Loss::Nothing, true),
+    kind(Fault::FullAtWrite, "full disk at a write", Loss::Nothing, true),
+    kind(Fault::FullAtSync, "full disk at a sync", Loss::Nothing, true),
+    kind(Fault::FailedRead, "failed reads", Loss::Hidden, true),
+    kind(Fault::FailedStep, "failed steps of any kind", Loss::Hidden, true),
+    kind(Fault::UnreadableRange, "unreadable ranges", Loss::Hit, false),
+    kind(Fault::SegmentRot, "rot in segments", Loss::Hit, true),
+    kind(Fault::KeyRot, "rot in key files", Loss::Hit, true),
+    kind(Fault::SideRot, "rot in other files", Loss::Hit, true),
+    kind(Fault::CutOff, "files that are cut off", Loss::Hit, true),
+    kind(Fault::LostSync, "lost syncs", Loss::Hit, true),
+    kind(Fault::MisdirectedWrite, "misdirected writes", Loss::Hit, false),
+    kind(Fault::VanishedFile, "vanished files", Loss::Hit, true),
+    kind(Fault::ClockJump, "clock jumps", Loss::Nothing, true),
+    kind(Fault::SecondProcess, "second processes", Loss::Nothing, true),
+    kind(Fault::MovedDirectory, "moved directories", Loss::Nothing, true),
+];
+
+const fn kind(fault: Fault, name: &'static str, loss: Loss, is_survived: bool) -> FaultKind {
+    FaultKind { fault, name, loss, is_survived }
+}
+
+/// Faults and limits of one life.
+#[derive(Clone, Debug)]
+pub struct Hazards {
+    pub faults: Vec<Fault>,
+    /// True if the journal may delete old segments.
+    pub retention: bool,
+    /// True if keys may expire or be evicted during the life.
+    pub forgets_keys: bool,
+    /// True if processes run long enough for the journal to recycle the files of deleted segments.
+    pub is_long: bool,
+    /// True if no sync has any effect. The model must notice this.
+    pub ignores_syncs: bool,
+    pub options: Options,
+}
+
+impl Hazards {
+    /// Draws the hazards of a life. `enabled` contains the faults that may happen.
+    pub fn draw(rng: &mut fastrand::Rng, enabled: &[Fault]) -> Hazards {
+        // Few faults in each life, because the effects of one fault can hide the effects of another.
+        let rate = [0.0, 0.15, 0.4][rng.usize(..3)];
+        let faults: Vec<Fault> = enabled.iter().copied().filter(|_| rng.f64() < rate).collect();
+        let retention = rng.u8(..3) == 0;
+        let is_long = retention && rng.bool();
+        let jumps = faults.contains(&Fault::ClockJump);
+        let has_short_window = !jumps && rng.u8(..5) == 0;
+        let max_key_bytes = if rng.u8(..8) == 0 { rng.u64(500..20_000) } else { u64::MAX / 4 };
+        let forwards = rng.u8(..3) > 0;
+        // With retention, the segments must be large enough and few enough for the journal to recycle them.
+        let sizes = if retention { [24, 32, 40, 64] } else { [18, 20, 32, 64] };
+        let segment_size = sizes[rng.usize(..4)] * 1024;
+        let limits = JournalLimits {
+            max_size: if retention { rng.u64(4..9) * segment_size } else { u64::MAX / 4 },
+            retain: if retention && rng.bool() { Duration::from_secs(10) } else { LONG },
+            segment_size,
+            max_backlog: if rng.u8(..6) == 0 { rng.u64(1..6) * segment_size } else { u64::MAX / 8 },
+        };
+        let dedupe_window = if has_short_window { Duration::from_secs(rng.u64(5..60)) } else { LONG };
+        let max_recent_keys = [0, 10, MAX_RECENT_KEYS][rng.usize(..3)];
+        let options = Options { limits, dedupe_window, max_key_bytes, forwards, max_recent_keys };
+        let forgets_keys = has_short_window || max_key_bytes < u64::MAX / 4;
+        Hazards { faults, retention, forgets_keys, is_long, ignores_syncs: false, options }
+    }
+
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+
+    /// Returns true if a fault of this life may hide events and keys from one process.
+    pub fn may_hide(&self) -> bool {
+        self.faults.iter().any(|fault| loss(*fault) == Loss::Hidden)
+    }
+
+    /// Returns a random fault of this life; `None` if the life has no faults.
+    pub fn choose(&self, rng: &mut fastrand::Rng) -> Option<Fault> {
+        self.faults.get(rng.usize(..self.faults.len().max(1))).copied()
+    }
+}
+
+/// Returns what a fault may cost.
+pub fn loss(fault: Fault) -> Loss {
+    FAULTS.iter().find(|kind| kind.fault == fault).expect("the table contains every fault").loss
+}
+
+/// Returns the faults that the journal survives, or those that the environment variable `HOOKHOLD_FAULTS` names, separated by
+/// commas. The value `all` stands for all faults.
+pub fn enabled() -> Vec<Fault> {
+    let wanted = std::env::var("HOOKHOLD_FAULTS").ok();
+    let is_enabled = |kind: &&FaultKind| match &wanted {
+        None => kind.is_survived,
+        Some(names) => names == "all" || names.split(',').any(|name| name == kind.name),
+    };
+    FAULTS.iter().filter(is_enabled).map(|kind| kind.fault).collect()
+}
+
+/// Time that the journal's clock does not reach in any life, although a clock jump is longer.
+const LONG: Duration = Duration::from_secs(60 * 86_400);
