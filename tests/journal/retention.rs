@@ -32,6 +32,30 @@ fn segments_expire_after_retain_and_keys_after_their_window() {
 }
 
 #[test]
+fn a_segment_stays_until_the_name_of_its_key_file_is_synced() {
+    let harness = Harness::with(|options| options.limits.retain = Duration::ZERO);
+    let journal = harness.open();
+    let first = harness.disk.names(".seg").remove(0);
+    let renamed = harness.disk.hold(Step::Rename, ".keys");
+    let mut numbers = 0..;
+    while harness.disk.names(".seg").len() < 2 {
+        store(&journal, &sample(numbers.next().expect("the range is endless"), 2_000));
+    }
+    renamed.wait_for(1);
+    // The first segment has expired, and only its key file prevents its release.
+    harness.clock.advance(60_000);
+    let synced = harness.disk.hold(Step::SyncDir, "");
+    renamed.release();
+    synced.wait_for(1);
+    wait_until_idle(&journal);
+    assert!(harness.disk.names(".seg").contains(&first), "a power cut would lose the name of the key file");
+    synced.release();
+    harness.disk.wait_for(|files| !files.contains(&first));
+    assert_eq!(lookup(&journal, &key(0)), Some(0));
+    journal.close();
+}
+
+#[test]
 fn key_files_beyond_their_limit_are_evicted_and_counted() {
     let harness = Harness::with(|options| {
         options.limits.max_size = 200 << 10;
