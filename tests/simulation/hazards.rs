@@ -21,7 +21,8 @@ pub struct FaultKind {
 pub enum Loss {
     /// Nothing: every acknowledged event and every remembered key survives.
     Nothing,
-    /// Nothing for good. While the fault lasts, the journal may lack events and keys, if it counts the damage.
+    /// No event for good. While the fault lasts, the journal may lack events and keys, if it counts the damage. A merge of key
+    /// files may omit the keys that it cannot read, if it counts them.
     Hidden,
     /// The acknowledged events and the keys that the fault has hit, if the journal counts the damage. The journal may lose the
     /// events of the newest commit without counting them, because nothing on the disk shows that their sync had succeeded.
