@@ -296,11 +296,6 @@ impl Life {
         metrics.iter().any(|metrics| metrics.journal.damaged.get() > 0) || self.total(DAMAGE) > 0
     }
 
-    /// Returns true if the journal has forgotten keys because they had no room.
-    pub fn has_evicted(&self) -> bool {
-        self.total(EVICTED) > 0
-    }
-
     pub fn journal(&self) -> Result<Journal, String> {
         self.crew().journal.clone().ok_or_else(|| "the journal is not open".into())
     }
