@@ -218,7 +218,7 @@ impl ScannedSegment {
         let end = last.map_or(SEGMENT_HEADER_LEN, |frame| frame.offset + frame.padded_len());
         let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1);
         if next_seq < below && corruption.last().is_none_or(|range| range.end <= end) {
-            corruption.push(end..self.size);
+            corruption.push(end.min(self.size)..self.size);
         }
         if self.header.is_none() && last.is_some() {
             corruption.insert(0, 0..SEGMENT_HEADER_LEN);

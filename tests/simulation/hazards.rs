@@ -21,7 +21,8 @@ pub struct FaultKind {
 pub enum Loss {
     /// Nothing: every acknowledged event and every remembered key survives.
     Nothing,
-    /// Nothing for good. While the fault lasts, the journal may lack events and keys, if it counts the damage.
+    /// No event for good. While the fault lasts, the journal may lack events and keys, if it counts the damage. A merge of key
+    /// files may omit the keys that it cannot read, if it counts them.
     Hidden,
     /// The acknowledged events and the keys that the fault has hit, if the journal counts the damage. The journal may lose the
     /// events of the newest commit without counting them, because nothing on the disk shows that their sync had succeeded.
@@ -112,21 +113,21 @@ impl Hazards {
         let is_long = retention && rng.bool();
         let jumps = faults.contains(&Fault::ClockJump);
         let has_short_window = !jumps && rng.u8(..5) == 0;
-        let max_key_bytes = if rng.u8(..8) == 0 { rng.u64(500..20_000) } else { u64::MAX / 4 };
+        let max_key_bytes = if rng.u8(..8) == 0 { rng.u64(500..20_000) } else { NO_LIMIT };
         let forwards = rng.u8(..3) > 0;
         // With retention, the segments must be large enough and few enough for the journal to recycle them.
         let sizes = if retention { [24, 32, 40, 64] } else { [18, 20, 32, 64] };
         let segment_size = sizes[rng.usize(..4)] * 1024;
         let limits = JournalLimits {
-            max_size: if retention { rng.u64(4..9) * segment_size } else { u64::MAX / 4 },
+            max_size: if retention { rng.u64(4..9) * segment_size } else { NO_LIMIT },
             retain: if retention && rng.bool() { Duration::from_secs(10) } else { LONG },
             segment_size,
-            max_backlog: if rng.u8(..6) == 0 { rng.u64(1..6) * segment_size } else { u64::MAX / 8 },
+            max_backlog: if rng.u8(..6) == 0 { rng.u64(1..6) * segment_size } else { NO_LIMIT },
         };
         let dedupe_window = if has_short_window { Duration::from_secs(rng.u64(5..60)) } else { LONG };
         let max_recent_keys = [0, 10, MAX_RECENT_KEYS][rng.usize(..3)];
         let options = Options { limits, dedupe_window, max_key_bytes, forwards, max_recent_keys };
-        let forgets_keys = has_short_window || max_key_bytes < u64::MAX / 4;
+        let forgets_keys = has_short_window || max_key_bytes < NO_LIMIT;
         Hazards { faults, retention, forgets_keys, is_long, ignores_syncs: false, options }
     }
 
@@ -163,3 +164,5 @@ pub fn enabled() -> Vec<Fault> {
 
 /// Time that the journal's clock does not reach in any life, although a clock jump is longer.
 const LONG: Duration = Duration::from_secs(60 * 86_400);
+/// A limit that no life reaches.
+pub const NO_LIMIT: u64 = u64::MAX / 8;

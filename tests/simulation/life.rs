@@ -186,8 +186,7 @@ impl Life {
         self.open_again("the journal does not open a third time")?;
         self.check()?;
         self.close()?;
-        self.check_outside()?;
-        self.check_false_alarm()
+        self.check_outside()
     }
 
     fn open_again(&self, what: &str) -> Checked {
@@ -295,11 +294,6 @@ impl Life {
     pub fn has_counted_damage(&self) -> bool {
         let metrics = self.crew().metrics.clone();
         metrics.iter().any(|metrics| metrics.journal.damaged.get() > 0) || self.total(DAMAGE) > 0
-    }
-
-    /// Returns true if the journal has forgotten keys because they had no room.
-    pub fn has_evicted(&self) -> bool {
-        self.total(EVICTED) > 0
     }
 
     pub fn journal(&self) -> Result<Journal, String> {

@@ -8,7 +8,7 @@ use hookhold::journal::AppendError;
 use crate::clock::START_OF_WALL_MS;
 use crate::counts::Counts;
 use crate::disk::Incident;
-use crate::events::{Sample, TOPICS};
+use crate::events::Sample;
 
 /// Fate of an event in the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,8 +62,8 @@ pub struct Model {
     pub acknowledged: BTreeSet<u64>,
     /// Cursors by topic.
     pub cursors: BTreeMap<String, ModelCursor>,
-    /// What happened to segments other than those that events show.
-    pub has_segment_incident: bool,
+    /// What the faults so far may have destroyed of the cursors.
+    pub cursor_exposure: Exposure,
     pub counts: Counts,
 }
 
@@ -168,7 +168,6 @@ impl Model {
     /// Raises the exposure of all events and keys that an incident has hit.
     pub fn expose(&mut self, incident: &Incident) {
         let is_segment = incident.file.contains(".seg");
-        self.has_segment_incident |= is_segment;
         let overlaps = |a: &std::ops::Range<usize>, b: &std::ops::Range<usize>| a.start < b.end && b.start < a.end;
         if !is_segment {
             for (key, model) in &mut self.keys {
@@ -179,6 +178,10 @@ impl Model {
         }
         // Damage to the newest commit looks like a commit that was never synced.
         let hits_newest = overlaps(&incident.bytes, &incident.last_write);
+        let exposure = if hits_newest { Exposure::Silent } else { Exposure::Counted };
+        if is_segment {
+            self.cursor_exposure = self.cursor_exposure.max(exposure);
+        }
         for at in memchr::memmem::find_iter(&incident.content, BODY_START) {
             let attempts = body_number(&incident.content[at..]).and_then(|number| self.attempts.get(&number));
             for index in attempts.into_iter().flatten() {
@@ -188,19 +191,12 @@ impl Model {
                 if !is_newest && !overlaps(&frame, &incident.bytes) {
                     continue;
                 }
-                let exposure = if hits_newest { Exposure::Silent } else { Exposure::Counted };
                 event.exposure = event.exposure.max(exposure);
                 if let Some(key) = event.sample.key.and_then(|key| self.keys.get_mut(&key)) {
                     key.exposure = key.exposure.max(exposure);
                 }
             }
         }
-    }
-
-    /// Returns the sequences of a topic's stored events.
-    pub fn stored_in(&self, topic: &str) -> impl Iterator<Item = u64> {
-        let of_topic = self.events.iter().filter(move |event| TOPICS[event.sample.topic] == topic);
-        of_topic.filter_map(ModelEvent::stored_at).map(|position| position.seq)
     }
 }
 

@@ -209,7 +209,9 @@ fn adopt(scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Arc<Segme
 }
 
 fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Options, metrics: &Metrics) {
-    if !scan.cursors.is_complete && scan.log_end() > 0 {
+    // The first startup of a journal may have been interrupted before it saved the cursors.
+    let is_new = scan.log_end() == 0 && scan.segments.iter().all(|segment| !segment.frames.is_unreadable);
+    if !scan.cursors.is_complete && !is_new {
         metrics.journal.damaged.inc();
         tracing::error!(
             found = scan.cursors.cursors.len(),
