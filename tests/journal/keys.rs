@@ -133,7 +133,7 @@ fn a_fresh_key_asks_at_most_12_files_after_weeks_of_small_segments() {
     assert!(files < 400, "{files} key files remain");
 }
 
-/// What the model knows of a key: its entries, oldest first, and whether each is lost.
+/// Entries of each key in the model: its entries, oldest first, and whether each is lost.
 type Model = BTreeMap<u64, Vec<(SeenKey, bool)>>;
 
 /// Compares every key with the model. An entry that has left the window may be forgotten.

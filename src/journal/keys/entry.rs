@@ -4,7 +4,7 @@ use super::super::journal_time::JournalMillis;
 use crate::event_key::EventKey;
 use crate::fingerprint::Fingerprint;
 
-/// What the journal remembers of the stored event that has a given key.
+/// Time, sequence and fingerprint of the stored event that has a given key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenKey {
     /// Time of the commit that stored the event.

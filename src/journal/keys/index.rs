@@ -69,7 +69,7 @@ pub struct KeyLimits {
     pub max_recent_keys: u64,
 }
 
-/// What the work on key files needs from the journal.
+/// Parts of the journal that the work on key files needs.
 pub(crate) struct KeyEnvironment<'a> {
     pub(crate) disk: &'a dyn Disk,
     pub(crate) random: &'a dyn Random,

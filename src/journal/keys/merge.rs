@@ -1,5 +1,5 @@
 //! One merge of key files, in steps. A step merges some keys, or writes and syncs one block, or completes the file. The keys pass
-//! through the memory block by block, so a merge needs little memory besides the filters of the new file.
+//! through the memory block by block, so a merge needs little memory in addition to the filters of the new file.
 //!
 //! The new file has a temporary name until it and the directory entry are synced. Only then may the caller delete the files that
 //! it replaces. An interrupted merge therefore leaves nothing but a temporary file, or files that a valid file replaces.

@@ -15,7 +15,7 @@
 
 use super::super::journal_time::JournalMillis;
 
-/// What the policy knows of a key file.
+/// Facts about a key file on which the policy decides.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FileFacts {
     pub(super) id: u64,

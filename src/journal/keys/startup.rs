@@ -79,5 +79,5 @@ fn load_recent(index: &KeyIndex, file: FoundKeyFile) {
 }
 
 /// Number of keys of recent files above which lookups ask older files of segments instead. Merges that have failed for a long time
-/// may leave so many.
+/// may leave more.
 const MAX_LOADED_KEYS: u64 = 8 * MAX_RECENT_KEYS;
