@@ -152,7 +152,7 @@ fn check(index: &StandaloneKeys, model: &Model, window_start: u64, what: &str) {
 
 #[test]
 fn merges_lose_no_key_and_no_newer_entry() {
-    for seed in 0..12 {
+    for seed in 0..8 {
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut keys = Keys::new(seed);
@@ -234,7 +234,7 @@ fn survives_interruption(steps: u64, seed: u64) -> bool {
     let is_interrupted = keys.disk.is_dead();
     drop(index);
     // A kill leaves names in the page cache that a later power cut may lose.
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         keys.disk.kill()
     } else {
         keys.disk.cut_power()
@@ -360,7 +360,7 @@ fn a_damaged_header_costs_the_keys_of_its_file() {
 
 #[test]
 fn random_damage_neither_panics_nor_invents_a_key() {
-    for seed in 0..60 {
+    for seed in 0..24 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (keys, index) = with_merged_file();
         drop(index);
