@@ -1,4 +1,4 @@
-//! Tests the `service` module of the library: a reload must not block the listeners.
+//! Tests the `service` module of the library: reloads and readiness.
 
 #[path = "common/disk.rs"]
 mod disk;
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use disk::SimDisk;
 use harness::{Harness, TestClock};
+use hookhold::admin::{AdminQueries, HealthState};
 use hookhold::source::SourceDefaults;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +59,27 @@ async fn listeners_are_served_while_a_reload_hangs() {
     closer.join().expect("the pipe is closed");
     reload.join().expect("a reload does not panic");
     assert_eq!(harness.metrics.config.last_reload_successful.get(), 0, "an empty file is no configuration");
+}
+
+#[tokio::test]
+async fn damaged_key_files_degrade_the_readiness_and_reject_nothing() {
+    let defaults = SourceDefaults {
+        providers: Default::default(),
+        public_url: None,
+        topic: "webhooks.{source}".into(),
+        max_body: 5 << 20,
+        request_deadline: Duration::from_secs(8),
+        window: Duration::from_secs(60),
+    };
+    let source = harness::source("stripe", "whsec_only_for_tests", "provider = \"stripe\"", &defaults);
+    let disk = SimDisk::default();
+    // The name of a merged key file, but not its content.
+    disk.put_file("merged-00000000000000ff.keys", b"damaged");
+    let harness = Harness::build(harness::config(vec![source]), disk, TestClock::System);
+    let readiness = harness.service.readiness();
+    assert_eq!(readiness.journal.state, HealthState::Degraded, "{readiness:?}");
+    assert!(readiness.journal.details[0].contains("key files"), "{readiness:?}");
+    assert!(readiness.is_ready(), "the journal stores events");
 }
 
 /// Maximum duration of the reload. The limit exists only to end a stuck test.

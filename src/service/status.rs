@@ -1,8 +1,11 @@
 //! Answers the queries of the admin pages from the state of the running service.
 
+use std::time::Duration;
+
 use super::Service;
 use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness};
 use crate::forward;
+use crate::journal::Journal;
 
 impl AdminQueries for Service {
     fn render_metrics(&self) -> String {
@@ -15,10 +18,9 @@ impl AdminQueries for Service {
     }
 
     fn readiness(&self) -> Readiness {
-        let journal = self.journal().unavailable_reason(self.0.patience).map(str::to_owned);
         Readiness {
             draining: self.0.shutdown.begun(),
-            journal: ComponentHealth::or(HealthState::Failed, journal.into_iter().collect()),
+            journal: journal_health(self.journal(), self.0.patience),
             kafka: self.forwarding().map_or_else(ComponentHealth::off, kafka_health),
         }
     }
@@ -29,6 +31,16 @@ impl AdminQueries for Service {
 
     fn rejections(&self, source: Option<&str>) -> Option<String> {
         self.gateway().rejections().to_json(source)
+    }
+}
+
+/// Returns the health of the journal. Damaged key files make the state `Degraded`, because the journal continues to store events.
+fn journal_health(journal: &Journal, patience: Duration) -> ComponentHealth {
+    let health = |state, reason: &str| ComponentHealth::or(state, vec![reason.to_owned()]);
+    match (journal.unavailable_reason(patience), journal.degraded_reason()) {
+        (Some(reason), _) => health(HealthState::Failed, reason),
+        (None, Some(reason)) => health(HealthState::Degraded, reason),
+        (None, None) => ComponentHealth::ok(),
     }
 }
 
