@@ -128,7 +128,7 @@ pub struct Incident {
     pub bytes: Range<usize>,
     /// Content of the file without the fault.
     pub content: Vec<u8>,
-    /// Range of the last write to the file.
+    /// Range of the writes that the last sync covered, and of all later writes.
     pub last_write: Range<usize>,
 }
 

@@ -39,7 +39,9 @@ pub struct Inode {
     dropped: BTreeSet<usize>,
     /// Pages that cannot be read.
     unreadable: BTreeSet<usize>,
-    last_write: Range<usize>,
+    /// Range of the writes since the last sync, and range of the writes that this sync covered.
+    written: Range<usize>,
+    last_synced: Range<usize>,
 }
 
 /// Names of the files.
@@ -88,9 +90,9 @@ impl Inode {
         &self.cache
     }
 
-    /// Returns the range of the last write.
+    /// Returns the range of the writes that the last sync covered, and of all later writes.
     pub fn last_write(&self) -> Range<usize> {
-        self.last_write.clone()
+        union(&self.last_synced, &self.written)
     }
 
     /// Returns the range that contains all unsynced pages.
@@ -110,7 +112,7 @@ impl Inode {
             self.dropped.remove(&page);
             self.unreadable.remove(&page);
         }
-        self.last_write = offset..end;
+        self.written = union(&self.written, &(offset..end));
     }
 
     /// Returns true if a read of these bytes fails.
@@ -132,6 +134,9 @@ impl Inode {
     }
 
     pub fn sync(&mut self) {
+        if !self.written.is_empty() {
+            self.last_synced = std::mem::take(&mut self.written);
+        }
         for page in std::mem::take(&mut self.dirty) {
             self.persist(page);
         }
@@ -328,6 +333,15 @@ pub fn cut_power(files: &mut [Inode], names: &mut Names, sectors: Sectors, rng: 
     // No process has these files open, and no name can return.
     files.iter_mut().filter(|file| file.name.is_none()).for_each(|file| *file = Inode::default());
     losses
+}
+
+/// Returns the smallest range that contains both ranges.
+fn union(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    match (a.is_empty(), b.is_empty()) {
+        (true, _) => b.clone(),
+        (_, true) => a.clone(),
+        _ => a.start.min(b.start)..a.end.max(b.end),
+    }
 }
 
 fn pages(bytes: &Range<usize>) -> Range<usize> {
