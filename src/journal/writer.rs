@@ -245,7 +245,7 @@ impl CommitWriter {
             active
                 .file
                 .sync()
-                .or_else(|error| if is_planted("believed second sync") { active.file.sync() } else { Err(error) })?;
+                .or_else(|error| if is_planted("trusted second sync") { active.file.sync() } else { Err(error) })?;
             if offset == 0 {
                 *owner = owner.next(self.shared.log, active.name, active.size.load(Ordering::Relaxed));
                 owner.write(&**lock)?;
