@@ -124,7 +124,7 @@ enum Failure {
 pub struct Incident {
     /// Name of the file.
     pub file: String,
-    /// Bytes that the fault has damaged, or that it has kept from the medium.
+    /// Bytes that the fault has damaged, or that have not reached the medium because of it.
     pub bytes: Range<usize>,
     /// Content of the file without the fault.
     pub content: Vec<u8>,

@@ -41,7 +41,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// What happens at least in every hundredth life on average.
+/// Events that happen at least in every hundredth life on average.
 const FREQUENT: &[&str] = &[
     "append acknowledged",
     "append failed",
@@ -62,5 +62,5 @@ const FREQUENT: &[&str] = &[
     "step inside a disk operation",
     "torn page",
 ];
-/// What happens at least in every two thousandth life on average.
+/// Events that happen at least in every two thousandth life on average.
 const RARE: &[&str] = &["expired key replaced", "failed creation", "failed sync", "failed write", "full disk", "key evicted"];

@@ -16,7 +16,7 @@ pub struct FaultKind {
     pub is_survived: bool,
 }
 
-/// What a fault may cost.
+/// Possible cost of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// Nothing: every acknowledged event and every remembered key survives.
@@ -44,9 +44,9 @@ pub enum Fault {
     FailedRead,
     FailedStep,
     UnreadableRange,
-    SegmentRot,
-    KeyRot,
-    SideRot,
+    SegmentCorruption,
+    KeyCorruption,
+    SideCorruption,
     CutOff,
     LostSync,
     MisdirectedWrite,
@@ -72,9 +72,9 @@ pub const FAULTS: &[FaultKind] = &[
     kind(Fault::FailedRead, "failed reads", Loss::Hidden, true),
     kind(Fault::FailedStep, "failed steps of any kind", Loss::Hidden, true),
     kind(Fault::UnreadableRange, "unreadable ranges", Loss::Hit, false),
-    kind(Fault::SegmentRot, "rot in segments", Loss::Hit, true),
-    kind(Fault::KeyRot, "rot in key files", Loss::Hit, true),
-    kind(Fault::SideRot, "rot in other files", Loss::Hit, true),
+    kind(Fault::SegmentCorruption, "corrupted segments", Loss::Hit, true),
+    kind(Fault::KeyCorruption, "corrupted key files", Loss::Hit, true),
+    kind(Fault::SideCorruption, "corrupted other files", Loss::Hit, true),
     kind(Fault::CutOff, "files that are cut off", Loss::Hit, true),
     kind(Fault::LostSync, "lost syncs", Loss::Hit, true),
     kind(Fault::MisdirectedWrite, "misdirected writes", Loss::Hit, false),

@@ -111,9 +111,9 @@ impl Life {
     /// have cost.
     fn damage(&self, fault: Fault) {
         let endings: &[&str] = match fault {
-            Fault::SegmentRot => &[".seg"],
-            Fault::KeyRot => &[".keys"],
-            Fault::SideRot => &["meta", "lock", ".lanes", ".topics", ".spare", "reserve"],
+            Fault::SegmentCorruption => &[".seg"],
+            Fault::KeyCorruption => &[".keys"],
+            Fault::SideCorruption => &["meta", "lock", ".lanes", ".topics", ".spare", "reserve"],
             Fault::UnreadableRange | Fault::CutOff | Fault::VanishedFile => {
                 &[".seg", ".keys", ".lanes", ".topics", "meta", "lock"]
             }
@@ -151,8 +151,8 @@ impl Life {
             Fault::UnreadableRange => "unreadable range",
             Fault::CutOff => "file cut off",
             Fault::VanishedFile => "file vanished",
-            Fault::KeyRot => "rot in a key file",
-            Fault::SideRot => "rot in another file",
+            Fault::KeyCorruption => "rot in a key file",
+            Fault::SideCorruption => "rot in another file",
             _ => "rot in a segment",
         };
         self.state().model.counts.count(kind, 1);

@@ -11,7 +11,7 @@ use super::super::frame::FrameDraft;
 use super::super::frame::PAGE;
 use super::super::journal_time::CommitTimes;
 use super::super::keys::KeyIndex;
-use super::super::lock_file::{OwnerRecord, encode_watermark};
+use super::super::lock_file::{OwnerRecord, PUBLISHED_LEN, encode_watermark};
 use super::super::options::Options;
 use super::super::segment::{Segment, SegmentState};
 use super::super::segment_file::{JournalIdentity, control_room, encode_header};
@@ -70,7 +70,10 @@ pub(super) fn start(
         disk.sync_dir()?;
         let owner = owner.next(log, name, size);
         owner.write(&*lock)?;
-        lock.write_at(&encode_watermark(log, next_seq), 0)?;
+        // The whole page, because a part of a page that cannot be read cannot be written either.
+        let mut page = vec![0; PAGE as usize];
+        page[..PUBLISHED_LEN].copy_from_slice(&encode_watermark(log, next_seq));
+        lock.write_at(&page, 0)?;
         Ok((file, size, owner))
     };
     let (file, size, owner) = start().map_err(|source| match is_full(&source) {

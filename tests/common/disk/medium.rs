@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What a power cut may make of a page that was written and not synced. Each variant includes the variants before it.
+/// Possible states after a power cut of a page that was written and not synced. Each variant includes the variants before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TornPages {
     /// The old or the new page.

@@ -15,7 +15,7 @@ pub struct Process {
     number: u64,
 }
 
-/// What happens to a step.
+/// Result of a step.
 enum StepFate {
     Completes,
     /// The process is dead.
