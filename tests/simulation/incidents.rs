@@ -54,7 +54,7 @@ impl Life {
         }
     }
 
-    /// Starts a second process on the same directory, perhaps after somebody has deleted the lock file. It must not open the
+    /// Starts a second process on the same directory, perhaps after an operator has deleted the lock file. It must not open the
     /// journal.
     pub fn start_second_process(&self) -> Checked {
         if !self.hazards.has(Fault::SecondProcess) || self.crew().journal.is_none() || self.has_exited() {
@@ -113,10 +113,8 @@ impl Life {
         let endings: &[&str] = match fault {
             Fault::SegmentCorruption => &[".seg"],
             Fault::KeyCorruption => &[".keys"],
-            Fault::SideCorruption => &["meta", "lock", ".lanes", ".topics", ".spare", "reserve"],
-            Fault::UnreadableRange | Fault::CutOff | Fault::VanishedFile => {
-                &[".seg", ".keys", ".lanes", ".topics", "meta", "lock"]
-            }
+            Fault::SideCorruption => &["meta", "lock", ".topics", ".spare", "reserve"],
+            Fault::UnreadableRange | Fault::CutOff | Fault::VanishedFile => &[".seg", ".keys", ".topics", "meta", "lock"],
             _ => return,
         };
         // A file vanishes or is cut off while no process runs, as by `fsck`, and alone, so that other files show the loss.
@@ -151,9 +149,9 @@ impl Life {
             Fault::UnreadableRange => "unreadable range",
             Fault::CutOff => "file cut off",
             Fault::VanishedFile => "file vanished",
-            Fault::KeyCorruption => "rot in a key file",
-            Fault::SideCorruption => "rot in another file",
-            _ => "rot in a segment",
+            Fault::KeyCorruption => "corrupted key file",
+            Fault::SideCorruption => "corrupted other file",
+            _ => "corrupted segment",
         };
         self.state().model.counts.count(kind, 1);
     }

@@ -25,7 +25,7 @@ pub enum Fate {
     Lost(Position),
 }
 
-/// What the faults so far may have destroyed.
+/// Possible damage by the faults so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exposure {
     #[default]
@@ -62,7 +62,7 @@ pub struct Model {
     pub acknowledged: BTreeSet<u64>,
     /// Cursors by topic.
     pub cursors: BTreeMap<String, ModelCursor>,
-    /// What the faults so far may have destroyed of the cursors.
+    /// Possible damage to the cursors by the faults so far.
     pub cursor_exposure: Exposure,
     pub counts: Counts,
 }

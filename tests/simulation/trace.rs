@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-/// What happens to the lines of a trace.
+/// Use of the lines of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceMode {
     Discard,
@@ -39,7 +39,7 @@ impl Trace {
         self.lines
     }
 
-    /// Returns the lines that the trace has kept, and leaves an empty trace.
+    /// Returns the lines that the trace has stored, and leaves an empty trace.
     pub fn take_text(&mut self) -> String {
         std::mem::take(&mut self.text)
     }

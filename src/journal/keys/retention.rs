@@ -36,7 +36,8 @@ pub(crate) fn delete_old(
     let obsolete = std::mem::take(&mut index.names().obsolete);
     delete(index, obsolete, environment);
     let candidates = candidates(index, environment);
-    let mut bytes: u64 = candidates.iter().map(|file| file.bytes).sum();
+    // A file without keys only shows that a segment is sealed. Without this distinction, many segments could use up the limit.
+    let mut bytes: u64 = candidates.iter().filter(|file| file.keys > 0).map(|file| file.bytes).sum();
     for file in candidates.into_iter().filter(|file| !busy.contains(&file.name.id())) {
         let is_excess = bytes > index.limits.max_bytes && file.keys > 0;
         let is_needed = || file.replaced.iter().chain([&file.name.id()]).any(|id| index.is_needed(*id, environment));
@@ -44,7 +45,7 @@ pub(crate) fn delete_old(
             continue;
         }
         remove(index, &file, environment)?;
-        bytes -= file.bytes;
+        bytes -= if file.keys > 0 { file.bytes } else { 0 };
         if !file.is_expired && file.keys > 0 {
             on_evicted(EvictedKeys { file: file.name.to_string(), keys: file.keys });
         }
