@@ -77,7 +77,7 @@ use commit_queue::{CommitQueue, PendingAppend, PendingFrame};
 use completion::CommitListeners;
 pub use completion::{CommitWatcher, Completion, CompletionBatch, CompletionRunner};
 pub use cursor_schedule::{CURSOR_DELAY, CURSOR_INTERVAL, MANY_ACKNOWLEDGEMENTS};
-use disk::Disk;
+use disk::{Disk, DiskFile};
 use errors::context;
 pub use errors::{AppendError, AppendRejected, OpenError};
 pub use file_system::{FileSystem, FileSystemKind, file_system};
@@ -140,7 +140,14 @@ struct Shared {
     /// Damaged ranges that the journal has already counted. Each entry contains the name of the segment file and the start
     /// offset of a range.
     corruption: Mutex<HashSet<(String, u64)>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    resources: Mutex<OpenResources>,
+}
+
+/// Resources that the journal holds until it is closed, even if the writer has ended after a failure.
+struct OpenResources {
+    threads: Vec<JoinHandle<()>>,
+    /// The lock file with which this process has locked the directory. The lock ends when this file is dropped.
+    lock: Option<Arc<dyn DiskFile>>,
 }
 
 impl Journal {
@@ -157,7 +164,7 @@ impl Journal {
         let own = |thread: io::Result<JoinHandle<()>>| {
             let started = context(thread, || "cannot start a journal thread".into());
             let thread = started.inspect_err(|_| journal.close())?;
-            journal.0.threads.lock().expect(POISON).push(thread);
+            journal.0.resources.lock().expect(POISON).threads.push(thread);
             Ok(())
         };
         own(writer::start(journal.0.clone(), writer))?;
@@ -187,7 +194,7 @@ impl Journal {
             health: WriterHealth::new(),
             listeners: CommitListeners::default(),
             corruption: Mutex::new(recovered.corruption),
-            threads: Mutex::new(Vec::new()),
+            resources: Mutex::new(OpenResources { threads: Vec::new(), lock: Some(recovered.writer.lock.clone()) }),
             disk,
             options,
             metrics,
@@ -352,12 +359,13 @@ impl Journal {
     /// and ends the threads.
     pub fn close(&self) {
         self.0.queue.close();
-        let threads = std::mem::take(&mut *self.0.threads.lock().expect(POISON));
+        let threads = std::mem::take(&mut self.0.resources.lock().expect(POISON).threads);
         for thread in threads {
             // The background thread must outlive the writer, because the writer may need the background thread to make room.
             drop(thread.join());
             self.0.background.close();
         }
+        self.0.resources.lock().expect(POISON).lock = None;
     }
 }
 

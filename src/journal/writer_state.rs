@@ -14,9 +14,7 @@ pub(super) struct WriterState {
     pub(super) offset: u64,
     /// Sequence of the next event.
     pub(super) next_seq: u64,
-    /// The lock file with which this process has locked the directory. The process holds the lock until this file is dropped.
-    pub(super) _held_lock: Arc<dyn DiskFile>,
-    /// The lock file, which publishes the durable watermark. Another file than `_held_lock` if an operator has deleted the latter.
+    /// The lock file, which publishes the durable watermark.
     pub(super) lock: Arc<dyn DiskFile>,
     /// Ordinal of the next segment.
     pub(super) next_ordinal: u64,

@@ -85,5 +85,5 @@ pub(super) fn start(
     let active = Segment::new(name, file, size, summary, SegmentState::Unsealed);
     segments.add(active.clone());
     segments.set_saved(&cursors);
-    Ok(WriterState { active, offset, next_seq, _held_lock: lock.clone(), lock, next_ordinal: name.ordinal + 1, owner })
+    Ok(WriterState { active, offset, next_seq, lock, next_ordinal: name.ordinal + 1, owner })
 }
