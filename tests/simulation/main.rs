@@ -160,7 +160,7 @@ fn say(text: &str) {
 }
 
 /// Seeds of a run without `HOOKHOLD_SEEDS`.
-const SEEDS: Range<u64> = 2_000_000..2_010_000;
+const SEEDS: Range<u64> = 2_000_000..2_007_000;
 /// Number of lives in a run with new seeds.
 const NEW_LIVES: u64 = 20_000;
 /// Number of lives from which the counts must not be empty.
