@@ -267,6 +267,9 @@ impl CommitWriter {
         self.state.next_seq += count;
         self.lost_version = control.lost_version.unwrap_or(self.lost_version);
         self.shared.segments.set_saved(&control.cursors);
+        if offset == 0 {
+            self.shared.keys.set_list_recorded();
+        }
         for segment in &control.releases {
             segment.set_release_recorded();
         }

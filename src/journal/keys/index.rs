@@ -113,6 +113,8 @@ pub(super) struct FileNames {
     pub(super) obsolete: Vec<KeyFileName>,
     /// Ids in the list of key files of the newest segments. If such a file vanishes without a replacement, its keys are lost.
     listed: [BTreeSet<u64>; 2],
+    /// Ids of the lists that the writer has asked for since then.
+    pending_lists: Vec<BTreeSet<u64>>,
 }
 
 impl Default for KeyLimits {
@@ -336,18 +338,29 @@ impl KeyIndex {
         let recent = recent.iter().map(|file| ListedKeyFile { id: file.header.id, keys: file.header.facts.count });
         let list: Vec<ListedKeyFile> = asked.chain(recent).filter(|file| file.keys > 0).collect();
         let ids: BTreeSet<u64> = list.iter().map(|file| file.id).collect();
-        let FileNames { listed: [newest, previous], .. } = &mut *self.names();
-        if ids != *newest {
-            *previous = std::mem::replace(newest, ids);
+        let pending = &mut self.names().pending_lists;
+        if pending.last() != Some(&ids) {
+            pending.push(ids);
         }
         list
+    }
+
+    /// Notes that the last list of [`KeyIndex::list`] is on disk. If the write of a list fails, an older list stays in force.
+    pub(crate) fn set_list_recorded(&self) {
+        let FileNames { listed: [newest, previous], pending_lists, .. } = &mut *self.names();
+        let recorded = pending_lists.pop();
+        pending_lists.clear();
+        if let Some(recorded) = recorded.filter(|ids| ids != newest) {
+            *previous = std::mem::replace(newest, recorded);
+        }
     }
 
     /// Returns true if a file must name this id as replaced: otherwise, the segment with this id would look unsealed, or the key
     /// file with this id would look lost.
     pub(super) fn is_needed(&self, id: u64, environment: &KeyEnvironment) -> bool {
-        let FileNames { obsolete, listed } = &*self.names();
-        (environment.has_segment)(id) || obsolete.iter().any(|name| name.id() == id) || listed.iter().any(|ids| ids.contains(&id))
+        let FileNames { obsolete, listed, pending_lists } = &*self.names();
+        let is_listed = listed.iter().chain(pending_lists).any(|ids| ids.contains(&id));
+        is_listed || (environment.has_segment)(id) || obsolete.iter().any(|name| name.id() == id)
     }
 
     /// Returns the state of the files for the decision about the next merge. `busy` contains the ids of the files that a running
