@@ -200,7 +200,7 @@ fn journal_stat_counts_and_verify_finds_flipped_bits() {
     assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "only the damaged event is lost");
 }
 
-/// Checks that each commit saves the cursors that have moved. After a crash, the gateway starts at the last saved cursor and
+/// Checks that a commit and a close save the cursors that have moved. After a crash, the gateway starts at the last saved cursor and
 /// can therefore forward events twice. Frequent saves limit the number of such duplicates. Saving a cursor in a commit requires
 /// no additional sync.
 #[test]
@@ -208,13 +208,14 @@ fn a_moved_cursor_is_saved_by_the_next_commit() {
     let harness = Harness::new();
     let journal = harness.open();
     let reader = ReadOnlyJournal::open(Arc::new(LocalDisk::existing(&harness.config.journal.dir).unwrap())).unwrap();
-    for cursor in 1..=3 {
-        harness.append(&journal, "stripe", &format!("before_{cursor}"), AT);
-        journal.save_cursor("webhooks.stripe", cursor, 1);
-        harness.append(&journal, "stripe", &format!("after_{cursor}"), AT);
-        assert_eq!(reader.stat().unwrap().topics[0].cursor, Some(cursor));
-    }
+    harness.append(&journal, "stripe", "before", AT);
+    journal.save_cursor("webhooks.stripe", 1, 1);
+    harness.append(&journal, "stripe", "after", AT);
+    assert_eq!(reader.stat().unwrap().topics[0].cursor, Some(1));
+    // At most 20 commits a second save cursors. The last commit always does.
+    journal.save_cursor("webhooks.stripe", 2, 1);
     journal.close();
+    assert_eq!(reader.stat().unwrap().topics[0].cursor, Some(2));
 }
 
 fn flip_a_bit_inside(marker: &str, segments: &[PathBuf]) {
