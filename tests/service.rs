@@ -13,7 +13,7 @@ use std::time::Duration;
 use disk::SimDisk;
 use harness::{Harness, TestClock};
 use hookhold::admin::{AdminQueries, HealthState};
-use hookhold::source::SourceDefaults;
+use hookhold::source::{Source, SourceDefaults};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,16 +25,7 @@ async fn listeners_are_served_while_a_reload_hangs() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("hookhold.toml");
     mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a temporary directory is writable");
-    let defaults = SourceDefaults {
-        providers: Default::default(),
-        public_url: None,
-        topic: "webhooks.{source}".into(),
-        max_body: 5 << 20,
-        request_deadline: Duration::from_secs(8),
-        window: Duration::from_secs(60),
-    };
-    let source = harness::source("stripe", "whsec_only_for_tests", "provider = \"stripe\"", &defaults);
-    let mut config = harness::config(vec![source]);
+    let mut config = harness::config(vec![source()]);
     config.path = file.clone();
     let mut harness = Harness::build(config, SimDisk::default(), TestClock::System);
     harness.serve();
@@ -63,6 +54,18 @@ async fn listeners_are_served_while_a_reload_hangs() {
 
 #[tokio::test]
 async fn damaged_key_files_degrade_the_readiness_and_reject_nothing() {
+    let disk = SimDisk::default();
+    // The name of a merged key file, but not its content.
+    disk.put_file("merged-00000000000000ff.keys", b"damaged");
+    let harness = Harness::build(harness::config(vec![source()]), disk, TestClock::System);
+    let readiness = harness.service.readiness();
+    assert_eq!(readiness.journal.state, HealthState::Degraded, "{readiness:?}");
+    assert!(readiness.journal.details[0].contains("key files"), "{readiness:?}");
+    assert!(readiness.is_ready(), "the journal stores events");
+}
+
+/// Returns a source of Stripe.
+fn source() -> Source {
     let defaults = SourceDefaults {
         providers: Default::default(),
         public_url: None,
@@ -71,15 +74,7 @@ async fn damaged_key_files_degrade_the_readiness_and_reject_nothing() {
         request_deadline: Duration::from_secs(8),
         window: Duration::from_secs(60),
     };
-    let source = harness::source("stripe", "whsec_only_for_tests", "provider = \"stripe\"", &defaults);
-    let disk = SimDisk::default();
-    // The name of a merged key file, but not its content.
-    disk.put_file("merged-00000000000000ff.keys", b"damaged");
-    let harness = Harness::build(harness::config(vec![source]), disk, TestClock::System);
-    let readiness = harness.service.readiness();
-    assert_eq!(readiness.journal.state, HealthState::Degraded, "{readiness:?}");
-    assert!(readiness.journal.details[0].contains("key files"), "{readiness:?}");
-    assert!(readiness.is_ready(), "the journal stores events");
+    harness::source("stripe", "whsec_only_for_tests", "provider = \"stripe\"", &defaults)
 }
 
 /// Maximum duration of the reload. The limit exists only to end a stuck test.

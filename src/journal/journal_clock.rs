@@ -102,7 +102,7 @@ impl JournalClock {
         Some(jump.wall_without_jump(now))
     }
 
-    /// Returns the last time since which `window` has passed on this clock or on the wall clock.
+    /// Does the work of [`Journal::before_either_clock`].
     pub(super) fn before_either(&self, window: Duration) -> JournalMillis {
         let now = self.times();
         self.lock().before_either(now, window)

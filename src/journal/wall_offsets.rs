@@ -78,8 +78,8 @@ impl WallOffsets {
         added.jump()
     }
 
-    /// Returns the last time of the journal's clock since which `window` has passed on the wall clock or on the journal's clock.
-    /// `now` is the current time of both clocks.
+    /// Returns the time of the journal's clock at which a window that ends now began. If the two clocks disagree, returns the later
+    /// of the two times. `now` is the current time of both clocks.
     pub(super) fn before_either(&self, now: CommitTimes, window: Duration) -> JournalMillis {
         let window_ms = window.as_millis().min(u128::from(u64::MAX)) as i128;
         // The offset before the first observation is unknown. The first observed offset is the best guess.

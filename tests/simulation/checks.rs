@@ -243,8 +243,8 @@ impl Model {
         }
     }
 
-    /// Checks that each cursor is at least where it was before, that it has passed only acknowledged events, and that it contains
-    /// what a commit contained.
+    /// Checks that no cursor has moved back, that each cursor has passed only acknowledged events, and that no saved cursor is
+    /// lost.
     fn check_cursors(&mut self, check: &Check) -> Checked {
         let may_fall_back = match self.cursor_exposure {
             Exposure::Silent => true,

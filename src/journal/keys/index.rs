@@ -30,7 +30,7 @@ use crate::limits::DedupeLimits;
 /// Result of a lookup that does not read the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryLookup {
-    /// Key that is in memory, with what the journal remembers of its event.
+    /// Key that is in memory, with its entry.
     Seen(SeenKey),
     /// Key that is not in memory but may be in a key file. A lookup on disk is necessary.
     MaybeOnDisk,
