@@ -47,17 +47,26 @@ impl ControlFrames {
         } else if !releases.is_empty() {
             control.drafts.push(release_frame(releases));
         }
-        let version = shared.keys.lost_version();
-        if is_new_segment || version != lost_version {
-            control.lost_version = Some(version);
-            control.drafts.push(FrameDraft::lost(&shared.keys.lost_ranges()));
-        }
+        control.add_lost(shared, lost_version, is_new_segment);
         control
     }
 
-    /// Returns the control frames of a commit that only records these releases.
-    pub(super) fn release(segments: Vec<Arc<Segment>>) -> ControlFrames {
-        ControlFrames { drafts: vec![release_frame(&segments)], releases: segments, ..ControlFrames::default() }
+    /// Returns the control frames of a commit that only records these releases. The commit also records new lost ranges, because
+    /// the keys of lost events must be forgotten before their segment is deleted.
+    pub(super) fn release(shared: &Shared, lost_version: u64, segments: Vec<Arc<Segment>>) -> ControlFrames {
+        let drafts = vec![release_frame(&segments)];
+        let mut control = ControlFrames { drafts, releases: segments, ..ControlFrames::default() };
+        control.add_lost(shared, lost_version, false);
+        control
+    }
+
+    /// Adds the lost ranges if they have changed since `lost_version`, or if `is_due` is true.
+    fn add_lost(&mut self, shared: &Shared, lost_version: u64, is_due: bool) {
+        let version = shared.keys.lost_version();
+        if is_due || version != lost_version {
+            self.lost_version = Some(version);
+            self.drafts.push(FrameDraft::lost(&shared.keys.lost_ranges()));
+        }
     }
 
     /// Returns the number of bytes that the frames will occupy.

@@ -1,7 +1,7 @@
 //! Reads the content of a journal's directory. Never changes a file.
 //!
-//! The scan determines the durable watermark: the highest sequence for which a file name, a commit or a summary file proves
-//! that all earlier events were on disk. Damage below the watermark is corruption. Readable events at and above the watermark
+//! The scan determines the durable watermark: the highest sequence for which a file name, a commit, a summary file or the lock
+//! file proves that all earlier events were on disk. Damage below the watermark is corruption. Readable events at and above the watermark
 //! are unconfirmed, because these events may exist only in the page cache.
 
 use std::io;
@@ -14,6 +14,7 @@ use super::frame::{self, CursorsFrame, FrameFacts, FrameHeader, FrameKind, Liste
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::journal_time::{CommitTimes, JournalMillis};
 use super::keys::{KeyDirectory, KeyEntry, ListedKeyFile, SeenKey};
+use super::lock_file::{LOCK_FILE, OwnerRecord, PublishedWatermark};
 use super::scanned_cursors::ScannedCursors;
 use super::segment_file::{self, JournalIdentity, SEGMENT_HEADER_LEN};
 use super::segment_name::SegmentName;
@@ -40,6 +41,10 @@ pub(super) struct DirectoryScan {
     pub(super) released: Vec<SegmentName>,
     /// Segments that contain events and whose release is not recorded, but which are missing.
     pub(super) missing: Vec<ListedSegment>,
+    /// Record of the last opening; `None` if the lock file has no valid record.
+    pub(super) owner: Option<OwnerRecord>,
+    /// The same record if the segment that it names is missing or has lost its content.
+    pub(super) lost_newest: Option<OwnerRecord>,
     /// Sequences of lost events whose keys are forgotten.
     pub(super) lost: Vec<Range<u64>>,
     /// Key files.
@@ -91,7 +96,11 @@ pub(super) struct SegmentFrames {
     key_files: Option<Vec<ListedKeyFile>>,
     /// Last readable list of lost sequences.
     lost: Option<Vec<Range<u64>>>,
-    /// True if some pages of the segment could not be read.
+    /// Offset of the first page that could not be read.
+    first_unreadable: Option<u64>,
+    /// Offset of the last commit frame.
+    last_commit: u64,
+    /// True if a page that could not be read may contain durable events. Any other such page belongs to a torn commit.
     pub(super) is_unreadable: bool,
 }
 
@@ -109,9 +118,12 @@ impl DirectoryScan {
     /// Reads the headers of all segments and the frames of unsealed segments. Also reads the frames of sealed segments, newest
     /// first, until the scan has found a snapshot of the cursors.
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
+        // Read the lock file before the segments, because another process may be writing to them.
+        let evidence = LockEvidence::read(disk);
         let keys = KeyDirectory::read(disk)?;
         let (mut segments, unused) = open_segments(disk, &keys)?;
-        find_superseded(&mut segments);
+        let lost_newest = evidence.owner.filter(|owner| is_newest_lost(owner, &segments));
+        find_superseded(&mut segments, lost_newest.map(|owner| owner.newest));
         let (mut cursors, mut lost, mut listed_keys, mut is_listed) = (ScannedCursors::default(), None, None, false);
         for segment in segments.iter_mut().rev() {
             if segment.summary.is_none() || !cursors.is_complete || !is_listed {
@@ -122,12 +134,16 @@ impl DirectoryScan {
                 is_listed |= segment.frames.listed.is_some();
             }
         }
-        let (released, missing) = compare_with_list(&mut segments, &unused);
+        let (released, missing) = compare_with_list(&mut segments);
         let watermarks = segments.iter().map(|segment| {
             let sealed = segment.summary.as_ref().map_or(0, |summary| summary.next_seq);
             segment.name.first_seq.max(segment.frames.watermark).max(sealed)
         });
-        let durable_watermark = watermarks.max().unwrap_or(0);
+        let proven = evidence.watermark.filter(|_| lost_newest.is_none()).or(lost_newest.map(|owner| owner.newest.first_seq));
+        let durable_watermark = watermarks.chain(proven).max().unwrap_or(0);
+        for segment in &mut segments {
+            segment.frames.is_unreadable = segment.needs_unreadable_page(durable_watermark);
+        }
         let last_commit = segments.iter().filter_map(|segment| segment.last_commit()).max_by_key(|times| times.journal);
         for frame in segments.iter_mut().flat_map(|segment| &mut segment.frames.events) {
             if frame.times == UNKNOWN_TIMES {
@@ -147,16 +163,12 @@ impl DirectoryScan {
             wall_offsets,
             released,
             missing,
+            owner: evidence.owner,
+            lost_newest,
             lost: lost.unwrap_or_default(),
             keys,
             listed_keys: listed_keys.unwrap_or_default(),
         })
-    }
-
-    /// Returns true if `newest`, the newest segment of the last opening, is missing.
-    pub(super) fn is_newest_missing(&self, newest: SegmentName) -> bool {
-        let exists = self.segments.iter().any(|segment| segment.name >= newest);
-        !exists && !self.unused.contains(&newest)
     }
 
     /// Returns the sequence after the last readable event.
@@ -247,6 +259,15 @@ impl ScannedSegment {
         summary
     }
 
+    /// Returns true if a page that could not be read may contain events below `watermark`. The writer starts a commit only after it
+    /// has synced all earlier bytes, so a page before a commit frame is durable.
+    fn needs_unreadable_page(&self, watermark: u64) -> bool {
+        let below = watermark.min(self.expected_end());
+        let last = self.frames.events.iter().rev().find(|frame| frame.header.seq < below);
+        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1);
+        self.frames.first_unreadable.is_some_and(|page| page < self.frames.last_commit || next_seq < below)
+    }
+
     /// Returns the times of the last commit whose times are known. A summary records only the time of the journal's clock.
     fn last_commit(&self) -> Option<CommitTimes> {
         let sealed = self.summary.as_ref().map(|summary| summary.newest).filter(|newest| newest.0 < u64::MAX);
@@ -277,7 +298,7 @@ impl SegmentFrames {
             match scanner.step(|header| header.seq >= next_seq && is_current(header))? {
                 ScanStep::End(_) => {
                     frames.complete_times();
-                    frames.is_unreadable = scanner.has_skipped();
+                    frames.first_unreadable = scanner.first_unreadable();
                     return Ok(frames);
                 }
                 ScanStep::Damage(range) => damaged = Some(range),
@@ -300,6 +321,7 @@ impl SegmentFrames {
                 self.events.push(ScannedFrame { offset, header, times, facts: frame::decode_facts(bytes) });
             }
             FrameKind::Commit => {
+                self.last_commit = offset;
                 if let Some(commit) = frame::decode_commit(bytes) {
                     // Recovery copies events with unknown times if it has found no readable commit.
                     if commit.times != UNKNOWN_TIMES {
@@ -346,6 +368,25 @@ impl ScannedFrame {
     }
 }
 
+/// Facts in the lock file.
+#[derive(Default)]
+struct LockEvidence {
+    owner: Option<OwnerRecord>,
+    /// Durable watermark that the same opening has published.
+    watermark: Option<u64>,
+}
+
+impl LockEvidence {
+    /// Reads the lock file. A damaged file proves less, and never makes this function fail.
+    fn read(disk: &dyn Disk) -> LockEvidence {
+        let Ok(lock) = disk.open(LOCK_FILE) else { return LockEvidence::default() };
+        let owner = OwnerRecord::read(&*lock);
+        let published = PublishedWatermark::read(&*lock).ok().flatten();
+        let published = published.filter(|published| owner.is_some_and(|owner| owner.log == published.log));
+        LockEvidence { owner, watermark: published.map(|published| published.watermark) }
+    }
+}
+
 /// Opens all segments. For segments that have never been written, returns only the names.
 fn open_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
@@ -357,8 +398,7 @@ fn open_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<Scanne
             true => if_readable(SegmentSummary::open(disk, name), || name.summary_file())?,
             false => None,
         };
-        // A segment that cannot be read may contain events.
-        if summary.is_none() && !segment_file::is_started(disk, &file, name, size).unwrap_or(true) {
+        if summary.is_none() && !segment_file::is_started(disk, &file, name, size) {
             unused.push(name);
             continue;
         }
@@ -383,7 +423,7 @@ fn if_readable<T>(result: io::Result<Option<T>>, file: impl Fn() -> String) -> i
 
 /// Compares the segments with the newest readable list. Removes each segment whose release is recorded, and returns the names of
 /// these segments. Also returns the listed segments that are missing although their release is not recorded.
-fn compare_with_list(segments: &mut Vec<ScannedSegment>, unused: &[SegmentName]) -> (Vec<SegmentName>, Vec<ListedSegment>) {
+fn compare_with_list(segments: &mut Vec<ScannedSegment>) -> (Vec<SegmentName>, Vec<ListedSegment>) {
     let Some(at) = segments.iter().rposition(|segment| segment.frames.listed.is_some()) else { return Default::default() };
     let newest = segments[at].name;
     let recorded: Vec<SegmentName> = segments[at..].iter().flat_map(|segment| segment.frames.released.clone()).collect();
@@ -391,18 +431,35 @@ fn compare_with_list(segments: &mut Vec<ScannedSegment>, unused: &[SegmentName])
     let is_expected =
         |name: SegmentName| (name >= newest || listed.iter().any(|listed| listed.name == name)) && !recorded.contains(&name);
     let released = segments.iter().map(|segment| segment.name).filter(|name| !is_expected(*name)).collect();
-    let exists = |name: SegmentName| segments.iter().any(|segment| segment.name == name) || unused.contains(&name);
+    let exists = |name: SegmentName| segments.iter().any(|segment| segment.name == name);
     let is_missing = |listed: &&ListedSegment| {
         listed.next_seq > listed.name.first_seq && !recorded.contains(&listed.name) && !exists(listed.name)
     };
-    let missing = listed.iter().filter(is_missing).copied().collect();
+    let missing: Vec<ListedSegment> = listed.iter().filter(is_missing).copied().collect();
     segments.retain(|segment| is_expected(segment.name));
+    // The frames of failed commits above these sequences stay superseded, even if the segment with their successors is lost.
+    for segment in segments.iter_mut() {
+        let lost = missing.iter().filter(|lost| segment.name < lost.name).map(|lost| lost.name.first_seq);
+        let itself = listed.iter().filter(|listed| listed.name == segment.name).map(|listed| listed.next_seq);
+        let superseded_from = lost.chain(itself).fold(segment.superseded_from, u64::min);
+        segment.frames.events.retain(|frame| frame.header.seq < superseded_from);
+        segment.superseded_from = superseded_from;
+    }
     (released, missing)
 }
 
-fn find_superseded(segments: &mut [ScannedSegment]) {
+/// Returns true if the newest segment of the last opening is missing, or has lost its content. Later openings that were interrupted
+/// may have left segments after the bound of its sequences.
+fn is_newest_lost(owner: &OwnerRecord, segments: &[ScannedSegment]) -> bool {
+    segments.iter().all(|segment| segment.name.ordinal < owner.newest.ordinal || segment.name.first_seq >= owner.bound)
+}
+
+fn find_superseded(segments: &mut [ScannedSegment], mut lost_newest: Option<SegmentName>) {
     let (mut superseded_from, mut follower) = (u64::MAX, None);
     for segment in segments.iter_mut().rev() {
+        if let Some(lost) = lost_newest.take_if(|lost| lost.ordinal > segment.name.ordinal) {
+            (superseded_from, follower) = (superseded_from.min(lost.first_seq), Some(lost.ordinal));
+        }
         segment.is_followed = follower.is_none_or(|ordinal| ordinal == segment.name.ordinal + 1);
         follower = Some(segment.name.ordinal);
         let sealed_end = segment.summary.as_ref().map_or(u64::MAX, |summary| summary.next_seq);

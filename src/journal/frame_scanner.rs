@@ -32,8 +32,10 @@ pub(super) struct FrameScanner {
     buffer_at: u64,
     /// Checksums of the file; `None` until the scanner finds damage.
     checksum: Option<Checksum>,
-    /// Number of pages that could not be read, if the scanner treats them as damage. `None` if a failed read ends the scan.
-    unreadable: Option<u64>,
+    /// True if the scanner treats pages that cannot be read as damage. False if a failed read ends the scan.
+    skips_unreadable: bool,
+    /// Offset of the first page that could not be read.
+    first_unreadable: Option<u64>,
 }
 
 impl FrameScanner {
@@ -50,19 +52,20 @@ impl FrameScanner {
             buffer: Vec::new(),
             buffer_at: 0,
             checksum: None,
-            unreadable: None,
+            skips_unreadable: false,
+            first_unreadable: None,
         }
     }
 
     /// Makes the scanner treat pages that cannot be read as damage.
     pub(super) fn skip_unreadable(mut self) -> FrameScanner {
-        self.unreadable = Some(0);
+        self.skips_unreadable = true;
         self
     }
 
-    /// Returns true if the scanner has skipped a page that cannot be read.
-    pub(super) fn has_skipped(&self) -> bool {
-        self.unreadable.is_some_and(|pages| pages > 0)
+    /// Returns the offset of the first page that the scanner has skipped because it cannot be read.
+    pub(super) fn first_unreadable(&self) -> Option<u64> {
+        self.first_unreadable
     }
 
     /// Raises the limit after the segment has grown.
@@ -154,7 +157,7 @@ impl FrameScanner {
         }
         let Some(checksum) = &mut self.checksum else { return Ok(true) };
         let payload_crc = match checksum.of(at + 24, at + header.len as u64) {
-            Err(_) if self.unreadable.is_some() => return Ok(true),
+            Err(_) if self.skips_unreadable => return Ok(true),
             payload_crc => payload_crc?,
         };
         let Some(payload_crc) = payload_crc else { return Ok(false) };
@@ -176,7 +179,12 @@ impl FrameScanner {
         // Leave the buffer empty during the read, so that the next call reads again if this read fails.
         let mut buffer = std::mem::take(&mut self.buffer);
         let read = match self.file.read_at(&mut buffer, at) {
-            Err(_) if self.unreadable.is_some() => self.read_pages(&mut buffer, at),
+            Err(_) if self.skips_unreadable => self.read_pages(&mut buffer, at),
+            Err(_) if len < buffer.len() => {
+                // A page that cannot be read may be the rest of a torn commit, which the caller does not need.
+                buffer.truncate(len);
+                self.file.read_at(&mut buffer, at)?
+            }
             read => read?,
         };
         buffer.truncate(read);
@@ -188,13 +196,16 @@ impl FrameScanner {
     fn read_pages(&mut self, buffer: &mut [u8], at: u64) -> usize {
         let mut done = 0;
         while done < buffer.len() {
-            let end = ((at + done as u64 + 1).next_multiple_of(PAGE) - at).min(buffer.len() as u64) as usize;
-            match self.file.read_at(&mut buffer[done..end], at + done as u64) {
-                Ok(read) if read < end - done => return done + read,
-                Ok(_) => {}
-                Err(_) => {
-                    buffer[done..end].fill(0);
-                    self.unreadable = self.unreadable.map(|pages| pages + 1);
+            let from = at + done as u64;
+            let end = ((from + 1).next_multiple_of(PAGE) - at).min(buffer.len() as u64) as usize;
+            let page = &mut buffer[done..end];
+            // An I/O error may be temporary, and the caller may never read the page again.
+            match (0..READ_ATTEMPTS).find_map(|_| self.file.read_at(page, from).ok()) {
+                Some(read) if read < page.len() => return done + read,
+                Some(_) => {}
+                None => {
+                    page.fill(0);
+                    self.first_unreadable = Some(self.first_unreadable.map_or(from, |first| first.min(from)));
                 }
             }
             done = end;
@@ -227,3 +238,5 @@ impl FrameScanner {
 }
 
 const CHUNK: usize = 256 * 1024;
+/// Number of attempts to read a page before the scanner skips it.
+const READ_ATTEMPTS: u32 = 3;

@@ -1,5 +1,6 @@
 //! Content of the lock file. While a process has the journal open for writing, the writer publishes the durable watermark in the
-//! first page of this file, and other processes read the watermark there.
+//! first page of this file, and other processes read the watermark there. The next startup uses the watermark as evidence: the
+//! events below it were on disk, even if nothing else shows this any more.
 //!
 //! The next two pages contain the record of the owner, in turns, so that an interrupted write leaves the previous record. The
 //! record names the newest segment. If this segment is missing at startup, its sequences must not be used again.
@@ -38,11 +39,24 @@ pub(super) fn encode_watermark(log: LogId, watermark: u64) -> [u8; PUBLISHED_LEN
     out
 }
 
-/// Decodes the durable watermark from the published bytes; `None` if the checksum does not match, for example because the
-/// writer is updating the bytes.
-pub(super) fn decode_watermark(bytes: &[u8; PUBLISHED_LEN]) -> Option<u64> {
-    let is_valid = bytes[16..20] == crc32c::crc32c(&bytes[..16]).to_le_bytes();
-    is_valid.then(|| u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes")))
+/// Durable watermark that a process has published after a sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PublishedWatermark {
+    /// Log id of the opening.
+    pub(super) log: LogId,
+    pub(super) watermark: u64,
+}
+
+impl PublishedWatermark {
+    /// Reads the published watermark; `None` if the checksum does not match, for example because the writer is updating the
+    /// bytes.
+    pub(super) fn read(lock: &dyn DiskFile) -> io::Result<Option<PublishedWatermark>> {
+        let mut bytes = [0; PUBLISHED_LEN];
+        let read = lock.read_at(&mut bytes, 0)?;
+        let is_valid = read == bytes.len() && bytes[16..20] == crc32c::crc32c(&bytes[..16]).to_le_bytes();
+        let published = u64_at(&bytes, 0).zip(u64_at(&bytes, 8)).filter(|_| is_valid);
+        Ok(published.map(|(log, watermark)| PublishedWatermark { log: LogId(log), watermark }))
+    }
 }
 
 /// Record of the process that has the journal open for writing, and of its newest segment.

@@ -95,10 +95,12 @@ impl<'a> PayloadReader<'a> {
         self.text().map(|text| Some(text.to_owned())).ok_or(Malformed)
     }
 
-    /// Reads the next optional field, and returns its tag and its value; `None` at the end of the payload.
+    /// Reads the next optional field, and returns its tag and its value; `None` at the end of the payload, or where its padding
+    /// starts. No field has the tag 0.
     pub(super) fn optional_field(&mut self) -> Option<(u16, &'a [u8])> {
         let tag = u16::from_le_bytes(self.take(2)?.try_into().ok()?);
-        Some((tag, self.bytes()?))
+        let value = self.bytes()?;
+        (tag != 0).then_some((tag, value))
     }
 
     pub(super) fn headers(&mut self) -> Option<Vec<HeaderField>> {

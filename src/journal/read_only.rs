@@ -14,7 +14,7 @@ use super::directory_scan::{DirectoryScan, ScannedFrame};
 use super::disk::{Disk, DiskFile};
 use super::frame::{self, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
-use super::lock_file::{LOCK_FILE, OwnerRecord, PUBLISHED_LEN, decode_watermark};
+use super::lock_file::{LOCK_FILE, PublishedWatermark};
 use super::reader::StoredEvent;
 use super::segment_file::{self, SEGMENT_HEADER_LEN};
 use super::segment_name::{KEYS_EXT, SegmentName};
@@ -120,7 +120,7 @@ impl ReadOnlyJournal {
     pub fn log_end(&self) -> io::Result<u64> {
         match self.published_watermark()? {
             Some(watermark) => Ok(watermark),
-            None => self.scan().map(|scan| scan.log_end()),
+            None => self.readable_end(&self.scan()?),
         }
     }
 
@@ -168,7 +168,7 @@ impl ReadOnlyJournal {
             key_bytes,
             events: 0,
             oldest: scan.segments.first().map_or(0, |segment| segment.name.first_seq),
-            next: self.published_watermark()?.unwrap_or(scan.log_end()),
+            next: self.published_watermark()?.map_or_else(|| self.readable_end(&scan), Ok)?,
             topics: Vec::new(),
         };
         for (topic, cursor) in &scan.cursors.cursors {
@@ -208,9 +208,7 @@ impl ReadOnlyJournal {
         let mut report = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
         report.lost = scan.lost.iter().map(|range| range.end - range.start).sum();
         report.missing = scan.missing.iter().map(|missing| missing.name.segment_file()).collect();
-        let owner = self.disk.open(LOCK_FILE).ok().and_then(|lock| OwnerRecord::read(&*lock));
-        let newest = owner.map(|owner| owner.newest).filter(|newest| scan.is_newest_missing(*newest));
-        report.missing.extend(newest.map(|newest| newest.segment_file()));
+        report.missing.extend(scan.lost_newest.map(|owner| owner.newest.segment_file()));
         report.unconfirmed = scan.unconfirmed.iter().filter(|(_, frame)| frame.header.seq >= watermark).count() as u64;
         for (name, events, corruption) in checked {
             report.events += events;
@@ -231,16 +229,25 @@ impl ReadOnlyJournal {
         }
     }
 
+    /// Returns the sequence after the last event that may be read, if no watermark is published. While another process has the
+    /// journal open, the unconfirmed events may belong to a commit that it has not synced.
+    fn readable_end(&self, scan: &DirectoryScan) -> io::Result<u64> {
+        Ok(if self.disk.is_locked()? { scan.durable_watermark } else { scan.log_end() })
+    }
+
+    /// Returns the durable watermark that the process with the journal publishes; `None` if no process has the journal open, or
+    /// if the lock file is damaged or missing.
     fn published_watermark(&self) -> io::Result<Option<u64>> {
         if !self.disk.is_locked()? {
             return Ok(None);
         }
-        let file = self.disk.open(LOCK_FILE)?;
-        let mut bytes = [0; PUBLISHED_LEN];
+        let file = match self.disk.open(LOCK_FILE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
         for _ in 0..RETRIES {
-            let read = file.read_at(&mut bytes, 0)?;
-            if let Some(watermark) = decode_watermark(&bytes).filter(|_| read == bytes.len()) {
-                return Ok(Some(watermark));
+            if let Some(published) = PublishedWatermark::read(&*file)? {
+                return Ok(Some(published.watermark));
             }
         }
         Ok(None)
@@ -265,7 +272,7 @@ impl ReadOnlyJournal {
             let index = files.iter().rposition(|file| file.name.first_seq <= self.next_seq).unwrap_or(0);
             let superseded_from = files.get(index + 1).map(|file| file.name.first_seq);
             let Some(SegmentFile { name, size, file }) = files.into_iter().nth(index) else { return Ok(None) };
-            let scanner = FrameScanner::new(file, name.id, SEGMENT_HEADER_LEN, size);
+            let scanner = FrameScanner::new(file, name.id, SEGMENT_HEADER_LEN, size).skip_unreadable();
             self.segment = Some(ScannedFile { name, scanner, superseded_from });
         }
         Ok(self.segment.as_mut())
@@ -279,7 +286,7 @@ impl ReadOnlyJournal {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => {
                     let file = file?;
-                    if segment_file::is_started(&*self.disk, &file, name, size)? {
+                    if segment_file::is_started(&*self.disk, &file, name, size) {
                         files.push(SegmentFile { name, size, file });
                     }
                 }

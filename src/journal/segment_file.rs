@@ -93,15 +93,15 @@ pub(super) fn other_format(found: u32) -> io::Error {
 /// Returns true if the segment has been written at least once. In a segment that has never been written, the first page
 /// contains only zeroes, and the other pages contain zeroes or frames of an earlier segment that used the same file. If
 /// corruption has zeroed the first page, the summary file or a frame of this segment in another page proves that the segment
-/// has been written.
-pub(super) fn is_started(disk: &dyn Disk, file: &Arc<dyn DiskFile>, name: SegmentName, size: u64) -> io::Result<bool> {
+/// has been written. A segment that cannot be read counts as written, because it may contain events.
+pub(super) fn is_started(disk: &dyn Disk, file: &Arc<dyn DiskFile>, name: SegmentName, size: u64) -> bool {
     let mut page = [0; PAGE as usize];
-    let read = file.read_at(&mut page, 0)?;
+    let Ok(read) = file.read_at(&mut page, 0) else { return true };
     if page[..read].iter().any(|byte| *byte != 0) || disk.open(&name.summary_file()).is_ok() {
-        return Ok(true);
+        return true;
     }
-    let step = FrameScanner::new(file.clone(), name.id, SEGMENT_HEADER_LEN, size).step(|_| true)?;
-    Ok(!matches!(step, ScanStep::End(_)))
+    let step = FrameScanner::new(file.clone(), name.id, SEGMENT_HEADER_LEN, size).step(|_| true);
+    !matches!(step, Ok(ScanStep::End(_)))
 }
 
 /// Lists the segments of a directory, oldest first, with their sizes in bytes.

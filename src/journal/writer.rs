@@ -349,13 +349,14 @@ impl CommitWriter {
         let room = loop {
             match shared.background.make_room(&shared, size) {
                 Room::NeedsRelease(segments, _space) => {
-                    if self.room() < PAGE {
+                    let control = ControlFrames::release(&shared, self.lost_version, segments);
+                    if self.room() < padded(COMMIT_LEN) as u64 + control.len() {
                         // The active segment has no room for a record, so the next segment records the releases. Until its
                         // first commit is synced, the journal may exceed `max_size` by one segment.
-                        releases.extend(segments.into_iter().inspect(|segment| _ = segment.request_release()));
+                        releases.extend(control.releases.into_iter().inspect(|segment| _ = segment.request_release()));
                         break Room::Made { _space };
                     }
-                    self.commit(Vec::new(), ControlFrames::release(segments)).map_err(|SyncFailed| NotStarted::SyncFailed)?;
+                    self.commit(Vec::new(), control).map_err(|SyncFailed| NotStarted::SyncFailed)?;
                     releases.retain(|segment| !segment.is_release_recorded());
                 }
                 room => break room,

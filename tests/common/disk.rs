@@ -308,6 +308,12 @@ impl SimDisk {
         self.state().read
     }
 
+    /// Returns true if a page of an existing file cannot be read.
+    pub fn has_unreadable_pages(&self) -> bool {
+        let state = self.state();
+        state.names.iter().any(|(_, index)| state.files[index].has_unreadable_pages())
+    }
+
     /// Sets the maximum total size of all files to this number of bytes.
     pub fn set_limit(&self, bytes: u64) {
         self.state().limit = bytes;
@@ -330,6 +336,7 @@ impl SimDisk {
 
     /// Makes the pages with these bytes unreadable. This is an incident.
     pub fn spoil(&self, name: &str, bytes: Range<usize>) {
+        let bytes = medium::whole_pages(&bytes);
         self.damage(name, bytes.clone(), |file| file.spoil(&bytes));
     }
 

@@ -141,9 +141,9 @@ fn corruption_forgets_the_keys_of_lost_events() {
     // The background thread merges the key file, and omits the key.
     let name = segment.replace(".seg", ".keys");
     harness.disk.wait_for(|files| !files.contains(&name));
+    journal.close();
     let has_key = |file: &String| harness.disk.bytes(file).windows(16).any(|window| window == key(3).0);
     assert!(!harness.disk.names(".keys").iter().any(has_key));
-    journal.close();
     assert_eq!(lookup(&harness.open(), &key(3)), None, "after a restart as well");
 }
 

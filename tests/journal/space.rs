@@ -114,6 +114,8 @@ fn recovery_uses_the_reserve_on_a_full_disk() {
         assert!(end.recv().expect("a result").is_ok());
     }
     harness.kill(journal);
+    // Without the published watermark, only the next commit would show that these events are on disk.
+    harness.disk.corrupt("lock", 0..24, |_| 0);
     let unconfirmed = harness.read_only().verify().expect("the journal can be read").unconfirmed;
     assert_eq!(unconfirmed, 7);
     harness.disk.set_limit(harness.disk.used() - 12_288);

@@ -1,13 +1,14 @@
 //! Compares a journal with the model.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use hookhold::event::Position;
 use hookhold::event_key::EventKey;
 use hookhold::journal::{Journal, MemoryLookup, ReadOnlyJournal, StoredEvent};
 
 use crate::events::TOPICS;
-use crate::hazards::NO_LIMIT;
+use crate::hazards::{Fault, NO_LIMIT};
 use crate::life::Life;
 use crate::model::{Checked, Exposure, Fate, Model, ModelEvent, UNKNOWN_LOG, is_same};
 
@@ -23,6 +24,8 @@ macro_rules! ensure {
 struct Check<'a> {
     life: &'a Life,
     journal: &'a Journal,
+    /// Sequences that this process cannot read.
+    hidden: Vec<Range<u64>>,
     /// True if a step of this process has failed and the journal has counted damage. The process may then lack events and keys
     /// that still exist.
     hides: bool,
@@ -36,20 +39,11 @@ impl Life {
     pub fn check(&self) -> Checked {
         let journal = self.journal()?;
         self.note_incidents();
-        let mut reader = journal.reader(0);
-        let mut read = Vec::new();
-        loop {
-            match reader.next() {
-                Ok(Some(stored)) => read.push(stored),
-                Ok(None) => break,
-                // The journal keeps what it cannot read, and the next process may be able to read it.
-                Err(_) if self.may_hide() => return Ok(()),
-                Err(error) => return Err(format!("{error}: {}", error.source)),
-            }
-        }
+        let (read, hidden) = self.read_all(&journal)?;
         let check = Check {
             life: self,
             journal: &journal,
+            hidden,
             hides: self.hazards.may_hide() && self.has_failed_steps() && self.has_counted_damage(),
             // A process may die before it counts the keys that it has just deleted.
             may_evict: self.hazards.options.max_key_bytes < NO_LIMIT,
@@ -57,6 +51,27 @@ impl Life {
         };
         let checked = self.with_model(|model| model.check(&check, &read));
         if self.disk.is_dead() { Ok(()) } else { checked.and_then(|()| self.check_false_alarm()) }
+    }
+
+    /// Reads all events. If a segment cannot be read to its end, continues with the next segment, and also returns the sequences
+    /// that the segment hides.
+    fn read_all(&self, journal: &Journal) -> Result<(Vec<StoredEvent>, Vec<Range<u64>>), String> {
+        let (mut read, mut hidden, mut reader) = (Vec::new(), Vec::new(), journal.reader(0));
+        loop {
+            match reader.next() {
+                Ok(Some(stored)) => read.push(stored),
+                Ok(None) => return Ok((read, hidden)),
+                // The journal keeps what it cannot read, and the next process may be able to read it.
+                Err(_) if self.may_hide() => {
+                    let firsts = self.disk.names(".seg").into_iter().filter_map(|name| name.split('-').nth(1)?.parse().ok());
+                    let next = firsts.filter(|first| *first > reader.next_seq()).min();
+                    hidden.push(reader.next_seq()..next.unwrap_or(u64::MAX));
+                    let Some(next) = next else { return Ok((read, hidden)) };
+                    reader = journal.reader(next);
+                }
+                Err(error) => return Err(format!("{error}: {}", error.source)),
+            }
+        }
     }
 
     /// Checks that another process reads the same events, and finds no damage unless there is some.
@@ -67,10 +82,10 @@ impl Life {
         let open = || ReadOnlyJournal::open(self.disk.second_process());
         let mut journal = open().map_err(|error| error.to_string())?;
         let mut read = Vec::new();
-        while let Some(stored) = journal.next().map_err(|error| error.to_string())? {
+        while let Some(stored) = journal.next().map_err(|error| format!("tail: {error}"))? {
             read.push(stored.position);
         }
-        let report = open().and_then(|journal| journal.verify()).map_err(|error| error.to_string())?;
+        let report = open().and_then(|journal| journal.verify()).map_err(|error| format!("verify: {error}"))?;
         let mut stored: Vec<Position> = self.state().model.events.iter().filter_map(ModelEvent::stored_at).collect();
         stored.sort_by_key(|position| position.seq);
         if !self.hazards.retention {
@@ -87,8 +102,7 @@ impl Life {
     /// Checks that the current process has counted no damage if there was none.
     pub fn check_false_alarm(&self) -> Checked {
         let is_excused = self.disk.is_dead() || self.state().incidents > 0 || self.has_missed_reads();
-        let damaged = self.crew().metrics.last().is_some_and(|metrics| metrics.journal.damaged.get() > 0);
-        ensure!(is_excused || !damaged, "the journal has counted damage where there is none");
+        ensure!(is_excused || !self.has_counted_now(), "the journal has counted damage where there is none");
         Ok(())
     }
 
@@ -109,6 +123,7 @@ impl Model {
         let (mut gone, mut lost) = (0, 0);
         for (index, event) in self.events.iter_mut().enumerate() {
             match event.fate {
+                Fate::Stored(position) if check.is_hidden(position.seq) => {}
                 Fate::Stored(position) if positions.get(&position.seq).is_some_and(|found| is_same(*found, position)) => {}
                 Fate::Stored(position) => {
                     let is_pinned = check.life.hazards.options.forwards && !self.acknowledged.contains(&position.seq);
@@ -128,7 +143,9 @@ impl Model {
                         lost += 1;
                     }
                 }
-                Fate::Unknown | Fate::Failed if !check.hides => event.fate = Fate::Superseded,
+                // The journal may have recovered the event.
+                Fate::Failed if !check.hidden.is_empty() => event.fate = Fate::Unknown,
+                Fate::Unknown | Fate::Failed if !check.hides && check.hidden.is_empty() => event.fate = Fate::Superseded,
                 _ => {}
             }
         }
@@ -146,10 +163,18 @@ impl Model {
             let position = stored.position;
             let attempts = self.attempts_of(stored.event.body());
             ensure!(!attempts.is_empty(), "{position} was never appended");
-            let is_here = |index: &usize| self.events[*index].stored_at().is_some_and(|at| is_same(at, position));
+            // A misdirected write may leave an event at a place where only some scans find it.
+            let is_here = |index: &usize| match self.events[*index].fate {
+                Fate::Stored(at) | Fate::Lost(at) => is_same(at, position),
+                _ => false,
+            };
             let is_open = |index: &usize| matches!(self.events[*index].fate, Fate::Unknown | Fate::Failed);
             let arrived = stored.event.received_at().0;
-            let is_mine = |index: &usize| is_open(index) && self.events[*index].sample.received_at == arrived;
+            // A lost event no longer supersedes the failed events that had the same sequence.
+            let is_lost = |event: &ModelEvent| matches!(event.fate, Fate::Lost(at) if at.seq == position.seq);
+            let may_return = |index: &usize| self.events[*index].has_failed && self.events.iter().any(is_lost);
+            let is_mine =
+                |index: &usize| self.events[*index].sample.received_at == arrived && (is_open(index) || may_return(index));
             let found = attempts.iter().copied().find(is_here).or_else(|| attempts.iter().rev().copied().find(is_mine));
             let Some(index) = found else {
                 let fates: Vec<Fate> = attempts.iter().map(|index| self.events[*index].fate).collect();
@@ -191,7 +216,7 @@ impl Model {
     /// Checks that all events of a delivery have the same fate.
     fn check_batches(&mut self, check: &Check) -> Checked {
         // The model cannot determine the fate of a keyless event that the journal has already deleted.
-        if check.life.hazards.retention || check.hides {
+        if check.life.hazards.retention || check.hides || !check.hidden.is_empty() {
             return Ok(());
         }
         let mut stored = 0;
@@ -219,6 +244,7 @@ impl Model {
                 || check.hides
                 || (check.life.has_missed_reads() && check.has_counted())
                 || (check.life.hazards.forgets_keys && attempts().any(has_expired))
+                || (self.release_exposure == Exposure::Counted && check.life.hazards.retention && check.has_counted())
                 || model.exposure == Exposure::Silent
                 || (model.exposure == Exposure::Counted && check.has_counted());
             ensure!(stored.len() <= 1 || may_be_forgotten, "an event is stored twice, at {stored:?}");
@@ -229,8 +255,9 @@ impl Model {
             let fates: Vec<Fate> = attempts().map(|event| event.fate).collect();
             let is_forwarded = |seq: u64| self.acknowledged.contains(&seq);
             let is_lost = |seq| fates.iter().any(|fate| matches!(fate, Fate::Lost(position) if position.seq == seq));
-            let is_lost_and_forwarded = seen.is_some_and(|seq| is_lost(seq) && is_forwarded(seq));
-            ensure!(is_lost_and_forwarded || check.hides, "a key is found at {seen:?}, expected {newest:?} ({fates:?})");
+            let may_return = model.may_return || check.life.hazards.has(Fault::MisdirectedWrite);
+            let may_be_found = seen.is_some_and(|seq| is_lost(seq) && (is_forwarded(seq) || may_return));
+            ensure!(may_be_found || check.hides, "a key is found at {seen:?}, expected {newest:?} ({fates:?})");
         }
         Ok(())
     }
@@ -280,6 +307,10 @@ impl Model {
 }
 
 impl Check<'_> {
+    fn is_hidden(&self, seq: u64) -> bool {
+        self.hidden.iter().any(|range| range.contains(&seq))
+    }
+
     /// Returns true if a process of this life has counted damage.
     fn has_counted(&self) -> bool {
         (self.life.may_hide() || self.life.has_missed_reads()) && self.life.has_counted_damage()

@@ -11,9 +11,6 @@ pub struct FaultKind {
     pub fault: Fault,
     pub name: &'static str,
     pub loss: Loss,
-    /// True if the journal keeps its guarantees under this fault. The simulation causes only these faults, unless the
-    /// environment variable `HOOKHOLD_FAULTS` names others.
-    pub is_survived: bool,
 }
 
 /// Possible cost of a fault.
@@ -21,11 +18,17 @@ pub struct FaultKind {
 pub enum Loss {
     /// Nothing: every acknowledged event and every remembered key survives.
     Nothing,
-    /// No event for good. While the fault lasts, the journal may lack events and keys, if it counts the damage. A merge of key
-    /// files may omit the keys that it cannot read, if it counts them.
+    /// Nothing for good. While the fault lasts, the journal may lack events and keys, if it counts the damage.
     Hidden,
-    /// The acknowledged events and the keys that the fault has hit, if the journal counts the damage. The journal may lose the
-    /// events of the newest commit without counting them, because nothing on the disk shows that their sync had succeeded.
+    /// The acknowledged events and the keys that the fault has hit, if the journal counts the damage:
+    ///
+    /// - The journal may lose the events of the newest commit without counting them, because after a power cut nothing on the
+    ///   disk shows that their sync had succeeded.
+    /// - A fault that hits a segment may hit the record that another segment is released. The released segment then looks lost,
+    ///   so the journal counts it and forgets its keys.
+    /// - A misdirected write within one segment may hide the events between its place and the intended place.
+    /// - Two faults may hit an event, and the record that this event is lost. The key of the event may then return.
+    /// - A segment with a page that cannot be read pins its space, so the journal may become full.
     Hit,
 }
 
@@ -56,36 +59,35 @@ pub enum Fault {
     MovedDirectory,
 }
 
-/// Every fault, what it may cost, and whether the journal survives it. Kills and power cuts happen in every life and cost
-/// nothing. A fault whose loss is [`Loss::Hit`] makes a complete recovery impossible: the only copy of the bytes is gone.
+/// Every fault and what it may cost. Kills and power cuts happen in every life and cost nothing. A fault whose loss is [`Loss::Hit`] makes a complete recovery impossible: the only copy of the bytes is gone.
 pub const FAULTS: &[FaultKind] = &[
-    kind(Fault::TornSectors, "torn sectors", Loss::Nothing, true),
-    kind(Fault::TornPages, "torn pages", Loss::Nothing, true),
-    kind(Fault::UnreadablePages, "unreadable pages", Loss::Nothing, false),
-    kind(Fault::FailedWrite, "failed writes", Loss::Nothing, true),
-    kind(Fault::FailedSync, "failed syncs", Loss::Nothing, true),
-    kind(Fault::FailedName, "failed names", Loss::Nothing, true),
-    kind(Fault::FailedDirectorySync, "failed directory syncs", Loss::Nothing, true),
-    kind(Fault::FullDisk, "full disk", Loss::Nothing, true),
-    kind(Fault::FullAtWrite, "full disk at a write", Loss::Nothing, true),
-    kind(Fault::FullAtSync, "full disk at a sync", Loss::Nothing, true),
-    kind(Fault::FailedRead, "failed reads", Loss::Hidden, true),
-    kind(Fault::FailedStep, "failed steps of any kind", Loss::Hidden, true),
-    kind(Fault::UnreadableRange, "unreadable ranges", Loss::Hit, false),
-    kind(Fault::SegmentCorruption, "corrupted segments", Loss::Hit, false),
-    kind(Fault::KeyCorruption, "corrupted key files", Loss::Hit, false),
-    kind(Fault::SideCorruption, "corrupted other files", Loss::Hit, false),
-    kind(Fault::CutOff, "files that are cut off", Loss::Hit, false),
-    kind(Fault::LostSync, "lost syncs", Loss::Hit, false),
-    kind(Fault::MisdirectedWrite, "misdirected writes", Loss::Hit, false),
-    kind(Fault::VanishedFile, "vanished files", Loss::Hit, false),
-    kind(Fault::ClockJump, "clock jumps", Loss::Nothing, true),
-    kind(Fault::SecondProcess, "second processes", Loss::Nothing, true),
-    kind(Fault::MovedDirectory, "moved directories", Loss::Nothing, true),
+    kind(Fault::TornSectors, "torn sectors", Loss::Nothing),
+    kind(Fault::TornPages, "torn pages", Loss::Nothing),
+    kind(Fault::UnreadablePages, "unreadable pages", Loss::Nothing),
+    kind(Fault::FailedWrite, "failed writes", Loss::Nothing),
+    kind(Fault::FailedSync, "failed syncs", Loss::Nothing),
+    kind(Fault::FailedName, "failed names", Loss::Nothing),
+    kind(Fault::FailedDirectorySync, "failed directory syncs", Loss::Nothing),
+    kind(Fault::FullDisk, "full disk", Loss::Nothing),
+    kind(Fault::FullAtWrite, "full disk at a write", Loss::Nothing),
+    kind(Fault::FullAtSync, "full disk at a sync", Loss::Nothing),
+    kind(Fault::FailedRead, "failed reads", Loss::Hidden),
+    kind(Fault::FailedStep, "failed steps of any kind", Loss::Hidden),
+    kind(Fault::UnreadableRange, "unreadable ranges", Loss::Hit),
+    kind(Fault::SegmentCorruption, "corrupted segments", Loss::Hit),
+    kind(Fault::KeyCorruption, "corrupted key files", Loss::Hit),
+    kind(Fault::SideCorruption, "corrupted other files", Loss::Hit),
+    kind(Fault::CutOff, "files that are cut off", Loss::Hit),
+    kind(Fault::LostSync, "lost syncs", Loss::Hit),
+    kind(Fault::MisdirectedWrite, "misdirected writes", Loss::Hit),
+    kind(Fault::VanishedFile, "vanished files", Loss::Hit),
+    kind(Fault::ClockJump, "clock jumps", Loss::Nothing),
+    kind(Fault::SecondProcess, "second processes", Loss::Nothing),
+    kind(Fault::MovedDirectory, "moved directories", Loss::Nothing),
 ];
 
-const fn kind(fault: Fault, name: &'static str, loss: Loss, is_survived: bool) -> FaultKind {
-    FaultKind { fault, name, loss, is_survived }
+const fn kind(fault: Fault, name: &'static str, loss: Loss) -> FaultKind {
+    FaultKind { fault, name, loss }
 }
 
 /// Faults and limits of one life.
@@ -151,15 +153,11 @@ pub fn loss(fault: Fault) -> Loss {
     FAULTS.iter().find(|kind| kind.fault == fault).expect("the table contains every fault").loss
 }
 
-/// Returns the faults that the journal survives, or those that the environment variable `HOOKHOLD_FAULTS` names, separated by
-/// commas. The value `all` stands for all faults.
+/// Returns all faults, or those that the environment variable `HOOKHOLD_FAULTS` names, separated by commas.
 pub fn enabled() -> Vec<Fault> {
     let wanted = std::env::var("HOOKHOLD_FAULTS").ok();
-    let is_enabled = |kind: &&FaultKind| match &wanted {
-        None => kind.is_survived,
-        Some(names) => names == "all" || names.split(',').any(|name| name == kind.name),
-    };
-    FAULTS.iter().filter(is_enabled).map(|kind| kind.fault).collect()
+    let is_wanted = |name: &str| wanted.as_ref().is_none_or(|names| names.split(',').any(|wanted| wanted == name));
+    FAULTS.iter().filter(|kind| is_wanted(kind.name)).map(|kind| kind.fault).collect()
 }
 
 /// Time that the journal's clock does not reach in any life, although a clock jump is longer.

@@ -1,10 +1,8 @@
 //! Causes the faults of a life.
 
 use std::io;
-use std::sync::Arc;
 
 use hookhold::journal::{Environment, Journal};
-use hookhold::metrics::Metrics;
 
 use crate::disk::Step;
 use crate::hazards::{Fault, Loss, loss};
@@ -68,7 +66,7 @@ impl Life {
             disk: self.disk.second_process(),
             clock: self.clock.clone(),
             random: self.random.clone(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: self.metrics.clone(),
         };
         match Journal::open_in_steps(environment, self.hazards.options.clone()) {
             Ok(_) if !self.disk.is_dead() && self.crew().journal.is_some() => Err("a second process opened the journal".into()),

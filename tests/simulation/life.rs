@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use hookhold::journal::{BackgroundSteps, Environment, Journal, OpenError, Reader, WriterSteps};
 use hookhold::metrics::Metrics;
+use prometheus::IntCounterVec;
+use prometheus::core::Collector;
 
 use crate::clock::{SimClock, SimRandom};
 use crate::counts::Counts;
@@ -21,6 +23,8 @@ pub struct Life {
     pub clock: Arc<SimClock>,
     pub hazards: Hazards,
     pub(crate) random: Arc<SimRandom>,
+    /// Metrics of all processes of the life.
+    pub metrics: Arc<Metrics>,
     state: Mutex<State>,
     crew: Mutex<Crew>,
     pub(crate) results: Arc<Mutex<Vec<(usize, AppendEnd)>>>,
@@ -47,6 +51,8 @@ pub struct State {
     pub opened_ms: u64,
     /// Number of failed steps when the process started.
     pub failed_steps_before: u64,
+    /// Number of damaged ranges that the earlier processes have counted.
+    pub damaged_before: u64,
     /// Batch that the writer has taken and not saved completely.
     pub batch: Option<WriterBatch>,
     /// Time at which the directory was moved, since the current process has started.
@@ -67,7 +73,6 @@ pub struct WriterBatch {
 #[derive(Default)]
 pub struct Crew {
     pub journal: Option<Journal>,
-    pub metrics: Vec<Arc<Metrics>>,
     pub writer: Option<WriterSteps>,
     pub background: Option<BackgroundSteps>,
     pub forwarder: Option<Reader>,
@@ -81,7 +86,7 @@ pub fn run(seed: u64, hazards: impl FnOnce(&mut fastrand::Rng) -> Hazards, trace
     }
     life.last_openings()?;
     let recycled = life.disk.files_recycled();
-    let evicted = life.total(EVICTED);
+    let evicted = sum(&life.metrics.journal.dedupe_evicted);
     let state = &mut *life.state();
     let mut counts = std::mem::take(&mut state.model.counts);
     counts.count("lives", 1);
@@ -122,6 +127,7 @@ impl Life {
             in_flight: BTreeMap::new(),
             opened_ms: 0,
             failed_steps_before: 0,
+            damaged_before: 0,
             batch: None,
             moved_ms: None,
             incidents: 0,
@@ -131,6 +137,7 @@ impl Life {
             clock: Arc::new(SimClock::new()),
             hazards,
             random: Arc::new(SimRandom::new(seed)),
+            metrics: Arc::new(Metrics::new()),
             state: Mutex::new(state),
             crew: Mutex::default(),
             results: Arc::default(),
@@ -207,14 +214,14 @@ impl Life {
             state.batch = None;
             state.opened_ms = self.clock.elapsed_ms();
             state.failed_steps_before = self.disk.failed_steps();
+            state.damaged_before = self.metrics.journal.damaged.get();
         }
         if interrupt {
             self.disk.die_after(self.choose(1..25) as u64);
             self.fail_an_opening();
         }
-        let metrics = Arc::new(Metrics::new());
-        self.crew().metrics.push(metrics.clone());
-        let environment = Environment { disk, clock: self.clock.clone(), random: self.random.clone(), metrics };
+        let (clock, random, metrics) = (self.clock.clone(), self.random.clone(), self.metrics.clone());
+        let environment = Environment { disk, clock, random, metrics };
         match Journal::open_in_steps(environment, self.hazards.options.clone()) {
             Ok((journal, writer, background)) => {
                 let from = journal.topic_cursors().iter().map(|topic| topic.cursor).min().unwrap_or(0);
@@ -284,16 +291,14 @@ impl Life {
         self.disk.failed_steps() > self.state().failed_steps_before
     }
 
-    /// Returns the sum of these metrics over all processes of the life.
-    pub fn total(&self, names: &[&str]) -> u64 {
-        let metrics = self.crew().metrics.clone();
-        metrics.iter().map(|metrics| sum(&metrics.render(), names)).sum()
-    }
-
     /// Returns true if a process of this life has counted damage.
     pub fn has_counted_damage(&self) -> bool {
-        let metrics = self.crew().metrics.clone();
-        metrics.iter().any(|metrics| metrics.journal.damaged.get() > 0) || self.total(DAMAGE) > 0
+        self.metrics.journal.damaged.get() > 0 || sum(&self.metrics.journal.lost_events) > 0
+    }
+
+    /// Returns true if the current process has counted a damaged range.
+    pub fn has_counted_now(&self) -> bool {
+        self.metrics.journal.damaged.get() > self.state().damaged_before
     }
 
     pub fn journal(&self) -> Result<Journal, String> {
@@ -302,11 +307,7 @@ impl Life {
 
     /// Removes the actors of the process.
     pub fn dismiss(&self) {
-        let dismissed = {
-            let crew = &mut *self.crew();
-            let metrics = std::mem::take(&mut crew.metrics);
-            std::mem::replace(crew, Crew { metrics, ..Crew::default() })
-        };
+        let dismissed = std::mem::take(&mut *self.crew());
         drop(dismissed);
     }
 
@@ -347,6 +348,8 @@ impl Life {
             match fate {
                 Fate::Stored(_) => return Ok(()),
                 Fate::Unknown => {}
+                // A segment that cannot be read pins its space until the operator has repaired the disk or removed the segment.
+                Fate::Superseded if self.disk.has_unreadable_pages() => return Ok(()),
                 other => return Err(format!("after the faults, the journal does not store an event: {other:?}")),
             }
         }
@@ -354,17 +357,13 @@ impl Life {
     }
 }
 
-/// Adds up all values of these metrics in the text format.
-fn sum(text: &str, names: &[&str]) -> u64 {
-    let is_wanted = |line: &&str| names.iter().any(|name| line.starts_with(name) && !line[name.len()..].starts_with('_'));
-    let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0);
-    text.lines().filter(is_wanted).map(value).sum::<f64>() as u64
+/// Adds up the values of a metric over all of its labels.
+fn sum(metric: &IntCounterVec) -> u64 {
+    let families = metric.collect();
+    let values = families.iter().flat_map(|family| family.get_metric());
+    values.map(|metric| metric.get_counter().get_value()).sum::<f64>() as u64
 }
 
-/// Metrics that count lost events, lost keys and damage.
-const DAMAGE: &[&str] = &["hookhold_journal_damaged_total", "hookhold_lost_events_total", "hookhold_dedupe_lost_total"];
-/// Metric of the keys that the journal has forgotten because they had no room.
-const EVICTED: &[&str] = &["hookhold_dedupe_evicted_total"];
 /// Maximum number of steps in which the writer must store an event or end.
 pub const MAX_STEPS: u32 = 2_000;
 /// Maximum number of steps that actors perform inside the disk operations of one turn.

@@ -6,15 +6,14 @@
 //! performs the steps of all actors in a random order, and a step may run inside a disk operation of another step. Each seed
 //! draws its own mixture of faults and limits; `hazards.rs` lists the faults, and what each fault may cost.
 //!
-//! A seed determines everything, so a seed repeats a life exactly. A run uses the seeds [`SEEDS`] and the faults that the journal
-//! is known to survive:
+//! A seed determines everything, so a seed repeats a life exactly. Each run uses new seeds, prints their range, and runs some
+//! lives twice to compare their traces. A life that breaks a guarantee prints its seed:
 //!
 //! ```text
-//! HOOKHOLD_SEEDS=new cargo test --test simulation           runs new lives, and prints the range of their seeds
 //! HOOKHOLD_SEED=1234 cargo test --test simulation           repeats one life
 //! HOOKHOLD_SEEDS=1000..3000 cargo test --test simulation    repeats a range of lives
 //! HOOKHOLD_ALL=1 cargo test --test simulation               prints every broken guarantee instead of the first one
-//! HOOKHOLD_FAULTS=all cargo test --test simulation          causes all faults of `hazards.rs`, or those with these names
+//! HOOKHOLD_FAULTS='failed syncs,lost syncs' cargo test …    causes only faults with these names in `hazards.rs`
 //! ```
 
 mod actors;
@@ -92,7 +91,7 @@ fn run_all(seeds: Range<u64>, enabled: Vec<Fault>) -> Counts {
             while let Some(seed) = take() {
                 running[worker].store(seed, Ordering::Relaxed);
                 let result = std::panic::catch_unwind(|| run_twice(seed, &enabled));
-                let result = result.unwrap_or_else(|_| Err("a panic".into())).map_err(|what| format!("seed {seed}: {what}"));
+                let result = result.unwrap_or_else(|_| Err("a panic".into())).map_err(|what| broken(seed, &what));
                 let result = result.map(|one| counts.lock().expect("no panic inside").add(&one));
                 if ended.send(result).is_err() {
                     return;
@@ -138,20 +137,20 @@ fn run_twice(seed: u64, enabled: &[Fault]) -> Result<Counts, String> {
     Ok(counts)
 }
 
-/// Returns the seeds of this run: [`SEEDS`], or those of the environment variable `HOOKHOLD_SEEDS`.
+/// Returns the seeds of this run: new ones, or those of the environment variable `HOOKHOLD_SEEDS`.
 fn seeds() -> Range<u64> {
-    match std::env::var("HOOKHOLD_SEEDS").as_deref() {
-        Err(_) => SEEDS,
-        Ok("new") => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let from = now.as_secs() * 100_000;
-            from..from + NEW_LIVES
-        }
-        Ok(range) => {
-            let (from, to) = range.split_once("..").expect("HOOKHOLD_SEEDS is new, or has the form FROM..TO");
-            from.parse().expect("FROM is a number")..to.parse().expect("TO is a number")
-        }
-    }
+    let Ok(range) = std::env::var("HOOKHOLD_SEEDS") else {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let from = now.as_secs() * 100_000;
+        return from..from + LIVES;
+    };
+    let (from, to) = range.split_once("..").expect("HOOKHOLD_SEEDS has the form FROM..TO");
+    from.parse().expect("FROM is a number")..to.parse().expect("TO is a number")
+}
+
+/// Returns the message about a life that broke a guarantee, with the command that repeats the life.
+fn broken(seed: u64, what: &str) -> String {
+    format!("seed {seed}: {what}\n  repeat this life: HOOKHOLD_SEED={seed} cargo test --locked --test simulation no_life")
 }
 
 /// Writes to the terminal even if the test harness captures the output of the test.
@@ -159,10 +158,8 @@ fn say(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 
-/// Seeds of a run without `HOOKHOLD_SEEDS`.
-const SEEDS: Range<u64> = 2_000_000..2_007_000;
-/// Number of lives in a run with new seeds.
-const NEW_LIVES: u64 = 20_000;
+/// Number of lives in a run without `HOOKHOLD_SEEDS`.
+const LIVES: u64 = 20_000;
 /// Number of lives from which the counts must not be empty.
 const MIN_LIVES: u64 = 2_000;
 /// The test runs one of this many seeds twice, and compares the traces.

@@ -39,6 +39,8 @@ pub enum Exposure {
 pub struct ModelEvent {
     pub sample: Sample,
     pub fate: Fate,
+    /// True if the journal has reported that the event is not stored, after it had accepted the event.
+    pub has_failed: bool,
     /// Index of the first event of the same delivery.
     pub delivery: usize,
     pub exposure: Exposure,
@@ -64,6 +66,8 @@ pub struct Model {
     pub cursors: BTreeMap<String, ModelCursor>,
     /// Possible damage to the cursors by the faults so far.
     pub cursor_exposure: Exposure,
+    /// Possible damage to records of releases. Without its record, a deleted segment looks lost.
+    pub release_exposure: Exposure,
     pub counts: Counts,
 }
 
@@ -72,6 +76,8 @@ pub struct Model {
 pub struct ModelKey {
     pub events: Vec<usize>,
     pub exposure: Exposure,
+    /// True if a fault may have hit an event with this key, and a later fault the record that the event is lost.
+    pub may_return: bool,
 }
 
 /// Cursor of one topic.
@@ -106,7 +112,7 @@ impl Model {
             }
             let exposure = Exposure::None;
             let appended_ms = now_ms.min(sample.received_at.saturating_sub(START_OF_WALL_MS));
-            self.events.push(ModelEvent { sample, fate, delivery, exposure, appended_ms, stored_ms: now_ms });
+            self.events.push(ModelEvent { sample, fate, has_failed: false, delivery, exposure, appended_ms, stored_ms: now_ms });
         }
     }
 
@@ -130,7 +136,7 @@ impl Model {
             Err(AppendError::Sync) => {}
             Err(AppendError::Write | AppendError::Full) => {
                 self.counts.count("append failed", 1);
-                self.events[index].fate = Fate::Failed;
+                (self.events[index].fate, self.events[index].has_failed) = (Fate::Failed, true);
                 self.failed.push(index);
             }
         }
@@ -181,6 +187,10 @@ impl Model {
         let exposure = if hits_newest { Exposure::Silent } else { Exposure::Counted };
         if is_segment {
             self.cursor_exposure = self.cursor_exposure.max(exposure);
+            self.release_exposure = Exposure::Counted;
+            for key in self.keys.values_mut() {
+                key.may_return |= key.exposure > Exposure::None;
+            }
         }
         for at in memchr::memmem::find_iter(&incident.content, BODY_START) {
             let attempts = body_number(&incident.content[at..]).and_then(|number| self.attempts.get(&number));

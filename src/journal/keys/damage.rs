@@ -1,6 +1,6 @@
 //! Counts and logs damage of key files. Every damaged page, filter and file is counted once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,6 +23,8 @@ pub(crate) struct KeyDamage {
 pub(super) struct UnreadablePages {
     file: String,
     offsets: Mutex<BTreeSet<u64>>,
+    /// Numbers of attempts to merge pages that could not be read.
+    attempts: Mutex<BTreeMap<u64, u32>>,
     damage: Arc<KeyDamage>,
 }
 
@@ -34,7 +36,12 @@ impl KeyDamage {
 
     /// Returns true if keys are unknown because a file or a page is damaged or missing.
     pub(crate) fn exists(&self) -> bool {
-        self.lost_files.load(Ordering::Relaxed) > 0 || self.unreadable_pages.load(Ordering::Relaxed) > 0
+        self.has_lost_files() || self.unreadable_pages.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns true if the keys of a file are unknown because the file is missing or its header is damaged.
+    pub(super) fn has_lost_files(&self) -> bool {
+        self.lost_files.load(Ordering::Relaxed) > 0
     }
 
     /// Records that the keys of a file are unknown. `found` describes the file.
@@ -63,12 +70,21 @@ impl KeyDamage {
 impl UnreadablePages {
     /// Creates an empty list for the file with this name.
     pub(super) fn new(file: String, damage: Arc<KeyDamage>) -> UnreadablePages {
-        UnreadablePages { file, offsets: Mutex::default(), damage }
+        UnreadablePages { file, offsets: Mutex::default(), attempts: Mutex::default(), damage }
     }
 
     /// Records that the file has no readable keys.
     pub(super) fn lose_file(&self, found: &str) {
         self.damage.lose_file(&self.file, found);
+    }
+
+    /// Returns true if a merge should continue without a page that it cannot read: after [`MAX_ATTEMPTS`] attempts, because an
+    /// I/O error may be temporary.
+    pub(super) fn is_given_up(&self, offset: u64) -> bool {
+        let mut attempts = self.attempts.lock().expect(POISON);
+        let attempts = attempts.entry(offset).or_default();
+        *attempts += 1;
+        *attempts > MAX_ATTEMPTS
     }
 
     /// Records a page that is damaged, or that cannot be read because of `error`. Only the first call for a page has an effect.
@@ -98,5 +114,7 @@ impl Drop for UnreadablePages {
     }
 }
 
+/// Number of attempts to merge a page that cannot be read. The attempts take at least a minute.
+const MAX_ATTEMPTS: u32 = 12;
 /// Maximum number of log lines about unreadable pages of one file.
 const MAX_LOGGED: usize = 16;

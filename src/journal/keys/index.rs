@@ -231,9 +231,10 @@ impl KeyIndex {
         self.lost.version()
     }
 
-    /// Removes lost ranges from [`KeyIndex::lost_ranges`] once no key file contains their keys.
+    /// Removes lost ranges from [`KeyIndex::lost_ranges`] once no key file contains their keys. A key file that this process could
+    /// not read may contain them, and the next startup may be able to read it.
     pub(super) fn drop_lost_ranges(&self) {
-        if self.lost.stored().is_empty() {
+        if self.lost.stored().is_empty() || self.damage.has_lost_files() {
             return;
         }
         let (asked, recent) = (self.asked.load_full(), self.recent());

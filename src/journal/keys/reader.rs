@@ -1,4 +1,5 @@
-//! Reads all keys of a key file in order, for merges and for the startup. Skips pages that are damaged or unreadable.
+//! Reads all keys of a key file in order, for merges and for the startup. Skips damaged pages. The startup also skips pages that
+//! cannot be read. A merge fails instead, because it would lose their keys for good, and is repeated later.
 
 use std::io;
 use std::sync::Arc;
@@ -20,16 +21,25 @@ pub(super) struct KeyReader {
     left: Vec<(u64, usize)>,
     /// Entries that the reader has read and not returned, in reverse order.
     entries: Vec<KeyEntry>,
+    /// True if the reader skips a page that cannot be read at the first attempt.
+    skips_unreadable: bool,
 }
 
 impl KeyReader {
     /// Creates a reader of these blocks of the file with this id.
     pub(super) fn new(file: Arc<dyn DiskFile>, id: u64, blocks: &[KeyBlock], unreadable: Arc<UnreadablePages>) -> KeyReader {
         let left = blocks.iter().rev().map(|block| (block.offset, block.pages())).collect();
-        KeyReader { file, id, unreadable, left, entries: Vec::new() }
+        KeyReader { file, id, unreadable, left, entries: Vec::new(), skips_unreadable: false }
     }
 
-    /// Returns the next entry; `None` after the last entry. Fails only if the error is not a property of one page.
+    /// Makes the reader skip every page that cannot be read. The file must remain, so that its keys are only unknown until the
+    /// next attempt.
+    pub(super) fn skip_unreadable(mut self) -> KeyReader {
+        self.skips_unreadable = true;
+        self
+    }
+
+    /// Returns the next entry; `None` after the last entry.
     pub(super) fn next(&mut self) -> io::Result<Option<KeyEntry>> {
         while self.entries.is_empty() {
             let Some((offset, pages)) = self.left.pop() else { return Ok(None) };
@@ -51,7 +61,7 @@ impl KeyReader {
             Err(error) if is_unreadable(&error) && pages > 1 => {
                 return (0..pages).try_for_each(|page| self.read(offset + (page * PAGE_LEN) as u64, 1));
             }
-            Err(error) if is_unreadable(&error) => {
+            Err(error) if is_unreadable(&error) && (self.skips_unreadable || self.unreadable.is_given_up(offset)) => {
                 self.unreadable.add(offset, Some(&error));
                 return Ok(());
             }

@@ -91,8 +91,11 @@ fn candidates(index: &KeyIndex, environment: &KeyEnvironment) -> Vec<OldKeyFile>
 /// Removes a file from the index and deletes it. If the segments or the list of key files still need its name, first writes a
 /// file without keys that replaces it. Without that file, the next startup would treat the segments as unsealed.
 fn remove(index: &KeyIndex, file: &OldKeyFile, environment: &KeyEnvironment) -> io::Result<()> {
-    let ids = file.replaced.iter().copied().chain([file.name.id()]);
-    let needed: Vec<u64> = ids.filter(|id| index.is_needed(*id, environment)).collect();
+    let mut needed: Vec<u64> = file.replaced.iter().copied().filter(|id| index.is_needed(*id, environment)).collect();
+    // The writer may list a file with keys at any time until the index lacks the file.
+    if file.keys > 0 || index.is_needed(file.name.id(), environment) {
+        needed.push(file.name.id());
+    }
     if !needed.is_empty() {
         let name = KeyFileName::Merged(environment.random.next_u64()?);
         let (header, bytes) = encode_key_file(name.id(), &[], needed);

@@ -68,7 +68,7 @@ pub(crate) fn report_missing(
 /// Adds a file to the recent files, and its keys to the memory.
 fn load_recent(index: &KeyIndex, file: FoundKeyFile) {
     let recent = index.add_recent(file.name, file.header);
-    let mut reader = recent.reader_of(file.file);
+    let mut reader = recent.reader_of(file.file).skip_unreadable();
     loop {
         match reader.next() {
             Ok(Some(entry)) => index.memory.insert(entry),

@@ -69,6 +69,8 @@ pub(super) fn open(
         io::ErrorKind::WouldBlock => OpenError::Locked,
         _ => OpenError::Io { what: format!("{LOCK_FILE}: cannot open the journal's lock file"), source },
     })?;
+    // After a kill, names may exist only in memory. Recovery relies on the names that it finds.
+    context(disk.sync_dir(), || "cannot sync the journal's directory".into())?;
     let log = LogId(context(random.next_u64(), || NO_RANDOM.into())?);
     let segment_name = |ordinal, first_seq| context(SegmentName::new(ordinal, first_seq, random), || NO_RANDOM.into());
     let identity = meta::identity(disk, random, metrics);
@@ -83,9 +85,8 @@ pub(super) fn open(
     let keys = KeyIndex::new(options.key_limits(), Arc::new(KeyDamage::new(metrics.journal.damaged.clone())));
     scan.lost.iter().for_each(|range| _ = keys.forget(range.clone()));
     report_missing(&scan, options, &keys, metrics);
-    let owner = OwnerRecord::read(&*lock);
-    let lost_newest = owner.filter(|owner| scan.is_newest_missing(owner.newest));
-    lost_newest.iter().for_each(|owner| report_missing_newest(owner, metrics));
+    let (owner, lost_newest) = (scan.owner, scan.lost_newest);
+    lost_newest.iter().for_each(|owner| report_missing_newest(owner, &keys, metrics));
 
     let newest = scan.segments.last().map(|segment| segment.name).max(lost_newest.map(|owner| owner.newest));
     let mut ordinal = newest.map_or(1, |newest| newest.ordinal + 1);
@@ -175,8 +176,10 @@ fn report_missing(scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metr
     }
 }
 
-fn report_missing_newest(owner: &OwnerRecord, metrics: &Metrics) {
+/// Counts the newest segment as lost, and forgets its keys. The number of its events is unknown.
+fn report_missing_newest(owner: &OwnerRecord, keys: &KeyIndex, metrics: &Metrics) {
     metrics.journal.damaged.inc();
+    _ = keys.forget(owner.newest.first_seq..owner.bound);
     let segment = owner.newest.segment_file();
     tracing::error!(segment, "the newest segment is missing, so its events are lost; {RESTORE}");
 }
@@ -187,6 +190,8 @@ fn report_corruption(disk: &dyn Disk, scan: &DirectoryScan, metrics: &Metrics) -
         if segment.frames.is_unreadable {
             metrics.journal.damaged.inc();
             tracing::error!(segment = segment.name.segment_file(), "{UNREADABLE}");
+            // Its bytes may be intact, so nothing shows yet that events are lost.
+            continue;
         }
         for range in segment.corruption(scan.durable_watermark) {
             metrics.journal.damaged.inc();

@@ -120,6 +120,10 @@ impl Inode {
         !self.unreadable.is_empty() && pages(bytes).any(|page| self.unreadable.contains(&page))
     }
 
+    pub fn has_unreadable_pages(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+
     /// Returns true if a write of these bytes fails: it covers only a part of an unreadable page, which the kernel must
     /// therefore read first.
     pub fn is_unwritable(&self, bytes: &Range<usize>) -> bool {
@@ -346,6 +350,12 @@ fn union(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
 
 fn pages(bytes: &Range<usize>) -> Range<usize> {
     if bytes.is_empty() { 0..0 } else { bytes.start / PAGE..bytes.end.div_ceil(PAGE) }
+}
+
+/// Returns the bytes of all pages that contain one of these bytes.
+pub fn whole_pages(bytes: &Range<usize>) -> Range<usize> {
+    let pages = pages(bytes);
+    pages.start * PAGE..pages.end * PAGE
 }
 
 /// Returns the bytes of a page in a file of `len` bytes.

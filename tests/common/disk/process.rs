@@ -321,7 +321,10 @@ impl State {
         let len = self.files[target].bytes().len();
         let start = (self.rng.usize(..=len / PAGE) * PAGE + offset % PAGE).min(len);
         let hit = start..(start + bytes.len()).min(len);
-        self.incident(target, hit.clone());
+        // In the same file, the bytes may be valid at the wrong place. A reader that finds sequences out of order skips
+        // everything between this place and the intended one.
+        let skipped = if target == index { hit.start..hit.end.max(offset) } else { hit.clone() };
+        self.incident(target, skipped);
         let mut source = bytes.iter();
         self.files[target].corrupt(hit, |_| source.next().copied().unwrap_or_default());
         // The bytes that do not arrive.
