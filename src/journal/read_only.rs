@@ -202,9 +202,10 @@ impl ReadOnlyJournal {
             checked.push((segment.name, events, segment.corruption(watermark.min(scan.durable_watermark))));
             scan.drop_frames(index);
         }
-        // Ignore each segment that no longer exists, because the writer may have overwritten its file during the check.
+        // Ignore each segment that no longer exists, because the writer may have overwritten its file during the check. The file
+        // of a replaced segment is never overwritten.
         let existing = segment_file::list(&*self.disk)?;
-        checked.retain(|(name, ..)| existing.iter().any(|(existing, _)| existing == name));
+        checked.retain(|(name, ..)| existing.iter().any(|(existing, _)| existing.place() == name.place()));
         let mut report = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
         report.lost = scan.lost.iter().map(|range| range.end - range.start).sum();
         report.missing = scan.missing.iter().map(|missing| missing.name.segment_file()).collect();
@@ -219,13 +220,14 @@ impl ReadOnlyJournal {
         Ok(report)
     }
 
-    /// Scans the directory. Repeats the scan if hookhold deletes a listed segment before the scan opens the file of this
-    /// segment.
+    /// Scans the directory. Repeats the scan if hookhold deletes a listed segment before the scan opens the file of this segment,
+    /// or if a segment is missing: hookhold may have replaced it while the scan was listing the files.
     fn scan(&self) -> io::Result<DirectoryScan> {
         let mut tries = 0;
         loop {
             match DirectoryScan::read(&*self.disk) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < RETRIES => tries += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAX_SCANS => tries += 1,
+                Ok(scan) if !scan.missing.is_empty() && tries == 0 => tries += 1,
                 scan => return scan,
             }
         }
@@ -271,18 +273,24 @@ impl ReadOnlyJournal {
         Ok(self.segment.as_mut())
     }
 
-    /// Opens all segment files, oldest first.
+    /// Opens all segment files, oldest first. Lists the files again if hookhold deletes or replaces a listed segment before this
+    /// function opens its file.
     fn segment_files(&self) -> io::Result<Vec<SegmentFile>> {
+        let mut tries = 0;
+        loop {
+            match self.listed_files() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAX_SCANS => tries += 1,
+                files => return files,
+            }
+        }
+    }
+
+    fn listed_files(&self) -> io::Result<Vec<SegmentFile>> {
         let mut files = Vec::new();
         for (name, size) in segment_file::list(&*self.disk)? {
-            match self.disk.open(&name.segment_file()) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => {
-                    let file = file?;
-                    if segment_file::is_started(&*self.disk, &file, name, size)? {
-                        files.push(SegmentFile { name, size, file });
-                    }
-                }
+            let file = self.disk.open(&name.segment_file())?;
+            if segment_file::is_started(&*self.disk, &file, name, size)? {
+                files.push(SegmentFile { name, size, file });
             }
         }
         Ok(files)
@@ -337,4 +345,6 @@ impl JournalStat {
     }
 }
 
+/// Maximum number of scans of the directory while hookhold deletes files.
+const MAX_SCANS: usize = 50;
 const RETRIES: usize = 5;

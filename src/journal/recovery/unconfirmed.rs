@@ -11,7 +11,8 @@ use super::super::errors::{OpenError, context, in_file};
 use super::super::frame::{self, FrameDraft};
 use super::super::keys::KeyIndex;
 use super::super::segment::{Segment, SegmentState};
-use super::super::segment_file::{JournalIdentity, encode_header};
+use super::super::segment_copy::SegmentCopy;
+use super::super::segment_file::JournalIdentity;
 use super::super::segment_name::SegmentName;
 use super::super::segment_summary::SegmentSummary;
 use crate::event::LogId;
@@ -53,41 +54,38 @@ fn encode(
     name: SegmentName,
     identity: JournalIdentity,
 ) -> io::Result<(Vec<u8>, SegmentSummary)> {
-    let mut out = encode_header(name, log, identity);
-    let mut summary = SegmentSummary::empty(scan.durable_watermark);
+    let mut copy = SegmentCopy::new(name, log, identity, &[]);
     let mut cursors = Some(FrameDraft::cursors(&scan.cursors.cursors, scan.cursors.is_complete));
     // Every commit keeps its times, which are the first-seen times of its keys.
     for commit in scan.unconfirmed.chunk_by(|(_, a), (_, b)| a.times == b.times) {
-        copy_commit(scan, commit, cursors.take(), log, name, &mut out, &mut summary)?;
+        copy_commit(scan, commit, cursors.take(), log, &mut copy)?;
     }
     let times = scan.unconfirmed.last().map_or(UNKNOWN_TIMES, |(_, frame)| frame.times);
-    FrameDraft::commit(scan.log_end(), 0, 0, times).write_into(&mut out, log, scan.log_end(), name.id);
-    summary.end = out.len() as u64;
-    Ok((out, summary))
+    copy.add_draft(&FrameDraft::commit(scan.log_end(), 0, 0, times), log, scan.log_end());
+    let summary = copy.summary();
+    Ok((copy.take_bytes().1, summary))
 }
 
-/// Appends one commit with these frames to `out`.
+/// Appends one commit with these frames to the copy.
 fn copy_commit(
     scan: &DirectoryScan,
     frames: &[(usize, ScannedFrame)],
     cursors: Option<FrameDraft>,
     log: LogId,
-    name: SegmentName,
-    out: &mut Vec<u8>,
-    summary: &mut SegmentSummary,
+    copy: &mut SegmentCopy,
 ) -> io::Result<()> {
     let Some((_, first)) = frames.first() else { return Ok(()) };
     let events = frames.iter().map(|(_, frame)| frame.padded_len()).sum::<u64>();
     let others = cursors.as_ref().map_or(0, |cursors| cursors.padded_len() as u64) + events;
     let seq = first.header.seq;
-    FrameDraft::commit(seq, frames.len() as u32, others, first.times).write_into(out, log, seq, name.id);
+    copy.add_draft(&FrameDraft::commit(seq, frames.len() as u32, others, first.times), log, seq);
     if let Some(cursors) = cursors {
-        cursors.write_into(out, log, seq, name.id);
+        copy.add_draft(&cursors, log, seq);
     }
     let mut bytes = Vec::new();
     for (index, frame) in frames {
-        let (segment, header) = (&scan.segments[*index], &frame.header);
-        bytes.resize(header.len, 0);
+        let segment = &scan.segments[*index];
+        bytes.resize(frame.header.len, 0);
         let read = in_file(segment.file.read_at(&mut bytes, frame.offset), || segment.name.segment_file())?;
         if read < bytes.len() || !frame::is_valid(&bytes, segment.name.id) {
             return Err(io::Error::new(
@@ -95,11 +93,7 @@ fn copy_commit(
                 "expected the same frame in two reads, found different bytes; check the disk",
             ));
         }
-        frame::copy_into(&bytes, out, header, name.id);
-        summary.next_seq = header.seq + 1;
-        if let Some(facts) = &frame.facts {
-            summary.add(&facts.topic, header.seq, frame.padded_len(), frame.times.journal);
-        }
+        copy.add_event(&bytes, &frame.header, frame.facts.as_ref(), frame.times.journal);
     }
     Ok(())
 }
