@@ -41,7 +41,7 @@ impl Harness {
     fn open(&self) -> Journal {
         let disk = Arc::new(LocalDisk::create(&self.config.journal.dir).unwrap());
         let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
-        let options = Options { limits, ..Options::default() };
+        let options = Options { limits, forwards: true, ..Options::default() };
         Journal::open(disk, options, Arc::new(SystemClock), Arc::new(Metrics::new())).unwrap()
     }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::backlog::Backlogs;
+use super::backlog::{Backlogs, waiting_range};
 use super::directory_scan::{DirectoryScan, ScannedFrame};
 use super::disk::{Disk, DiskFile};
 use super::frame::{self, FrameKind};
@@ -42,6 +42,8 @@ struct ScannedFile {
 /// Sizes, cursors and lag of a journal.
 #[derive(Clone, Debug)]
 pub struct JournalStat {
+    /// Id of the journal; `None` if no segment has a readable header.
+    pub id: Option<u64>,
     /// True while `hookhold run` has the journal open.
     pub in_use: bool,
     /// Number of segment files.
@@ -67,8 +69,12 @@ pub struct TopicStat {
     pub topic: Arc<str>,
     /// Sequence below which Kafka has acknowledged every event of the topic; `None` if the topic has no cursor.
     pub cursor: Option<u64>,
-    /// Number of events that Kafka has not acknowledged yet.
+    /// Number of events that wait for an acknowledgement.
     pub waiting: u64,
+    /// Total size of these events in bytes.
+    pub waiting_bytes: u64,
+    /// Sequences of the first and the last of these events; `None` if no event waits.
+    pub waiting_range: Option<(u64, u64)>,
     /// Number of stored events.
     pub events: u64,
     /// Total size of the stored events in bytes.
@@ -162,6 +168,7 @@ impl ReadOnlyJournal {
         let files = self.disk.list()?;
         let key_bytes = files.iter().filter(|(name, _)| name.ends_with(KEYS_EXT)).map(|(_, size)| size).sum();
         let mut stat = JournalStat {
+            id: scan.segments.iter().rev().find_map(|segment| segment.header).map(|identity| identity.journal),
             in_use: self.disk.is_locked()?,
             segments: scan.segments.len() as u64,
             bytes: scan.segments.iter().map(|segment| segment.size).sum(),
@@ -174,7 +181,8 @@ impl ReadOnlyJournal {
         for (topic, cursor) in &scan.cursors.cursors {
             stat.topics.push(TopicStat { cursor: Some(*cursor), ..TopicStat::empty(topic) });
         }
-        let mut backlogs = Backlogs::new(scan.cursors.cursors.iter().cloned().collect(), false);
+        let backlog_end = scan.cursors.backlog_end;
+        let mut backlogs = Backlogs::new(scan.cursors.cursors.iter().cloned().collect(), false, backlog_end);
         for index in 0..scan.segments.len() {
             let summary = scan.summary(index, stat.next);
             backlogs.add(&summary, scan.segments[index].size, index + 1 == scan.segments.len());
@@ -297,26 +305,42 @@ struct SegmentFile {
 
 impl TopicStat {
     fn empty(topic: &Arc<str>) -> TopicStat {
-        TopicStat { topic: topic.clone(), cursor: None, waiting: 0, events: 0, bytes: 0, pinned: 0 }
+        TopicStat {
+            topic: topic.clone(),
+            cursor: None,
+            waiting: 0,
+            waiting_bytes: 0,
+            waiting_range: None,
+            events: 0,
+            bytes: 0,
+            pinned: 0,
+        }
     }
 
     /// Adds the topic's events in one segment to the counts of this topic.
     fn add(&mut self, scan: &mut DirectoryScan, index: usize, range: &TopicRange) -> io::Result<()> {
         self.events += range.count;
         self.bytes += range.bytes;
-        self.waiting += match self.cursor {
-            Some(cursor) if cursor <= range.first => range.count,
-            Some(cursor) if cursor <= range.last => {
-                scan.read_frames(index)?;
-                let is_waiting = |frame: &&ScannedFrame| {
-                    let is_mine = frame.facts.as_ref().is_some_and(|facts| facts.topic == range.topic);
-                    is_mine && (cursor..=range.last).contains(&frame.header.seq)
-                };
-                scan.frames(index).filter(is_waiting).count() as u64
+        let waiting = self.cursor.map_or(0..0, |cursor| waiting_range(range, cursor, scan.cursors.backlog_end));
+        if waiting == (range.first..range.last + 1) {
+            self.add_waiting(range.count, range.bytes, (range.first, range.last));
+        } else if !waiting.is_empty() {
+            scan.read_frames(index)?;
+            let is_waiting = |frame: &&ScannedFrame| {
+                let is_mine = frame.facts.as_ref().is_some_and(|facts| facts.topic == range.topic);
+                is_mine && waiting.contains(&frame.header.seq)
+            };
+            for frame in scan.frames(index).filter(is_waiting) {
+                self.add_waiting(1, frame.padded_len(), (frame.header.seq, frame.header.seq));
             }
-            _ => 0,
-        };
+        }
         Ok(())
+    }
+
+    fn add_waiting(&mut self, events: u64, bytes: u64, (first, last): (u64, u64)) {
+        self.waiting += events;
+        self.waiting_bytes += bytes;
+        self.waiting_range = Some((self.waiting_range.map_or(first, |(first, _)| first), last));
     }
 }
 

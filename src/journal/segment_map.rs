@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::POISON;
-use super::backlog::{Backlog, Backlogs, waiting_bytes};
+use super::backlog::{Backlog, Backlogs, waiting_bytes, waiting_range};
 use super::frame::ListedSegment;
 use super::options::Options;
 use super::segment::Segment;
@@ -25,10 +25,11 @@ pub struct TopicCursor {
 }
 
 /// All segments and topics of the open journal.
-#[derive(Default)]
 pub(super) struct SegmentMap {
     segments: RwLock<BTreeMap<SegmentName, Arc<Segment>>>,
     topics: Mutex<TopicStates>,
+    /// Sequence from which on no event waits for a topic; `None` if the journal forwards events.
+    backlog_end: Option<u64>,
 }
 
 /// States of all topics with a cursor or with events.
@@ -86,7 +87,10 @@ impl TopicState {
     /// Counts the waiting bytes again.
     fn count_waiting(&mut self, topic: &str, segments: &SegmentMap) {
         let cursor = self.cursor.unwrap_or(0);
-        let waiting = |summary: &SegmentSummary| summary.topic(topic).map_or(0, |range| waiting_bytes(range, cursor));
+        let waiting = |summary: &SegmentSummary| {
+            let range = summary.topic(topic);
+            range.map_or(0, |range| waiting_bytes(range, &waiting_range(range, cursor, segments.backlog_end)))
+        };
         self.waiting_bytes = segments.segments().iter().map(|segment| segment.with_summary(waiting)).sum();
         self.is_outdated = false;
         if self.waiting_bytes == 0 {
@@ -96,6 +100,16 @@ impl TopicState {
 }
 
 impl SegmentMap {
+    /// Creates an empty map. No event at or above `backlog_end` waits for a topic; `None` if the journal forwards events.
+    pub(super) fn new(backlog_end: Option<u64>) -> SegmentMap {
+        SegmentMap { segments: RwLock::default(), topics: Mutex::default(), backlog_end }
+    }
+
+    /// Returns the sequence from which on no event waits for a topic; `None` if the journal forwards events.
+    pub(super) fn backlog_end(&self) -> Option<u64> {
+        self.backlog_end
+    }
+
     /// Adds a segment to the map.
     pub(super) fn add(&self, segment: Arc<Segment>) {
         self.segments.write().expect(POISON).insert(segment.name, segment);
@@ -236,11 +250,11 @@ impl SegmentMap {
     }
 
     /// Reserves bytes for an event that waits for the writer. Returns false if the topic would exceed a limit of its backlog. If
-    /// hookhold does not forward events, a topic without a cursor pins nothing and has no limit.
+    /// hookhold does not forward events, a new event does not become part of a backlog, so there is no limit.
     pub(super) fn reserve(&self, topic: &Arc<str>, bytes: u64, options: &Options) -> bool {
         let mut topics = self.topics.lock().expect(POISON);
         let state = topics.entry(topic);
-        if options.forwards || state.cursor.is_some() {
+        if options.forwards {
             let mut has_room = state.has_room(bytes, &options.limits);
             if !has_room && state.is_outdated {
                 state.count_waiting(topic, self);
@@ -280,7 +294,7 @@ impl SegmentMap {
     /// Computes for each topic the bytes that it pins: the waiting bytes and the dead bytes. [`SegmentMap::reserve`] uses the
     /// dead bytes until the next call of this function.
     pub(super) fn update_backlogs(&self, forwards: bool) -> BTreeMap<Arc<str>, Backlog> {
-        let mut backlogs = Backlogs::new(self.cursors(), forwards);
+        let mut backlogs = Backlogs::new(self.cursors(), forwards, self.backlog_end);
         let segments = self.segments();
         for segment in &segments {
             let (size, is_newest) = (segment.size.load(Ordering::Relaxed), segment.name == segments[segments.len() - 1].name);
@@ -293,13 +307,13 @@ impl SegmentMap {
         backlogs
     }
 
-    /// Returns a predicate that is true for segments with events at and above the cursor of their topic. If `forwards` is true,
-    /// the predicate is also true for segments with events of a topic that has no cursor. The predicate uses a copy of the
-    /// current cursors.
+    /// Returns a predicate that is true for segments with events that wait for their topic. If `forwards` is true, all events of
+    /// a topic without a cursor wait. The predicate uses a copy of the current cursors.
     pub(super) fn pinned(&self, forwards: bool) -> impl Fn(&Segment) -> bool + use<> {
-        let cursors = self.cursors();
+        let (cursors, backlog_end) = (self.cursors(), self.backlog_end);
         move |segment| {
-            let pins = |range: &TopicRange| cursors.get(&range.topic).map_or(forwards, |cursor| *cursor <= range.last);
+            let waits = |range: &TopicRange, cursor: &u64| !waiting_range(range, *cursor, backlog_end).is_empty();
+            let pins = |range: &TopicRange| cursors.get(&range.topic).map_or(forwards, |cursor| waits(range, cursor));
             segment.with_summary(|summary| summary.topics.iter().any(pins))
         }
     }

@@ -22,3 +22,4 @@ mod retention;
 mod space;
 mod stalled;
 mod stepped;
+mod unforwarded;

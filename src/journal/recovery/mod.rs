@@ -34,6 +34,7 @@ use crate::clock::Clock;
 use crate::event::LogId;
 use crate::metrics::Metrics;
 use first_segment::FirstSegment;
+pub(super) use meta::renew_identity;
 
 /// State of a journal after recovery.
 pub(super) struct Recovered {
@@ -93,7 +94,8 @@ pub(super) fn open(
     let is_unreadable = scan.segments.last().is_some_and(|segment| segment.frames.is_unreadable);
     let skipped = owner.filter(|owner| is_unreadable && newest == Some(owner.newest)).or(lost_newest);
     let next_seq = scan.log_end().max(skipped.map_or(0, |owner| owner.bound));
-    let segments = SegmentMap::default();
+    let backlog_end = (!options.forwards).then(|| scan.cursors.backlog_end.unwrap_or(scan.log_end()));
+    let segments = SegmentMap::new(backlog_end);
     let mut unsealed = Vec::new();
     for scanned in &scan.segments {
         let segment = adopt(scanned, scan.durable_watermark, &keys);

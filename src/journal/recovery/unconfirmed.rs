@@ -8,7 +8,7 @@ use super::super::background::write_with_reserve;
 use super::super::directory_scan::{DirectoryScan, ScannedFrame, UNKNOWN_TIMES};
 use super::super::disk::{Disk, is_full};
 use super::super::errors::{OpenError, context, in_file};
-use super::super::frame::{self, FrameDraft};
+use super::super::frame::{self, CursorsFrame, FrameDraft};
 use super::super::keys::KeyIndex;
 use super::super::segment::{Segment, SegmentState};
 use super::super::segment_file::{JournalIdentity, encode_header};
@@ -55,7 +55,8 @@ fn encode(
 ) -> io::Result<(Vec<u8>, SegmentSummary)> {
     let mut out = encode_header(name, log, identity);
     let mut summary = SegmentSummary::empty(scan.durable_watermark);
-    let mut cursors = Some(FrameDraft::cursors(&scan.cursors.cursors, scan.cursors.is_complete));
+    let CursorsFrame { is_complete, cursors, backlog_end } = &scan.cursors;
+    let mut cursors = Some(FrameDraft::cursors(cursors, *is_complete, *backlog_end));
     // Every commit keeps its times, which are the first-seen times of its keys.
     for commit in scan.unconfirmed.chunk_by(|(_, a), (_, b)| a.times == b.times) {
         copy_commit(scan, commit, cursors.take(), log, name, &mut out, &mut summary)?;
