@@ -6,9 +6,8 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::errors::in_file;
 use super::frame::{self, CursorsFrame, FrameFacts, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
@@ -51,8 +50,6 @@ pub(super) struct DirectoryScan {
 /// One segment of a [`DirectoryScan`].
 pub(super) struct ScannedSegment {
     pub(super) name: SegmentName,
-    /// File of the segment, open for reading.
-    pub(super) file: Arc<dyn DiskFile>,
     /// Size of the file in bytes.
     pub(super) size: u64,
     /// Ids of the journal in the header of this segment; `None` if the header is damaged.
@@ -107,15 +104,16 @@ pub(super) struct ScannedFrame {
 
 impl DirectoryScan {
     /// Reads the headers of all segments and the frames of unsealed segments. Also reads the frames of sealed segments, newest
-    /// first, until the scan has found a snapshot of the cursors.
+    /// first, until the scan has found a snapshot of the cursors. Opens one file at a time, because a journal may have more files
+    /// than a process may open.
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         let keys = KeyDirectory::read(disk)?;
-        let (mut segments, unused) = open_segments(disk, &keys)?;
+        let (mut segments, unused) = scan_segments(disk, &keys)?;
         find_superseded(&mut segments);
         let (mut cursors, mut lost, mut listed_keys, mut is_listed) = (ScannedCursors::default(), None, None, false);
         for segment in segments.iter_mut().rev() {
             if segment.summary.is_none() || !cursors.is_complete || !is_listed {
-                segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
+                segment.frames = in_file(SegmentFrames::read(disk, segment), || segment.name.segment_file())?;
                 cursors.add_older(&segment.frames.cursors);
                 lost = lost.or_else(|| segment.frames.lost.clone());
                 listed_keys = listed_keys.or_else(|| segment.frames.key_files.clone());
@@ -181,10 +179,10 @@ impl DirectoryScan {
     }
 
     /// Reads the frames of a sealed segment. [`DirectoryScan::read`] has already read the frames of unsealed segments.
-    pub(super) fn read_frames(&mut self, index: usize) -> io::Result<()> {
+    pub(super) fn read_frames(&mut self, disk: &dyn Disk, index: usize) -> io::Result<()> {
         let segment = &mut self.segments[index];
         if segment.summary.is_some() && segment.frames.events.is_empty() {
-            segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
+            segment.frames = in_file(SegmentFrames::read(disk, segment), || segment.name.segment_file())?;
         }
         Ok(())
     }
@@ -263,10 +261,11 @@ impl ScannedSegment {
 }
 
 impl SegmentFrames {
-    fn read(segment: &ScannedSegment) -> io::Result<SegmentFrames> {
+    fn read(disk: &dyn Disk, segment: &ScannedSegment) -> io::Result<SegmentFrames> {
         let mut frames = SegmentFrames::default();
         let mut next_seq = segment.name.first_seq;
-        let scanner = FrameScanner::new(segment.file.clone(), segment.name.id, SEGMENT_HEADER_LEN, segment.size);
+        let file = disk.open(&segment.name.segment_file())?;
+        let scanner = FrameScanner::new(file, segment.name.id, SEGMENT_HEADER_LEN, segment.size);
         let mut scanner = scanner.skip_unreadable();
         let mut damaged = None;
         loop {
@@ -346,8 +345,8 @@ impl ScannedFrame {
     }
 }
 
-/// Opens all segments. For segments that have never been written, returns only the names.
-fn open_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
+/// Reads the headers and the summaries of all segments. For segments that have never been written, returns only the names.
+fn scan_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
     for (name, size) in segment_file::list(disk)? {
         let in_segment = || name.segment_file();
@@ -363,7 +362,7 @@ fn open_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<Scanne
             continue;
         }
         let (superseded_from, is_followed, frames) = (u64::MAX, true, SegmentFrames::default());
-        segments.push(ScannedSegment { name, file, size, header, superseded_from, is_followed, summary, frames });
+        segments.push(ScannedSegment { name, size, header, superseded_from, is_followed, summary, frames });
     }
     Ok((segments, unused))
 }

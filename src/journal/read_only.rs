@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::backlog::{Backlogs, waiting_range};
 use super::directory_scan::{DirectoryScan, ScannedFrame};
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::frame::{self, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::lock_file::{LOCK_FILE, OwnerRecord, PUBLISHED_LEN, decode_watermark};
@@ -27,6 +27,9 @@ pub struct ReadOnlyJournal {
     next_seq: u64,
     /// Result of the last call of the method `log_end`, or 0 before the first call.
     log_end: u64,
+    /// Log end of the journal while no process has it open, and the record of its last owner. Another process writes another
+    /// record before it stores an event, so the log end needs no further scan while the record stays the same.
+    stopped: Option<(OwnerRecord, u64)>,
     segment: Option<ScannedFile>,
 }
 
@@ -113,7 +116,7 @@ pub struct VerifyReport {
 impl ReadOnlyJournal {
     /// Opens the journal in `disk` for reading, starting at the oldest event.
     pub fn open(disk: Arc<dyn Disk>) -> io::Result<ReadOnlyJournal> {
-        Ok(ReadOnlyJournal { disk, next_seq: 0, log_end: 0, segment: None })
+        Ok(ReadOnlyJournal { disk, next_seq: 0, log_end: 0, stopped: None, segment: None })
     }
 
     /// Moves the reading position to sequence `seq`, or to the oldest event if `seq` is lower.
@@ -123,11 +126,19 @@ impl ReadOnlyJournal {
     }
 
     /// Returns the sequence after the last event that can be read now.
-    pub fn log_end(&self) -> io::Result<u64> {
-        match self.published_watermark()? {
-            Some(watermark) => Ok(watermark),
-            None => self.scan().map(|scan| scan.log_end()),
+    pub fn log_end(&mut self) -> io::Result<u64> {
+        if let Some(watermark) = self.published_watermark()? {
+            return Ok(watermark);
         }
+        // Read the record before the segments. If a process opens the journal meanwhile, the next call finds another record.
+        let owner = self.owner();
+        match self.stopped {
+            Some((known, log_end)) if Some(known) == owner => return Ok(log_end),
+            _ => {}
+        }
+        let log_end = self.scan()?.log_end();
+        self.stopped = owner.map(|owner| (owner, log_end));
+        Ok(log_end)
     }
 
     /// Returns the next event; `None` if no further event can be read now.
@@ -186,7 +197,7 @@ impl ReadOnlyJournal {
         for index in 0..scan.segments.len() {
             let summary = scan.summary(index, stat.next);
             backlogs.add(&summary, scan.segments[index].size, index + 1 == scan.segments.len());
-            stat.add(&mut scan, index, &summary)?;
+            stat.add(&*self.disk, &mut scan, index, &summary)?;
         }
         let backlogs = backlogs.topics();
         for topic in &mut stat.topics {
@@ -204,7 +215,9 @@ impl ReadOnlyJournal {
         let watermark = published.unwrap_or(scan.durable_watermark);
         let mut checked = Vec::new();
         for index in 0..scan.segments.len() {
-            scan.read_frames(index)?;
+            if !if_exists(scan.read_frames(&*self.disk, index))? {
+                continue;
+            }
             let events = scan.frames(index).filter(|frame| frame.header.seq < watermark).count() as u64;
             let segment = &scan.segments[index];
             checked.push((segment.name, events, segment.corruption(watermark.min(scan.durable_watermark))));
@@ -216,8 +229,7 @@ impl ReadOnlyJournal {
         let mut report = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
         report.lost = scan.lost.iter().map(|range| range.end - range.start).sum();
         report.missing = scan.missing.iter().map(|missing| missing.name.segment_file()).collect();
-        let owner = self.disk.open(LOCK_FILE).ok().and_then(|lock| OwnerRecord::read(&*lock));
-        let newest = owner.map(|owner| owner.newest).filter(|newest| scan.is_newest_missing(*newest));
+        let newest = self.owner().map(|owner| owner.newest).filter(|newest| scan.is_newest_missing(*newest));
         report.missing.extend(newest.map(|newest| newest.segment_file()));
         report.unconfirmed = scan.unconfirmed.iter().filter(|(_, frame)| frame.header.seq >= watermark).count() as u64;
         for (name, events, corruption) in checked {
@@ -239,6 +251,10 @@ impl ReadOnlyJournal {
         }
     }
 
+    fn owner(&self) -> Option<OwnerRecord> {
+        self.disk.open(LOCK_FILE).ok().and_then(|lock| OwnerRecord::read(&*lock))
+    }
+
     fn published_watermark(&self) -> io::Result<Option<u64>> {
         if !self.disk.is_locked()? {
             return Ok(None);
@@ -256,11 +272,12 @@ impl ReadOnlyJournal {
 
     /// Prepares the current segment for further reads after the writer has extended the segment or started a newer segment.
     fn refresh_segment(&mut self) -> io::Result<()> {
-        let files = self.segment_files()?;
+        let Some(name) = self.segment.as_ref().map(|current| current.name) else { return Ok(()) };
+        let segments = segment_file::list(&*self.disk)?;
+        let newer = self.first_started(segments.iter().filter(|(newer, _)| *newer > name))?;
         if let Some(current) = &mut self.segment {
             current.scanner.refresh();
-            let newer = files.iter().filter(|file| file.name > current.name);
-            current.superseded_from = newer.map(|file| file.name.first_seq).min();
+            current.superseded_from = newer.map(|newer| newer.name.first_seq);
         }
         Ok(())
     }
@@ -269,38 +286,41 @@ impl ReadOnlyJournal {
         let is_exhausted =
             self.segment.as_ref().is_none_or(|current| current.superseded_from.is_some_and(|end| self.next_seq >= end));
         if is_exhausted {
-            let files = self.segment_files()?;
-            let index = files.iter().rposition(|file| file.name.first_seq <= self.next_seq).unwrap_or(0);
-            let superseded_from = files.get(index + 1).map(|file| file.name.first_seq);
-            let Some(SegmentFile { name, size, file }) = files.into_iter().nth(index) else { return Ok(None) };
-            let scanner = FrameScanner::new(file, name.id, SEGMENT_HEADER_LEN, size);
-            self.segment = Some(ScannedFile { name, scanner, superseded_from });
+            let segments = segment_file::list(&*self.disk)?;
+            let (below, above) = segments.split_at(segments.partition_point(|(name, _)| name.first_seq <= self.next_seq));
+            let Some(mut opened) = self.first_started(below.iter().rev().chain(above))? else { return Ok(None) };
+            let newer = self.first_started(segments.iter().filter(|(newer, _)| *newer > opened.name))?;
+            opened.superseded_from = newer.map(|newer| newer.name.first_seq);
+            self.segment = Some(opened);
         }
         Ok(self.segment.as_mut())
     }
 
-    /// Opens all segment files, oldest first.
-    fn segment_files(&self) -> io::Result<Vec<SegmentFile>> {
-        let mut files = Vec::new();
-        for (name, size) in segment_file::list(&*self.disk)? {
+    /// Opens the first of these segments that has been written and still exists. Opens one file at a time, because a journal may
+    /// have more files than a process may open.
+    fn first_started<'a>(&self, segments: impl Iterator<Item = &'a (SegmentName, u64)>) -> io::Result<Option<ScannedFile>> {
+        for (name, size) in segments {
             match self.disk.open(&name.segment_file()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => {
                     let file = file?;
-                    if segment_file::is_started(&*self.disk, &file, name, size)? {
-                        files.push(SegmentFile { name, size, file });
+                    if segment_file::is_started(&*self.disk, &file, *name, *size)? {
+                        let scanner = FrameScanner::new(file, name.id, SEGMENT_HEADER_LEN, *size);
+                        return Ok(Some(ScannedFile { name: *name, scanner, superseded_from: None }));
                     }
                 }
             }
         }
-        Ok(files)
+        Ok(None)
     }
 }
 
-struct SegmentFile {
-    name: SegmentName,
-    size: u64,
-    file: Arc<dyn DiskFile>,
+/// Returns false if a file no longer exists, because hookhold has deleted it since the scan of the directory.
+fn if_exists(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.map(|()| true),
+    }
 }
 
 impl TopicStat {
@@ -318,14 +338,13 @@ impl TopicStat {
     }
 
     /// Adds the topic's events in one segment to the counts of this topic.
-    fn add(&mut self, scan: &mut DirectoryScan, index: usize, range: &TopicRange) -> io::Result<()> {
+    fn add(&mut self, disk: &dyn Disk, scan: &mut DirectoryScan, index: usize, range: &TopicRange) -> io::Result<()> {
         self.events += range.count;
         self.bytes += range.bytes;
         let waiting = self.cursor.map_or(0..0, |cursor| waiting_range(range, cursor, scan.cursors.backlog_end));
         if waiting == (range.first..range.last + 1) {
             self.add_waiting(range.count, range.bytes, (range.first, range.last));
-        } else if !waiting.is_empty() {
-            scan.read_frames(index)?;
+        } else if !waiting.is_empty() && if_exists(scan.read_frames(disk, index))? {
             let is_waiting = |frame: &&ScannedFrame| {
                 let is_mine = frame.facts.as_ref().is_some_and(|facts| facts.topic == range.topic);
                 is_mine && waiting.contains(&frame.header.seq)
@@ -347,14 +366,14 @@ impl TopicStat {
 impl JournalStat {
     /// Adds one segment to the totals. If a topic's cursor points into the segment, reads the frames to count the topic's
     /// events at and above the cursor.
-    fn add(&mut self, scan: &mut DirectoryScan, index: usize, summary: &SegmentSummary) -> io::Result<()> {
+    fn add(&mut self, disk: &dyn Disk, scan: &mut DirectoryScan, index: usize, summary: &SegmentSummary) -> io::Result<()> {
         self.events += summary.events();
         for range in &summary.topics {
             let at = self.topics.iter().position(|topic| topic.topic == range.topic).unwrap_or(self.topics.len());
             if at == self.topics.len() {
                 self.topics.push(TopicStat::empty(&range.topic));
             }
-            self.topics[at].add(scan, index, range)?;
+            self.topics[at].add(disk, scan, index, range)?;
         }
         scan.drop_frames(index);
         Ok(())

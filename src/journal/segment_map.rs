@@ -44,6 +44,8 @@ struct TopicState {
     cursor: Option<u64>,
     /// Cursor in the newest durable commit with a cursor of the topic.
     saved: Option<u64>,
+    /// First sequence of the segment after the one that contains the cursor; `None` while the cursor is in the newest segment.
+    next_start: Option<u64>,
     /// Upper bound for the number of bytes in the topic's durable frames at and above the cursor. [`u64::MAX`] before the first
     /// count. Every move of the cursor would make another count necessary, so this number stays too high until
     /// [`SegmentMap::reserve`] needs the exact number.
@@ -58,7 +60,15 @@ struct TopicState {
 
 impl Default for TopicState {
     fn default() -> TopicState {
-        TopicState { cursor: None, saved: None, waiting_bytes: u64::MAX, is_outdated: true, dead_bytes: 0, queued_bytes: 0 }
+        TopicState {
+            cursor: None,
+            saved: None,
+            next_start: None,
+            waiting_bytes: u64::MAX,
+            is_outdated: true,
+            dead_bytes: 0,
+            queued_bytes: 0,
+        }
     }
 }
 
@@ -211,7 +221,7 @@ impl SegmentMap {
     }
 
     /// Sets a topic's cursor. Returns true if the cursor has left a segment, so that the journal may be able to delete the
-    /// segment. The cost does not depend on the number of segments, unless the cursor passes many of them.
+    /// segment. The cost does not depend on the number of segments, unless the cursor leaves a segment.
     pub(super) fn move_cursor(&self, topic: &str, cursor: u64) -> bool {
         let topics = &mut *self.topics.lock().expect(POISON);
         let state = topics.entry(topic);
@@ -226,14 +236,21 @@ impl SegmentMap {
         } else if let Some((name, _)) = topics.by_name.get_key_value(topic) {
             topics.moved.insert(name.clone());
         }
-        previous.is_none_or(|previous| self.has_segment_start(previous.saturating_add(1)..cursor.saturating_add(1)))
+        let Some(previous) = previous.filter(|previous| *previous <= cursor) else {
+            topics.entry(topic).next_start = self.next_start(cursor);
+            return true;
+        };
+        let state = topics.entry(topic);
+        let next_start = state.next_start.or_else(|| self.next_start(previous));
+        let has_left = next_start.is_some_and(|start| start <= cursor);
+        state.next_start = if has_left { self.next_start(cursor) } else { next_start };
+        has_left
     }
 
-    /// Returns true if a segment starts at one of these sequences.
-    fn has_segment_start(&self, sequences: Range<u64>) -> bool {
+    /// Returns the lowest first sequence above `cursor`; `None` if no segment starts there.
+    fn next_start(&self, cursor: u64) -> Option<u64> {
         let segments = self.segments.read().expect(POISON);
-        let newest_first = segments.keys().rev().map(|name| name.first_seq);
-        newest_first.take_while(|first| *first >= sequences.start).any(|first| first < sequences.end)
+        segments.keys().rev().map(|name| name.first_seq).take_while(|first| *first > cursor).last()
     }
 
     /// Sets a topic's cursor to `first` if the topic has no cursor yet. Returns true if no durable commit contains a cursor of

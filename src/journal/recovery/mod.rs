@@ -98,7 +98,7 @@ pub(super) fn open(
     let segments = SegmentMap::new(backlog_end);
     let mut unsealed = Vec::new();
     for scanned in &scan.segments {
-        let segment = adopt(scanned, scan.durable_watermark, &keys);
+        let segment = adopt(disk, scanned, scan.durable_watermark, &keys)?;
         // Sealing would truncate the part of the segment that cannot be read.
         if !segment.is_sealed() && !scanned.frames.is_unreadable {
             unsealed.push(segment.clone());
@@ -201,15 +201,16 @@ fn report_corruption(disk: &dyn Disk, scan: &DirectoryScan, metrics: &Metrics) -
 }
 
 /// Returns a scanned segment. If it is unsealed, adds its keys to the key index.
-fn adopt(scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Arc<Segment> {
-    let (name, file) = (scanned.name, scanned.file.clone());
+fn adopt(disk: &dyn Disk, scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Result<Arc<Segment>, OpenError> {
+    let name = scanned.name;
+    let file = context(disk.open(&name.segment_file()), || format!("{}: cannot open the segment", name.segment_file()))?;
     if let Some(summary) = &scanned.summary {
-        return Segment::new(name, file, scanned.size, summary.clone(), SegmentState::Sealed);
+        return Ok(Segment::new(name, file, scanned.size, summary.clone(), SegmentState::Sealed));
     }
     let below = watermark.min(scanned.superseded_from);
     let durable = scanned.frames.events.iter().filter(|frame| frame.header.seq < below);
     keys.add(name, durable.filter_map(ScannedFrame::key));
-    Segment::new(name, file, scanned.size, scanned.summary_below(watermark), SegmentState::Unsealed)
+    Ok(Segment::new(name, file, scanned.size, scanned.summary_below(watermark), SegmentState::Unsealed))
 }
 
 fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Options, metrics: &Metrics) {

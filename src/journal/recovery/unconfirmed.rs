@@ -26,7 +26,7 @@ pub(super) fn copy(
     keys: &KeyIndex,
 ) -> Result<Arc<Segment>, OpenError> {
     let (bytes, summary) =
-        context(encode(scan, log, name, identity), || "cannot read the unconfirmed events of the journal".into())?;
+        context(encode(disk, scan, log, name, identity), || "cannot read the unconfirmed events of the journal".into())?;
     let write = || {
         write_with_reserve(disk, &name.segment_file(), &bytes, || {})?;
         disk.sync_dir()?;
@@ -48,6 +48,7 @@ pub(super) fn copy(
 /// Encodes the segment with the copied events. The segment ends with a commit that records a watermark after the last event.
 /// This watermark is correct, because the segment gets its final name only after all of its events are on disk.
 fn encode(
+    disk: &dyn Disk,
     scan: &DirectoryScan,
     log: LogId,
     name: SegmentName,
@@ -59,7 +60,8 @@ fn encode(
     let mut cursors = Some(FrameDraft::cursors(cursors, *is_complete, *backlog_end));
     // Every commit keeps its times, which are the first-seen times of its keys.
     for commit in scan.unconfirmed.chunk_by(|(_, a), (_, b)| a.times == b.times) {
-        copy_commit(scan, commit, cursors.take(), log, name, &mut out, &mut summary)?;
+        let frames = read_frames(disk, scan, commit)?;
+        copy_commit(&frames, commit, cursors.take(), log, name, &mut out, &mut summary);
     }
     let times = scan.unconfirmed.last().map_or(UNKNOWN_TIMES, |(_, frame)| frame.times);
     FrameDraft::commit(scan.log_end(), 0, 0, times).write_into(&mut out, log, scan.log_end(), name.id);
@@ -67,17 +69,39 @@ fn encode(
     Ok((out, summary))
 }
 
-/// Appends one commit with these frames to `out`.
+/// Reads these frames from their segments again.
+fn read_frames(disk: &dyn Disk, scan: &DirectoryScan, frames: &[(usize, ScannedFrame)]) -> io::Result<Vec<Vec<u8>>> {
+    let mut read = Vec::new();
+    for in_segment in frames.chunk_by(|(a, _), (b, _)| a == b) {
+        let name = in_segment.first().map(|(index, _)| scan.segments[*index].name);
+        let Some(name) = name else { continue };
+        let file = in_file(disk.open(&name.segment_file()), || name.segment_file())?;
+        for (_, frame) in in_segment {
+            let mut bytes = vec![0; frame.header.len];
+            let len = in_file(file.read_at(&mut bytes, frame.offset), || name.segment_file())?;
+            if len < bytes.len() || !frame::is_valid(&bytes, name.id) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "expected the same frame in two reads, found different bytes; check the disk",
+                ));
+            }
+            read.push(bytes);
+        }
+    }
+    Ok(read)
+}
+
+/// Appends one commit with these frames to `out`. `bytes` contains the frames.
 fn copy_commit(
-    scan: &DirectoryScan,
+    bytes: &[Vec<u8>],
     frames: &[(usize, ScannedFrame)],
     cursors: Option<FrameDraft>,
     log: LogId,
     name: SegmentName,
     out: &mut Vec<u8>,
     summary: &mut SegmentSummary,
-) -> io::Result<()> {
-    let Some((_, first)) = frames.first() else { return Ok(()) };
+) {
+    let Some((_, first)) = frames.first() else { return };
     let events = frames.iter().map(|(_, frame)| frame.padded_len()).sum::<u64>();
     let others = cursors.as_ref().map_or(0, |cursors| cursors.padded_len() as u64) + events;
     let seq = first.header.seq;
@@ -85,22 +109,12 @@ fn copy_commit(
     if let Some(cursors) = cursors {
         cursors.write_into(out, log, seq, name.id);
     }
-    let mut bytes = Vec::new();
-    for (index, frame) in frames {
-        let (segment, header) = (&scan.segments[*index], &frame.header);
-        bytes.resize(header.len, 0);
-        let read = in_file(segment.file.read_at(&mut bytes, frame.offset), || segment.name.segment_file())?;
-        if read < bytes.len() || !frame::is_valid(&bytes, segment.name.id) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "expected the same frame in two reads, found different bytes; check the disk",
-            ));
-        }
-        frame::copy_into(&bytes, out, header, name.id);
+    for (bytes, (_, frame)) in bytes.iter().zip(frames) {
+        let header = &frame.header;
+        frame::copy_into(bytes, out, header, name.id);
         summary.next_seq = header.seq + 1;
         if let Some(facts) = &frame.facts {
             summary.add(&facts.topic, header.seq, frame.padded_len(), frame.times.journal);
         }
     }
-    Ok(())
 }
