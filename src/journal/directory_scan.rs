@@ -9,12 +9,14 @@ use std::ops::Range;
 
 use super::disk::Disk;
 use super::errors::in_file;
-use super::frame::{self, CursorsFrame, FrameFacts, FrameHeader, FrameKind, ListedSegment};
+use super::frame::{self, CursorsFrame, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::journal_time::{CommitTimes, JournalMillis};
-use super::keys::{KeyDirectory, KeyEntry, ListedKeyFile, SeenKey};
+use super::keys::{KeyDirectory, ListedKeyFile};
+use super::replaced_segments;
 use super::scanned_cursors::ScannedCursors;
-use super::segment_file::{self, JournalIdentity, SEGMENT_HEADER_LEN};
+use super::scanned_frame::ScannedFrame;
+use super::segment_file::{self, SEGMENT_HEADER_LEN, SegmentHeader};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
 use super::wall_offsets::WallOffsets;
@@ -35,7 +37,8 @@ pub(super) struct DirectoryScan {
     pub(super) last_commit: Option<CommitTimes>,
     /// Offsets of the wall clock at the commits that the scan has read.
     pub(super) wall_offsets: WallOffsets,
-    /// Segments whose release is recorded, but which still exist. [`DirectoryScan::segments`] does not contain them.
+    /// Segments that still exist although their release is recorded, or although another segment replaces them.
+    /// [`DirectoryScan::segments`] does not contain them.
     pub(super) released: Vec<SegmentName>,
     /// Segments that contain events and whose release is not recorded, but which are missing.
     pub(super) missing: Vec<ListedSegment>,
@@ -52,8 +55,8 @@ pub(super) struct ScannedSegment {
     pub(super) name: SegmentName,
     /// Size of the file in bytes.
     pub(super) size: u64,
-    /// Ids of the journal in the header of this segment; `None` if the header is damaged.
-    pub(super) header: Option<JournalIdentity>,
+    /// Header of this segment; `None` if it is damaged.
+    pub(super) header: Option<SegmentHeader>,
     /// Sequence at and above which a newer segment supersedes the events of this segment.
     pub(super) superseded_from: u64,
     /// True if no segment between this segment and the next listed segment has been deleted. In that case, this segment must
@@ -92,16 +95,6 @@ pub(super) struct SegmentFrames {
     pub(super) is_unreadable: bool,
 }
 
-/// A valid event frame.
-pub(super) struct ScannedFrame {
-    pub(super) offset: u64,
-    pub(super) header: FrameHeader,
-    /// Times of the commit that contains the frame. If its commit frame is damaged, the times of another commit.
-    pub(super) times: CommitTimes,
-    /// Decoded fields; `None` if a later version wrote the frame.
-    pub(super) facts: Option<FrameFacts>,
-}
-
 impl DirectoryScan {
     /// Reads the headers of all segments and the frames of unsealed segments. Also reads the frames of sealed segments, newest
     /// first, until the scan has found a snapshot of the cursors. Opens one file at a time, because a journal may have more files
@@ -109,6 +102,8 @@ impl DirectoryScan {
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         let keys = KeyDirectory::read(disk)?;
         let (mut segments, unused) = scan_segments(disk, &keys)?;
+        let replaced = replaced_segments::find(segments.iter().map(|segment| (segment.name, segment.header.as_ref())));
+        segments.retain(|segment| !replaced.contains(&segment.name));
         find_superseded(&mut segments);
         let (mut cursors, mut lost, mut listed_keys, mut is_listed) = (ScannedCursors::default(), None, None, false);
         for segment in segments.iter_mut().rev() {
@@ -120,7 +115,8 @@ impl DirectoryScan {
                 is_listed |= segment.frames.listed.is_some();
             }
         }
-        let (released, missing) = compare_with_list(&mut segments, &unused);
+        let (mut released, missing) = compare_with_list(&mut segments, &unused);
+        released.extend(replaced);
         let watermarks = segments.iter().map(|segment| {
             let sealed = segment.summary.as_ref().map_or(0, |summary| summary.next_seq);
             segment.name.first_seq.max(segment.frames.watermark).max(sealed)
@@ -153,13 +149,18 @@ impl DirectoryScan {
 
     /// Returns true if `newest`, the newest segment of the last opening, is missing.
     pub(super) fn is_newest_missing(&self, newest: SegmentName) -> bool {
-        let exists = self.segments.iter().any(|segment| segment.name >= newest);
+        let exists = self.segments.iter().any(|segment| segment.name.place() >= newest.place());
         !exists && !self.unused.contains(&newest)
     }
 
     /// Returns the sequence after the last readable event.
     pub(super) fn log_end(&self) -> u64 {
         self.durable_watermark + self.unconfirmed.len() as u64
+    }
+
+    /// Returns the sequence from which on no event waits for a topic if the journal does not forward events.
+    pub(super) fn backlog_end(&self) -> u64 {
+        self.cursors.backlog_end.unwrap_or(self.log_end())
     }
 
     /// Returns the summary of a segment. For a sealed segment, returns the content of the summary file. For an unsealed
@@ -178,13 +179,24 @@ impl DirectoryScan {
         summary
     }
 
-    /// Reads the frames of a sealed segment. [`DirectoryScan::read`] has already read the frames of unsealed segments.
-    pub(super) fn read_frames(&mut self, disk: &dyn Disk, index: usize) -> io::Result<()> {
+    /// Reads the frames of a sealed segment. [`DirectoryScan::read`] has already read the frames of unsealed segments. If hookhold
+    /// has replaced the segment since then, reads its replacement. Returns false if hookhold has deleted the segment.
+    pub(super) fn read_frames(&mut self, disk: &dyn Disk, index: usize) -> io::Result<bool> {
         let segment = &mut self.segments[index];
-        if segment.summary.is_some() && segment.frames.events.is_empty() {
-            segment.frames = in_file(SegmentFrames::read(disk, segment), || segment.name.segment_file())?;
+        if segment.summary.is_none() || !segment.frames.events.is_empty() {
+            return Ok(true);
         }
-        Ok(())
+        let mut frames = SegmentFrames::read(disk, segment);
+        if frames.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            let is_replacement = |name: SegmentName| name != segment.name && name.place() == segment.name.place();
+            let Some(replacement) = segment_file::list(disk)?.into_iter().find(|(name, _)| is_replacement(*name)) else {
+                return Ok(false);
+            };
+            (segment.name, segment.size) = replacement;
+            frames = SegmentFrames::read(disk, segment);
+        }
+        segment.frames = in_file(frames, || segment.name.segment_file())?;
+        Ok(true)
     }
 
     /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for the frames of only one sealed
@@ -204,6 +216,12 @@ impl DirectoryScan {
 }
 
 impl ScannedSegment {
+    /// Returns the ids under which a key file may contain the keys of the segment: its own id, and those of the segments that it
+    /// replaces.
+    pub(super) fn key_ids(&self) -> impl Iterator<Item = u64> {
+        self.header.iter().flat_map(|header| header.replaced.iter().copied()).chain([self.name.id])
+    }
+
     /// Returns the corrupted ranges of the segment: the damage below `watermark`, including a damaged segment header.
     pub(super) fn corruption(&self, watermark: u64) -> Vec<Range<u64>> {
         let below = watermark.min(self.expected_end());
@@ -327,24 +345,6 @@ impl SegmentFrames {
     }
 }
 
-impl ScannedFrame {
-    /// Returns the event's key, with the arrival time and sequence of the event; `None` if the event has no key.
-    pub(super) fn key(&self) -> Option<KeyEntry> {
-        let facts = self.facts.as_ref()?;
-        Some((facts.key?, SeenKey { first_seen: self.times.journal, seq: self.header.seq, fingerprint: facts.fingerprint }))
-    }
-
-    /// Returns true if the next event belongs to the same delivery.
-    fn continues(&self) -> bool {
-        self.facts.as_ref().is_some_and(|facts| facts.continues)
-    }
-
-    /// Returns the number of bytes that the frame occupies, including padding.
-    pub(super) fn padded_len(&self) -> u64 {
-        frame::padded(self.header.len) as u64
-    }
-}
-
 /// Reads the headers and the summaries of all segments. For segments that have never been written, returns only the names.
 fn scan_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
@@ -352,17 +352,17 @@ fn scan_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<Scanne
         let in_segment = || name.segment_file();
         let file = in_file(disk.open(&name.segment_file()), in_segment)?;
         let header = if_readable(segment_file::read_header(&*file, name), in_segment)?;
-        let summary = match keys.has_keys_of(name.id) {
-            true => if_readable(SegmentSummary::open(disk, name), || name.summary_file())?,
-            false => None,
-        };
+        let (superseded_from, is_followed, frames) = (u64::MAX, true, SegmentFrames::default());
+        let mut segment = ScannedSegment { name, size, header, superseded_from, is_followed, summary: None, frames };
+        if segment.key_ids().any(|id| keys.has_keys_of(id)) {
+            segment.summary = if_readable(SegmentSummary::open(disk, name), || name.summary_file())?;
+        }
         // A segment that cannot be read may contain events.
-        if summary.is_none() && !segment_file::is_started(disk, &file, name, size).unwrap_or(true) {
+        if segment.summary.is_none() && !segment_file::is_started(disk, &file, name, size).unwrap_or(true) {
             unused.push(name);
             continue;
         }
-        let (superseded_from, is_followed, frames) = (u64::MAX, true, SegmentFrames::default());
-        segments.push(ScannedSegment { name, size, header, superseded_from, is_followed, summary, frames });
+        segments.push(segment);
     }
     Ok((segments, unused))
 }
@@ -384,16 +384,18 @@ fn if_readable<T>(result: io::Result<Option<T>>, file: impl Fn() -> String) -> i
 /// these segments. Also returns the listed segments that are missing although their release is not recorded.
 fn compare_with_list(segments: &mut Vec<ScannedSegment>, unused: &[SegmentName]) -> (Vec<SegmentName>, Vec<ListedSegment>) {
     let Some(at) = segments.iter().rposition(|segment| segment.frames.listed.is_some()) else { return Default::default() };
-    let newest = segments[at].name;
-    let recorded: Vec<SegmentName> = segments[at..].iter().flat_map(|segment| segment.frames.released.clone()).collect();
+    let newest = segments[at].name.place();
     let listed = segments[at].frames.listed.clone().unwrap_or_default();
-    let is_expected =
-        |name: SegmentName| (name >= newest || listed.iter().any(|listed| listed.name == name)) && !recorded.contains(&name);
+    // A list or a record may name the segment that an existing segment replaces, so only the places count.
+    let recorded: Vec<_> = segments[at..].iter().flat_map(|segment| &segment.frames.released).map(|name| name.place()).collect();
+    let is_recorded = |name: SegmentName| recorded.contains(&name.place());
+    let is_listed = |name: SegmentName| listed.iter().any(|listed| listed.name.place() == name.place());
+    let is_expected = |name: SegmentName| (name.place() >= newest || is_listed(name)) && !is_recorded(name);
     let released = segments.iter().map(|segment| segment.name).filter(|name| !is_expected(*name)).collect();
-    let exists = |name: SegmentName| segments.iter().any(|segment| segment.name == name) || unused.contains(&name);
-    let is_missing = |listed: &&ListedSegment| {
-        listed.next_seq > listed.name.first_seq && !recorded.contains(&listed.name) && !exists(listed.name)
-    };
+    let names = || segments.iter().map(|segment| segment.name).chain(unused.iter().copied());
+    let exists = |name: SegmentName| names().any(|existing| existing.place() == name.place());
+    let is_missing =
+        |listed: &&ListedSegment| listed.next_seq > listed.name.first_seq && !is_recorded(listed.name) && !exists(listed.name);
     let missing = listed.iter().filter(is_missing).copied().collect();
     segments.retain(|segment| is_expected(segment.name));
     (released, missing)

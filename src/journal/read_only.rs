@@ -10,12 +10,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::backlog::{Backlogs, waiting_range};
-use super::directory_scan::{DirectoryScan, ScannedFrame};
+use super::directory_scan::DirectoryScan;
 use super::disk::Disk;
 use super::frame::{self, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::lock_file::{LOCK_FILE, OwnerRecord, PUBLISHED_LEN, decode_watermark};
 use super::reader::StoredEvent;
+use super::scanned_frame::ScannedFrame;
 use super::segment_file::{self, SEGMENT_HEADER_LEN};
 use super::segment_name::{KEYS_EXT, SegmentName};
 use super::segment_summary::{SegmentSummary, TopicRange};
@@ -179,7 +180,7 @@ impl ReadOnlyJournal {
         let files = self.disk.list()?;
         let key_bytes = files.iter().filter(|(name, _)| name.ends_with(KEYS_EXT)).map(|(_, size)| size).sum();
         let mut stat = JournalStat {
-            id: scan.segments.iter().rev().find_map(|segment| segment.header).map(|identity| identity.journal),
+            id: scan.segments.iter().rev().find_map(|segment| segment.header.as_ref()).map(|header| header.identity.journal),
             in_use: self.disk.is_locked()?,
             segments: scan.segments.len() as u64,
             bytes: scan.segments.iter().map(|segment| segment.size).sum(),
@@ -215,7 +216,7 @@ impl ReadOnlyJournal {
         let watermark = published.unwrap_or(scan.durable_watermark);
         let mut checked = Vec::new();
         for index in 0..scan.segments.len() {
-            if !if_exists(scan.read_frames(&*self.disk, index))? {
+            if !scan.read_frames(&*self.disk, index)? {
                 continue;
             }
             let events = scan.frames(index).filter(|frame| frame.header.seq < watermark).count() as u64;
@@ -223,9 +224,10 @@ impl ReadOnlyJournal {
             checked.push((segment.name, events, segment.corruption(watermark.min(scan.durable_watermark))));
             scan.drop_frames(index);
         }
-        // Ignore each segment that no longer exists, because the writer may have overwritten its file during the check.
+        // Ignore each segment that no longer exists, because the writer may have overwritten its file during the check. The file
+        // of a replaced segment is never overwritten.
         let existing = segment_file::list(&*self.disk)?;
-        checked.retain(|(name, ..)| existing.iter().any(|(existing, _)| existing == name));
+        checked.retain(|(name, ..)| existing.iter().any(|(existing, _)| existing.place() == name.place()));
         let mut report = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
         report.lost = scan.lost.iter().map(|range| range.end - range.start).sum();
         report.missing = scan.missing.iter().map(|missing| missing.name.segment_file()).collect();
@@ -239,13 +241,14 @@ impl ReadOnlyJournal {
         Ok(report)
     }
 
-    /// Scans the directory. Repeats the scan if hookhold deletes a listed segment before the scan opens the file of this
-    /// segment.
+    /// Scans the directory. Repeats the scan if hookhold deletes a listed segment before the scan opens the file of this segment,
+    /// or if a segment is missing: hookhold may have replaced it while the scan was listing the files.
     fn scan(&self) -> io::Result<DirectoryScan> {
         let mut tries = 0;
         loop {
             match DirectoryScan::read(&*self.disk) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < RETRIES => tries += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAX_SCANS => tries += 1,
+                Ok(scan) if !scan.missing.is_empty() && tries == 0 => tries += 1,
                 scan => return scan,
             }
         }
@@ -273,11 +276,10 @@ impl ReadOnlyJournal {
     /// Prepares the current segment for further reads after the writer has extended the segment or started a newer segment.
     fn refresh_segment(&mut self) -> io::Result<()> {
         let Some(name) = self.segment.as_ref().map(|current| current.name) else { return Ok(()) };
-        let segments = segment_file::list(&*self.disk)?;
-        let newer = self.first_started(segments.iter().filter(|(newer, _)| *newer > name))?;
+        let newer = self.choose_segment(|segments| self.first_after(name, segments))?;
         if let Some(current) = &mut self.segment {
             current.scanner.refresh();
-            current.superseded_from = newer.map(|newer| newer.name.first_seq);
+            current.superseded_from = newer;
         }
         Ok(())
     }
@@ -286,40 +288,49 @@ impl ReadOnlyJournal {
         let is_exhausted =
             self.segment.as_ref().is_none_or(|current| current.superseded_from.is_some_and(|end| self.next_seq >= end));
         if is_exhausted {
-            let segments = segment_file::list(&*self.disk)?;
-            let (below, above) = segments.split_at(segments.partition_point(|(name, _)| name.first_seq <= self.next_seq));
-            let Some(mut opened) = self.first_started(below.iter().rev().chain(above))? else { return Ok(None) };
-            let newer = self.first_started(segments.iter().filter(|(newer, _)| *newer > opened.name))?;
-            opened.superseded_from = newer.map(|newer| newer.name.first_seq);
-            self.segment = Some(opened);
+            let opened = self.choose_segment(|segments| {
+                let (below, above) = segments.split_at(segments.partition_point(|(name, _)| name.first_seq <= self.next_seq));
+                let Some(mut opened) = self.first_started(below.iter().rev().chain(above))? else { return Ok(None) };
+                opened.superseded_from = self.first_after(opened.name, segments)?;
+                Ok(Some(opened))
+            })?;
+            self.segment = Some(match opened {
+                Some(opened) => opened,
+                None => return Ok(None),
+            });
         }
         Ok(self.segment.as_mut())
     }
 
-    /// Opens the first of these segments that has been written and still exists. Opens one file at a time, because a journal may
-    /// have more files than a process may open.
+    /// Calls `choose` with the names and sizes of all segments, oldest first. Lists them again if hookhold deletes or replaces a
+    /// segment before `choose` opens its file.
+    fn choose_segment<T>(&self, choose: impl Fn(&[(SegmentName, u64)]) -> io::Result<T>) -> io::Result<T> {
+        let mut tries = 0;
+        loop {
+            match choose(&segment_file::list(&*self.disk)?) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAX_SCANS => tries += 1,
+                chosen => return chosen,
+            }
+        }
+    }
+
+    /// Returns the first sequence of the segment that follows `name`; `None` if no segment that has been written follows.
+    fn first_after(&self, name: SegmentName, segments: &[(SegmentName, u64)]) -> io::Result<Option<u64>> {
+        let newer = segments.iter().filter(|(newer, _)| newer.place() > name.place());
+        Ok(self.first_started(newer)?.map(|newer| newer.name.first_seq))
+    }
+
+    /// Opens the first of these segments that has been written. Opens one file at a time, because a journal may have more files
+    /// than a process may open.
     fn first_started<'a>(&self, segments: impl Iterator<Item = &'a (SegmentName, u64)>) -> io::Result<Option<ScannedFile>> {
         for (name, size) in segments {
-            match self.disk.open(&name.segment_file()) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => {
-                    let file = file?;
-                    if segment_file::is_started(&*self.disk, &file, *name, *size)? {
-                        let scanner = FrameScanner::new(file, name.id, SEGMENT_HEADER_LEN, *size);
-                        return Ok(Some(ScannedFile { name: *name, scanner, superseded_from: None }));
-                    }
-                }
+            let file = self.disk.open(&name.segment_file())?;
+            if segment_file::is_started(&*self.disk, &file, *name, *size)? {
+                let scanner = FrameScanner::new(file, name.id, SEGMENT_HEADER_LEN, *size);
+                return Ok(Some(ScannedFile { name: *name, scanner, superseded_from: None }));
             }
         }
         Ok(None)
-    }
-}
-
-/// Returns false if a file no longer exists, because hookhold has deleted it since the scan of the directory.
-fn if_exists(result: io::Result<()>) -> io::Result<bool> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        result => result.map(|()| true),
     }
 }
 
@@ -344,7 +355,7 @@ impl TopicStat {
         let waiting = self.cursor.map_or(0..0, |cursor| waiting_range(range, cursor, scan.cursors.backlog_end));
         if waiting == (range.first..range.last + 1) {
             self.add_waiting(range.count, range.bytes, (range.first, range.last));
-        } else if !waiting.is_empty() && if_exists(scan.read_frames(disk, index))? {
+        } else if !waiting.is_empty() && scan.read_frames(disk, index)? {
             let is_waiting = |frame: &&ScannedFrame| {
                 let is_mine = frame.facts.as_ref().is_some_and(|facts| facts.topic == range.topic);
                 is_mine && waiting.contains(&frame.header.seq)
@@ -380,4 +391,6 @@ impl JournalStat {
     }
 }
 
+/// Maximum number of scans of the directory while hookhold deletes files.
+const MAX_SCANS: usize = 50;
 const RETRIES: usize = 5;

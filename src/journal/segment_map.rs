@@ -125,6 +125,13 @@ impl SegmentMap {
         self.segments.write().expect(POISON).insert(segment.name, segment);
     }
 
+    /// Replaces the segment `old` by a segment with the same place.
+    pub(super) fn replace(&self, old: SegmentName, new: Arc<Segment>) {
+        let mut segments = self.segments.write().expect(POISON);
+        segments.remove(&old);
+        segments.insert(new.name, new);
+    }
+
     /// Removes a segment from the map.
     pub(super) fn remove(&self, name: SegmentName) {
         self.segments.write().expect(POISON).remove(&name);

@@ -19,6 +19,7 @@ mod ownership;
 mod read_only;
 mod recycling;
 mod retention;
+mod rewriting;
 mod space;
 mod stalled;
 mod stepped;

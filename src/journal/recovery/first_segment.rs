@@ -42,7 +42,7 @@ pub(super) fn start(
     owner: OwnerRecord,
 ) -> Result<WriterState, OpenError> {
     let next_seq = name.first_seq;
-    let mut bytes = encode_header(name, log, identity);
+    let mut bytes = encode_header(name, log, identity, &[]);
     let cursors: Vec<_> = segments.cursors().into_iter().collect();
     let lists = [FrameDraft::segments(&segments.list(name, &[])), FrameDraft::key_files(&keys.list())];
     let mut control: Vec<FrameDraft> =
