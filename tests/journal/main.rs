@@ -11,6 +11,7 @@ mod batches;
 mod clock;
 mod cursors;
 mod damage;
+mod golden;
 mod harness;
 mod keys;
 mod missing;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hookhold::event::Position;
 use hookhold::journal::disk::{Disk, LocalDisk};
-use hookhold::journal::{AppendError, Environment, Journal, OpenError, SystemRandom};
+use hookhold::journal::{AppendError, Journal, OpenError, SystemRandom};
 
 use crate::disk::Step;
 use crate::events::TOPICS;
@@ -19,12 +19,7 @@ fn a_new_identity_changes_neither_events_nor_keys() {
     let (hash_key, events) = (journal.hash_key(), seqs(&journal));
     journal.close();
     let before = harness.read_only().stat().expect("the journal can be read");
-    let environment = Environment {
-        disk: harness.disk.start(),
-        clock: harness.clock.clone(),
-        random: Arc::new(SystemRandom),
-        metrics: harness.metrics.clone(),
-    };
+    let environment = harness.environment(harness.disk.start(), Arc::new(SystemRandom));
     let renewed = Journal::renew_identity(environment, harness.options.clone()).expect("the journal opens");
     let after = harness.read_only().stat().expect("the journal can be read");
     assert_eq!((before.id, after.id), (Some(renewed.previous), Some(renewed.id)));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hookhold::journal::{Environment, Journal, SystemRandom, UnforwardedEvents};
+use hookhold::journal::{Journal, SystemRandom, UnforwardedEvents};
 
 use crate::events::TOPICS;
 use crate::harness::*;
@@ -57,12 +57,7 @@ fn events_stored_without_forwarding_do_not_wait() {
 #[test]
 fn given_up_events_pin_nothing_but_stay_duplicates() {
     let harness = with_waiting_events();
-    let environment = || Environment {
-        disk: harness.disk.start(),
-        clock: harness.clock.clone(),
-        random: Arc::new(SystemRandom),
-        metrics: harness.metrics.clone(),
-    };
+    let environment = || harness.environment(harness.disk.start(), Arc::new(SystemRandom));
     let give_up = |below| Journal::give_up(environment(), harness.options.clone(), TOPICS[0], below).expect("the journal opens");
     assert_eq!((give_up(7), give_up(10), give_up(10), give_up(5)), (2, 3, 0, 0));
     let mut journal = harness.open_in_steps();
