@@ -6,16 +6,16 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::errors::in_file;
-use super::frame::{self, CursorsFrame, FrameFacts, FrameHeader, FrameKind, ListedSegment};
+use super::frame::{self, CursorsFrame, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::journal_time::{CommitTimes, JournalMillis};
-use super::keys::{KeyDirectory, KeyEntry, ListedKeyFile, SeenKey};
+use super::keys::{KeyDirectory, ListedKeyFile};
 use super::replaced_segments;
 use super::scanned_cursors::ScannedCursors;
+use super::scanned_frame::ScannedFrame;
 use super::segment_file::{self, SEGMENT_HEADER_LEN, SegmentHeader};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
@@ -53,8 +53,6 @@ pub(super) struct DirectoryScan {
 /// One segment of a [`DirectoryScan`].
 pub(super) struct ScannedSegment {
     pub(super) name: SegmentName,
-    /// File of the segment, open for reading.
-    pub(super) file: Arc<dyn DiskFile>,
     /// Size of the file in bytes.
     pub(super) size: u64,
     /// Header of this segment; `None` if it is damaged.
@@ -97,29 +95,20 @@ pub(super) struct SegmentFrames {
     pub(super) is_unreadable: bool,
 }
 
-/// A valid event frame.
-pub(super) struct ScannedFrame {
-    pub(super) offset: u64,
-    pub(super) header: FrameHeader,
-    /// Times of the commit that contains the frame. If its commit frame is damaged, the times of another commit.
-    pub(super) times: CommitTimes,
-    /// Decoded fields; `None` if a later version wrote the frame.
-    pub(super) facts: Option<FrameFacts>,
-}
-
 impl DirectoryScan {
     /// Reads the headers of all segments and the frames of unsealed segments. Also reads the frames of sealed segments, newest
-    /// first, until the scan has found a snapshot of the cursors.
+    /// first, until the scan has found a snapshot of the cursors. Opens one file at a time, because a journal may have more files
+    /// than a process may open.
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         let keys = KeyDirectory::read(disk)?;
-        let (mut segments, unused) = open_segments(disk, &keys)?;
+        let (mut segments, unused) = scan_segments(disk, &keys)?;
         let replaced = replaced_segments::find(segments.iter().map(|segment| (segment.name, segment.header.as_ref())));
         segments.retain(|segment| !replaced.contains(&segment.name));
         find_superseded(&mut segments);
         let (mut cursors, mut lost, mut listed_keys, mut is_listed) = (ScannedCursors::default(), None, None, false);
         for segment in segments.iter_mut().rev() {
             if segment.summary.is_none() || !cursors.is_complete || !is_listed {
-                segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
+                segment.frames = in_file(SegmentFrames::read(disk, segment), || segment.name.segment_file())?;
                 cursors.add_older(&segment.frames.cursors);
                 lost = lost.or_else(|| segment.frames.lost.clone());
                 listed_keys = listed_keys.or_else(|| segment.frames.key_files.clone());
@@ -169,6 +158,11 @@ impl DirectoryScan {
         self.durable_watermark + self.unconfirmed.len() as u64
     }
 
+    /// Returns the sequence from which on no event waits for a topic if the journal does not forward events.
+    pub(super) fn backlog_end(&self) -> u64 {
+        self.cursors.backlog_end.unwrap_or(self.log_end())
+    }
+
     /// Returns the summary of a segment. For a sealed segment, returns the content of the summary file. For an unsealed
     /// segment, computes the summary from the events below `limit`.
     pub(super) fn summary(&self, index: usize, limit: u64) -> SegmentSummary {
@@ -185,13 +179,24 @@ impl DirectoryScan {
         summary
     }
 
-    /// Reads the frames of a sealed segment. [`DirectoryScan::read`] has already read the frames of unsealed segments.
-    pub(super) fn read_frames(&mut self, index: usize) -> io::Result<()> {
+    /// Reads the frames of a sealed segment. [`DirectoryScan::read`] has already read the frames of unsealed segments. If hookhold
+    /// has replaced the segment since then, reads its replacement. Returns false if hookhold has deleted the segment.
+    pub(super) fn read_frames(&mut self, disk: &dyn Disk, index: usize) -> io::Result<bool> {
         let segment = &mut self.segments[index];
-        if segment.summary.is_some() && segment.frames.events.is_empty() {
-            segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
+        if segment.summary.is_none() || !segment.frames.events.is_empty() {
+            return Ok(true);
         }
-        Ok(())
+        let mut frames = SegmentFrames::read(disk, segment);
+        if frames.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            let is_replacement = |name: SegmentName| name != segment.name && name.place() == segment.name.place();
+            let Some(replacement) = segment_file::list(disk)?.into_iter().find(|(name, _)| is_replacement(*name)) else {
+                return Ok(false);
+            };
+            (segment.name, segment.size) = replacement;
+            frames = SegmentFrames::read(disk, segment);
+        }
+        segment.frames = in_file(frames, || segment.name.segment_file())?;
+        Ok(true)
     }
 
     /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for the frames of only one sealed
@@ -274,10 +279,11 @@ impl ScannedSegment {
 }
 
 impl SegmentFrames {
-    fn read(segment: &ScannedSegment) -> io::Result<SegmentFrames> {
+    fn read(disk: &dyn Disk, segment: &ScannedSegment) -> io::Result<SegmentFrames> {
         let mut frames = SegmentFrames::default();
         let mut next_seq = segment.name.first_seq;
-        let scanner = FrameScanner::new(segment.file.clone(), segment.name.id, SEGMENT_HEADER_LEN, segment.size);
+        let file = disk.open(&segment.name.segment_file())?;
+        let scanner = FrameScanner::new(file, segment.name.id, SEGMENT_HEADER_LEN, segment.size);
         let mut scanner = scanner.skip_unreadable();
         let mut damaged = None;
         loop {
@@ -339,38 +345,20 @@ impl SegmentFrames {
     }
 }
 
-impl ScannedFrame {
-    /// Returns the event's key, with the arrival time and sequence of the event; `None` if the event has no key.
-    pub(super) fn key(&self) -> Option<KeyEntry> {
-        let facts = self.facts.as_ref()?;
-        Some((facts.key?, SeenKey { first_seen: self.times.journal, seq: self.header.seq, fingerprint: facts.fingerprint }))
-    }
-
-    /// Returns true if the next event belongs to the same delivery.
-    fn continues(&self) -> bool {
-        self.facts.as_ref().is_some_and(|facts| facts.continues)
-    }
-
-    /// Returns the number of bytes that the frame occupies, including padding.
-    pub(super) fn padded_len(&self) -> u64 {
-        frame::padded(self.header.len) as u64
-    }
-}
-
-/// Opens all segments. For segments that have never been written, returns only the names.
-fn open_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
+/// Reads the headers and the summaries of all segments. For segments that have never been written, returns only the names.
+fn scan_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
     for (name, size) in segment_file::list(disk)? {
         let in_segment = || name.segment_file();
         let file = in_file(disk.open(&name.segment_file()), in_segment)?;
         let header = if_readable(segment_file::read_header(&*file, name), in_segment)?;
         let (superseded_from, is_followed, frames) = (u64::MAX, true, SegmentFrames::default());
-        let mut segment = ScannedSegment { name, file, size, header, superseded_from, is_followed, summary: None, frames };
+        let mut segment = ScannedSegment { name, size, header, superseded_from, is_followed, summary: None, frames };
         if segment.key_ids().any(|id| keys.has_keys_of(id)) {
             segment.summary = if_readable(SegmentSummary::open(disk, name), || name.summary_file())?;
         }
         // A segment that cannot be read may contain events.
-        if segment.summary.is_none() && !segment_file::is_started(disk, &segment.file, name, size).unwrap_or(true) {
+        if segment.summary.is_none() && !segment_file::is_started(disk, &file, name, size).unwrap_or(true) {
             unused.push(name);
             continue;
         }
