@@ -10,6 +10,7 @@
 //! the newest segment.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::segment_summary::{SegmentSummary, TopicRange};
@@ -17,7 +18,7 @@ use super::segment_summary::{SegmentSummary, TopicRange};
 /// Bytes that one topic pins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Backlog {
-    /// Total size of the topic's frames at and above its cursor, in bytes.
+    /// Total size of the topic's waiting frames, in bytes.
     pub(super) waiting_bytes: u64,
     /// Number of dead bytes in the segments that this topic pins. No topic needs these bytes, but the journal cannot delete
     /// them.
@@ -35,15 +36,17 @@ impl Backlog {
 pub(super) struct Backlogs {
     cursors: BTreeMap<Arc<str>, u64>,
     forwards: bool,
+    backlog_end: Option<u64>,
     topics: BTreeMap<Arc<str>, Backlog>,
 }
 
 impl Backlogs {
     /// Creates an empty backlog for each topic with a cursor. If `forwards` is true, a topic without a cursor pins all its
-    /// events. If `forwards` is false, a topic without a cursor pins nothing.
-    pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool) -> Backlogs {
+    /// events. If `forwards` is false, a topic without a cursor pins nothing. No event at or above `backlog_end` waits for a
+    /// topic.
+    pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool, backlog_end: Option<u64>) -> Backlogs {
         let topics = cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
-        Backlogs { cursors, forwards, topics }
+        Backlogs { cursors, forwards, backlog_end, topics }
     }
 
     /// Adds the bytes of one segment to the backlogs. `size` is the size of the segment's file in bytes.
@@ -51,7 +54,8 @@ impl Backlogs {
         let default = self.forwards.then_some(0);
         let pinning = summary.topics.iter().filter_map(|range| {
             let cursor = self.cursors.get(&range.topic).copied().or(default)?;
-            (cursor <= range.last).then_some((&range.topic, waiting_bytes(range, cursor)))
+            let waiting = waiting_range(range, cursor, self.backlog_end);
+            (!waiting.is_empty()).then(|| (&range.topic, waiting_bytes(range, &waiting)))
         });
         let pinning: Vec<_> = pinning.collect();
         let waiting: u64 = pinning.iter().map(|(_, bytes)| bytes).sum();
@@ -70,9 +74,15 @@ impl Backlogs {
     }
 }
 
-/// Returns the total size of a topic's frames at and above `cursor` in one segment, in bytes. If the cursor is between two
-/// events of the topic, estimates the size from the sequences.
-pub(super) fn waiting_bytes(range: &TopicRange, cursor: u64) -> u64 {
-    let (left, all) = ((range.last + 1).saturating_sub(cursor.max(range.first)), range.last + 1 - range.first);
-    (u128::from(range.bytes) * u128::from(left) / u128::from(all)) as u64
+/// Returns the sequences in one segment at which events of a topic with this cursor may wait. The first and the last of them
+/// belong to the topic, unless the cursor or the end of the backlog is between two events of the topic.
+pub(super) fn waiting_range(range: &TopicRange, cursor: u64, backlog_end: Option<u64>) -> Range<u64> {
+    range.first.max(cursor)..backlog_end.unwrap_or(u64::MAX).min(range.last + 1)
+}
+
+/// Returns the total size of a topic's frames at these sequences in one segment, in bytes. Estimates the size from the sequences
+/// if they are only a part of the segment's.
+pub(super) fn waiting_bytes(range: &TopicRange, sequences: &Range<u64>) -> u64 {
+    let (waiting, all) = (sequences.end.saturating_sub(sequences.start), range.last + 1 - range.first);
+    (u128::from(range.bytes) * u128::from(waiting) / u128::from(all)) as u64
 }

@@ -6,17 +6,18 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::errors::in_file;
-use super::frame::{self, CursorsFrame, FrameFacts, FrameHeader, FrameKind, ListedSegment};
+use super::frame::{self, CursorsFrame, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::journal_time::{CommitTimes, JournalMillis};
-use super::keys::{KeyDirectory, KeyEntry, ListedKeyFile, SeenKey};
+use super::keys::{KeyDirectory, ListedKeyFile};
 use super::lock_file::{LOCK_FILE, OwnerRecord, PublishedWatermark};
+use super::replaced_segments;
 use super::scanned_cursors::ScannedCursors;
-use super::segment_file::{self, JournalIdentity, SEGMENT_HEADER_LEN};
+use super::scanned_frame::ScannedFrame;
+use super::segment_file::{self, SEGMENT_HEADER_LEN, SegmentHeader};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
 use super::wall_offsets::WallOffsets;
@@ -37,7 +38,8 @@ pub(super) struct DirectoryScan {
     pub(super) last_commit: Option<CommitTimes>,
     /// Offsets of the wall clock at the commits that the scan has read.
     pub(super) wall_offsets: WallOffsets,
-    /// Segments whose release is recorded, but which still exist. [`DirectoryScan::segments`] does not contain them.
+    /// Segments that still exist although their release is recorded, or although another segment replaces them.
+    /// [`DirectoryScan::segments`] does not contain them.
     pub(super) released: Vec<SegmentName>,
     /// Segments that contain events and whose release is not recorded, but which are missing.
     pub(super) missing: Vec<ListedSegment>,
@@ -56,12 +58,10 @@ pub(super) struct DirectoryScan {
 /// One segment of a [`DirectoryScan`].
 pub(super) struct ScannedSegment {
     pub(super) name: SegmentName,
-    /// File of the segment, open for reading.
-    pub(super) file: Arc<dyn DiskFile>,
     /// Size of the file in bytes.
     pub(super) size: u64,
-    /// Ids of the journal in the header of this segment; `None` if the header is damaged.
-    pub(super) header: Option<JournalIdentity>,
+    /// Header of this segment; `None` if it is damaged.
+    pub(super) header: Option<SegmentHeader>,
     /// Sequence at and above which a newer segment supersedes the events of this segment.
     pub(super) superseded_from: u64,
     /// True if no segment between this segment and the next listed segment has been deleted. In that case, this segment must
@@ -104,37 +104,31 @@ pub(super) struct SegmentFrames {
     pub(super) is_unreadable: bool,
 }
 
-/// A valid event frame.
-pub(super) struct ScannedFrame {
-    pub(super) offset: u64,
-    pub(super) header: FrameHeader,
-    /// Times of the commit that contains the frame. If its commit frame is damaged, the times of another commit.
-    pub(super) times: CommitTimes,
-    /// Decoded fields; `None` if a later version wrote the frame.
-    pub(super) facts: Option<FrameFacts>,
-}
-
 impl DirectoryScan {
     /// Reads the headers of all segments and the frames of unsealed segments. Also reads the frames of sealed segments, newest
-    /// first, until the scan has found a snapshot of the cursors.
+    /// first, until the scan has found a snapshot of the cursors. Opens one file at a time, because a journal may have more files
+    /// than a process may open.
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         // Read the lock file before the segments, because another process may be writing to them.
         let evidence = LockEvidence::read(disk);
         let keys = KeyDirectory::read(disk)?;
-        let (mut segments, unused) = open_segments(disk, &keys)?;
+        let (mut segments, unused) = scan_segments(disk, &keys)?;
+        let replaced = replaced_segments::find(segments.iter().map(|segment| (segment.name, segment.header.as_ref())));
+        segments.retain(|segment| !replaced.contains(&segment.name));
         let lost_newest = evidence.owner.filter(|owner| is_newest_lost(owner, &segments));
         find_superseded(&mut segments, lost_newest.map(|owner| owner.newest));
         let (mut cursors, mut lost, mut listed_keys, mut is_listed) = (ScannedCursors::default(), None, None, false);
         for segment in segments.iter_mut().rev() {
             if segment.summary.is_none() || !cursors.is_complete || !is_listed {
-                segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
+                segment.frames = in_file(SegmentFrames::read(disk, segment), || segment.name.segment_file())?;
                 cursors.add_older(&segment.frames.cursors);
                 lost = lost.or_else(|| segment.frames.lost.clone());
                 listed_keys = listed_keys.or_else(|| segment.frames.key_files.clone());
                 is_listed |= segment.frames.listed.is_some();
             }
         }
-        let (released, missing) = compare_with_list(&mut segments);
+        let (mut released, missing) = compare_with_list(&mut segments);
+        released.extend(replaced);
         let watermarks = segments.iter().map(|segment| {
             let sealed = segment.summary.as_ref().map_or(0, |summary| summary.next_seq);
             segment.name.first_seq.max(segment.frames.watermark).max(sealed)
@@ -176,6 +170,11 @@ impl DirectoryScan {
         self.durable_watermark + self.unconfirmed.len() as u64
     }
 
+    /// Returns the sequence from which on no event waits for a topic if the journal does not forward events.
+    pub(super) fn backlog_end(&self) -> u64 {
+        self.cursors.backlog_end.unwrap_or(self.log_end())
+    }
+
     /// Returns the summary of a segment. For a sealed segment, returns the content of the summary file. For an unsealed
     /// segment, computes the summary from the events below `limit`.
     pub(super) fn summary(&self, index: usize, limit: u64) -> SegmentSummary {
@@ -192,13 +191,24 @@ impl DirectoryScan {
         summary
     }
 
-    /// Reads the frames of a sealed segment. [`DirectoryScan::read`] has already read the frames of unsealed segments.
-    pub(super) fn read_frames(&mut self, index: usize) -> io::Result<()> {
+    /// Reads the frames of a sealed segment. [`DirectoryScan::read`] has already read the frames of unsealed segments. If hookhold
+    /// has replaced the segment since then, reads its replacement. Returns false if hookhold has deleted the segment.
+    pub(super) fn read_frames(&mut self, disk: &dyn Disk, index: usize) -> io::Result<bool> {
         let segment = &mut self.segments[index];
-        if segment.summary.is_some() && segment.frames.events.is_empty() {
-            segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
+        if segment.summary.is_none() || !segment.frames.events.is_empty() {
+            return Ok(true);
         }
-        Ok(())
+        let mut frames = SegmentFrames::read(disk, segment);
+        if frames.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            let is_replacement = |name: SegmentName| name != segment.name && name.place() == segment.name.place();
+            let Some(replacement) = segment_file::list(disk)?.into_iter().find(|(name, _)| is_replacement(*name)) else {
+                return Ok(false);
+            };
+            (segment.name, segment.size) = replacement;
+            frames = SegmentFrames::read(disk, segment);
+        }
+        segment.frames = in_file(frames, || segment.name.segment_file())?;
+        Ok(true)
     }
 
     /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for the frames of only one sealed
@@ -218,6 +228,12 @@ impl DirectoryScan {
 }
 
 impl ScannedSegment {
+    /// Returns the ids under which a key file may contain the keys of the segment: its own id, and those of the segments that it
+    /// replaces.
+    pub(super) fn key_ids(&self) -> impl Iterator<Item = u64> {
+        self.header.iter().flat_map(|header| header.replaced.iter().copied()).chain([self.name.id])
+    }
+
     /// Returns the corrupted ranges of the segment: the damage below `watermark`, including a damaged segment header.
     pub(super) fn corruption(&self, watermark: u64) -> Vec<Range<u64>> {
         let below = watermark.min(self.expected_end());
@@ -284,10 +300,11 @@ impl ScannedSegment {
 }
 
 impl SegmentFrames {
-    fn read(segment: &ScannedSegment) -> io::Result<SegmentFrames> {
+    fn read(disk: &dyn Disk, segment: &ScannedSegment) -> io::Result<SegmentFrames> {
         let mut frames = SegmentFrames::default();
         let mut next_seq = segment.name.first_seq;
-        let scanner = FrameScanner::new(segment.file.clone(), segment.name.id, SEGMENT_HEADER_LEN, segment.size);
+        let file = disk.open(&segment.name.segment_file())?;
+        let scanner = FrameScanner::new(file, segment.name.id, SEGMENT_HEADER_LEN, segment.size);
         let mut scanner = scanner.skip_unreadable();
         let mut damaged = None;
         loop {
@@ -350,24 +367,6 @@ impl SegmentFrames {
     }
 }
 
-impl ScannedFrame {
-    /// Returns the event's key, with the arrival time and sequence of the event; `None` if the event has no key.
-    pub(super) fn key(&self) -> Option<KeyEntry> {
-        let facts = self.facts.as_ref()?;
-        Some((facts.key?, SeenKey { first_seen: self.times.journal, seq: self.header.seq, fingerprint: facts.fingerprint }))
-    }
-
-    /// Returns true if the next event belongs to the same delivery.
-    fn continues(&self) -> bool {
-        self.facts.as_ref().is_some_and(|facts| facts.continues)
-    }
-
-    /// Returns the number of bytes that the frame occupies, including padding.
-    pub(super) fn padded_len(&self) -> u64 {
-        frame::padded(self.header.len) as u64
-    }
-}
-
 /// Facts in the lock file.
 #[derive(Default)]
 struct LockEvidence {
@@ -387,23 +386,23 @@ impl LockEvidence {
     }
 }
 
-/// Opens all segments. For segments that have never been written, returns only the names.
-fn open_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
+/// Reads the headers and the summaries of all segments. For segments that have never been written, returns only the names.
+fn scan_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
     for (name, size) in segment_file::list(disk)? {
         let in_segment = || name.segment_file();
         let file = in_file(disk.open(&name.segment_file()), in_segment)?;
         let header = if_readable(segment_file::read_header(&*file, name), in_segment)?;
-        let summary = match keys.has_keys_of(name.id) {
-            true => if_readable(SegmentSummary::open(disk, name), || name.summary_file())?,
-            false => None,
-        };
-        if summary.is_none() && !segment_file::is_started(disk, &file, name, size) {
+        let (superseded_from, is_followed, frames) = (u64::MAX, true, SegmentFrames::default());
+        let mut segment = ScannedSegment { name, size, header, superseded_from, is_followed, summary: None, frames };
+        if segment.key_ids().any(|id| keys.has_keys_of(id)) {
+            segment.summary = if_readable(SegmentSummary::open(disk, name), || name.summary_file())?;
+        }
+        if segment.summary.is_none() && !segment_file::is_started(disk, &file, name, size) {
             unused.push(name);
             continue;
         }
-        let (superseded_from, is_followed, frames) = (u64::MAX, true, SegmentFrames::default());
-        segments.push(ScannedSegment { name, file, size, header, superseded_from, is_followed, summary, frames });
+        segments.push(segment);
     }
     Ok((segments, unused))
 }
@@ -425,22 +424,23 @@ fn if_readable<T>(result: io::Result<Option<T>>, file: impl Fn() -> String) -> i
 /// these segments. Also returns the listed segments that are missing although their release is not recorded.
 fn compare_with_list(segments: &mut Vec<ScannedSegment>) -> (Vec<SegmentName>, Vec<ListedSegment>) {
     let Some(at) = segments.iter().rposition(|segment| segment.frames.listed.is_some()) else { return Default::default() };
-    let newest = segments[at].name;
-    let recorded: Vec<SegmentName> = segments[at..].iter().flat_map(|segment| segment.frames.released.clone()).collect();
+    let newest = segments[at].name.place();
     let listed = segments[at].frames.listed.clone().unwrap_or_default();
-    let is_expected =
-        |name: SegmentName| (name >= newest || listed.iter().any(|listed| listed.name == name)) && !recorded.contains(&name);
+    // A list or a record may name the segment that an existing segment replaces, so only the places count.
+    let recorded: Vec<_> = segments[at..].iter().flat_map(|segment| &segment.frames.released).map(|name| name.place()).collect();
+    let is_recorded = |name: SegmentName| recorded.contains(&name.place());
+    let is_listed = |name: SegmentName| listed.iter().any(|listed| listed.name.place() == name.place());
+    let is_expected = |name: SegmentName| (name.place() >= newest || is_listed(name)) && !is_recorded(name);
     let released = segments.iter().map(|segment| segment.name).filter(|name| !is_expected(*name)).collect();
-    let exists = |name: SegmentName| segments.iter().any(|segment| segment.name == name);
-    let is_missing = |listed: &&ListedSegment| {
-        listed.next_seq > listed.name.first_seq && !recorded.contains(&listed.name) && !exists(listed.name)
-    };
+    let exists = |name: SegmentName| segments.iter().any(|existing| existing.name.place() == name.place());
+    let is_missing =
+        |listed: &&ListedSegment| listed.next_seq > listed.name.first_seq && !is_recorded(listed.name) && !exists(listed.name);
     let missing: Vec<ListedSegment> = listed.iter().filter(is_missing).copied().collect();
     segments.retain(|segment| is_expected(segment.name));
     // The frames of failed commits above these sequences stay superseded, even if the segment with their successors is lost.
     for segment in segments.iter_mut() {
-        let lost = missing.iter().filter(|lost| segment.name < lost.name).map(|lost| lost.name.first_seq);
-        let itself = listed.iter().filter(|listed| listed.name == segment.name).map(|listed| listed.next_seq);
+        let lost = missing.iter().filter(|lost| segment.name.place() < lost.name.place()).map(|lost| lost.name.first_seq);
+        let itself = listed.iter().filter(|listed| listed.name.place() == segment.name.place()).map(|listed| listed.next_seq);
         let superseded_from = lost.chain(itself).fold(segment.superseded_from, u64::min);
         segment.frames.events.retain(|frame| frame.header.seq < superseded_from);
         segment.superseded_from = superseded_from;

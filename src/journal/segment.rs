@@ -34,6 +34,8 @@ enum ReleaseState {
 /// One segment of the open journal.
 pub(super) struct Segment {
     pub(super) name: SegmentName,
+    /// Ids of the segments that this segment replaces, oldest first.
+    pub(super) replaced: Vec<u64>,
     /// Segment file, open for reading. The file of the newest segment is also open for writing.
     pub(super) file: Arc<dyn DiskFile>,
     /// Size of the file in bytes.
@@ -53,8 +55,21 @@ impl Segment {
         summary: SegmentSummary,
         state: SegmentState,
     ) -> Arc<Segment> {
+        Segment::replacing(name, Vec::new(), file, size, summary, state)
+    }
+
+    /// Returns a segment that replaces the segments with the ids `replaced`.
+    pub(super) fn replacing(
+        name: SegmentName,
+        replaced: Vec<u64>,
+        file: Arc<dyn DiskFile>,
+        size: u64,
+        summary: SegmentSummary,
+        state: SegmentState,
+    ) -> Arc<Segment> {
         Arc::new(Segment {
             name,
+            replaced,
             file,
             size: size.into(),
             state: AtomicU8::new(state as u8),
@@ -102,6 +117,12 @@ impl Segment {
         if self.state.compare_exchange(sealed, uncached, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.file.drop_from_page_cache();
         }
+    }
+
+    /// Returns the ids under which a key file may contain the keys of the segment: its own id, and those of the segments that
+    /// it replaces.
+    pub(super) fn key_ids(&self) -> impl Iterator<Item = u64> {
+        self.replaced.iter().copied().chain([self.name.id])
     }
 
     /// Returns a copy of the summary.

@@ -8,6 +8,8 @@
 //! +--------+--------+----+-------+---+-----------+-------+---------------+---------+-----------+--------+-----------
 //! ```
 //!
+//! The only optional field contains the ids of the segments that this segment replaces.
+//!
 //! The header occupies the first page of a segment file, and the first commit follows in the second page. Both are one write, so
 //! one sync makes both durable. Every commit starts with a page, so a later write never changes a page with an acknowledged
 //! event. The background
@@ -26,7 +28,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile};
 use super::frame::PAGE;
 use super::frame_scanner::{FrameScanner, ScanStep};
-use super::payload::{u32_at, u64_at};
+use super::payload::{PayloadReader, PayloadWriter, u32_at, u64_at};
 use super::segment_name::{SEGMENT_EXT, SegmentName};
 use crate::event::LogId;
 
@@ -39,16 +41,30 @@ pub(super) struct JournalIdentity {
     pub(super) hash_key: [u8; 16],
 }
 
-/// Encodes the header of a segment, which occupies one page.
-pub(super) fn encode_header(name: SegmentName, log: LogId, identity: JournalIdentity) -> Vec<u8> {
+/// Header of a segment, as far as a startup needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) identity: JournalIdentity,
+    /// Ids of the segments that this segment replaces, oldest first.
+    pub(super) replaced: Vec<u64>,
+}
+
+/// Encodes the header of a segment, which occupies one page. `replaced` contains the ids of the segments that this segment
+/// replaces, oldest first.
+pub(super) fn encode_header(name: SegmentName, log: LogId, identity: JournalIdentity, replaced: &[u64]) -> Vec<u8> {
     let mut out = vec![0; HEADER_FIELDS_LEN];
     out[..8].copy_from_slice(MAGIC);
     out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    out[16..20].copy_from_slice(&(HEADER_FIELDS_LEN as u32).to_le_bytes());
     for (at, number) in [(24, name.id), (32, log.0), (40, name.first_seq), (48, name.ordinal), (56, identity.journal)] {
         out[at..at + 8].copy_from_slice(&number.to_le_bytes());
     }
     out[64..80].copy_from_slice(&identity.hash_key);
+    let mut out = PayloadWriter(out);
+    let replaced: Vec<u8> = replaced.iter().flat_map(|id| id.to_le_bytes()).collect();
+    out.optional_field(REPLACED, Some(&replaced).filter(|ids| !ids.is_empty()).map(Vec::as_slice));
+    let mut out = out.0;
+    let length = out.len() as u32;
+    out[16..20].copy_from_slice(&length.to_le_bytes());
     let crc = header_crc(&out);
     out[12..16].copy_from_slice(&crc.to_le_bytes());
     out.resize(SEGMENT_HEADER_LEN as usize, 0);
@@ -57,7 +73,7 @@ pub(super) fn encode_header(name: SegmentName, log: LogId, identity: JournalIden
 
 /// Reads the header of a segment; `None` if the file does not start with the header of this segment. Fails if the header has
 /// another format.
-pub(super) fn read_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<Option<JournalIdentity>> {
+pub(super) fn read_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<Option<SegmentHeader>> {
     let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
     let read = file.read_at(&mut bytes, 0)?;
     if read >= FORMAT_1_HEADER_LEN && bytes[..8] == *MAGIC && bytes[8..12] == 1u32.to_le_bytes() {
@@ -78,7 +94,14 @@ pub(super) fn read_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<
         other => return Err(other_format(other.unwrap_or(0))),
     }
     let hash_key = header[64..80].try_into().expect("16 bytes");
-    Ok(u64_at(header, 56).map(|journal| JournalIdentity { journal, hash_key }))
+    let mut optional = PayloadReader { bytes: header, at: HEADER_FIELDS_LEN };
+    let mut replaced = Vec::new();
+    while let Some((tag, value)) = optional.optional_field() {
+        if tag == REPLACED {
+            replaced.extend(value.chunks_exact(8).filter_map(|id| u64_at(id, 0)));
+        }
+    }
+    Ok(u64_at(header, 56).map(|journal| SegmentHeader { identity: JournalIdentity { journal, hash_key }, replaced }))
 }
 
 /// Returns the error for a file of another format.
@@ -135,6 +158,8 @@ const CURSOR_PAGES: u64 = 64;
 const RELEASE_PAGES: u64 = 16;
 /// Length in bytes of the fields of a segment header that always exist.
 const HEADER_FIELDS_LEN: usize = 80;
+/// Tag of the optional field with the ids of the replaced segments.
+const REPLACED: u16 = 1;
 /// Length in bytes of a segment header in format 1.
 const FORMAT_1_HEADER_LEN: usize = 64;
 const MAGIC: &[u8; 8] = b"hookhold";

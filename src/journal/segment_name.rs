@@ -22,6 +22,16 @@ impl SegmentName {
         Ok(SegmentName { ordinal, first_seq, id: random.next_u64()? })
     }
 
+    /// Returns the name of a segment that replaces this segment: the same name with another random id.
+    pub(super) fn replacement(self, random: &dyn Random) -> io::Result<SegmentName> {
+        SegmentName::new(self.ordinal, self.first_seq, random)
+    }
+
+    /// Returns the position in the order of the segments. A segment has the same place as a segment that it replaces.
+    pub(super) fn place(self) -> (u64, u64) {
+        (self.ordinal, self.first_seq)
+    }
+
     /// Returns the name of the file that contains the frames.
     pub(super) fn segment_file(self) -> String {
         self.with_ext(SEGMENT_EXT)

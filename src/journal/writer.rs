@@ -290,7 +290,7 @@ impl CommitWriter {
         buffer.clear();
         let mut offset = state.offset;
         if offset == SEGMENT_HEADER_LEN {
-            buffer.extend_from_slice(&encode_header(state.active.name, shared.log, shared.identity));
+            buffer.extend_from_slice(&encode_header(state.active.name, shared.log, shared.identity, &[]));
             offset = 0;
         }
         let others = batch.iter().map(PendingAppend::len).sum::<u64>() + control.len();

@@ -75,6 +75,7 @@ struct State {
     process: ProcessState,
     recycled: u64,
     read: u64,
+    written: u64,
     rng: fastrand::Rng,
 }
 
@@ -164,6 +165,7 @@ impl SimDisk {
             process,
             recycled: 0,
             read: 0,
+            written: 0,
             rng: fastrand::Rng::with_seed(seed),
         };
         SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), observer: Mutex::new(None) }))
@@ -312,6 +314,11 @@ impl SimDisk {
     pub fn has_unreadable_pages(&self) -> bool {
         let state = self.state();
         state.names.iter().any(|(_, index)| state.files[index].has_unreadable_pages())
+    }
+
+    /// Returns the number of bytes that all processes have written so far.
+    pub fn bytes_written(&self) -> u64 {
+        self.state().written
     }
 
     /// Sets the maximum total size of all files to this number of bytes.

@@ -58,6 +58,7 @@ const FREQUENT: &[&str] = &[
     "lost page",
     "opening interrupted",
     "read from outside",
+    "segment rewritten",
     "sender left",
     "step inside a disk operation",
     "torn page",

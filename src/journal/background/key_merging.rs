@@ -2,29 +2,20 @@
 //! Pauses between the steps limit the merges to a tenth of a core.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::super::keys::{KeyEnvironment, KeyMerging};
-use super::super::random::Random;
 use super::super::{POISON, Shared};
 
-/// The running merges.
-pub(super) struct RunningMerges {
-    /// Only the background thread locks the merges, so it may hold the lock during disk operations.
-    merges: Mutex<KeyMerging>,
-    /// Source of the ids of merged files.
-    random: Arc<dyn Random>,
-}
+/// The running merges. Only the background thread locks the merges, so it may hold the lock during disk operations.
+#[derive(Default)]
+pub(super) struct RunningMerges(Mutex<KeyMerging>);
 
 impl RunningMerges {
-    pub(super) fn new(random: Arc<dyn Random>) -> RunningMerges {
-        RunningMerges { merges: Mutex::default(), random }
-    }
-
     /// Returns the ids of the key files that the running merges replace.
     pub(super) fn busy_files(&self) -> Vec<u64> {
-        self.merges.lock().expect(POISON).busy()
+        self.0.lock().expect(POISON).busy()
     }
 }
 
@@ -35,7 +26,7 @@ pub(super) fn step(shared: &Shared) -> Option<Duration> {
         return None;
     }
     let started = shared.time.clock().uptime();
-    let mut merges = shared.background.merges.merges.lock().expect(POISON);
+    let mut merges = shared.background.merges.0.lock().expect(POISON);
     let step = with_environment(shared, |environment| merges.step(&shared.keys, environment));
     let ended = shared.time.clock().uptime();
     match step {
@@ -52,9 +43,9 @@ pub(super) fn step(shared: &Shared) -> Option<Duration> {
 
 /// Calls `work` with what the work on key files needs.
 pub(super) fn with_environment<T>(shared: &Shared, work: impl FnOnce(&KeyEnvironment) -> T) -> T {
-    let segments: HashSet<u64> = shared.segments.segments().iter().map(|segment| segment.name.id).collect();
+    let segments: HashSet<u64> = shared.segments.segments().iter().flat_map(|segment| segment.key_ids()).collect();
     let has_segment = |id: u64| segments.contains(&id);
-    let (disk, random, sync_dir) = (&*shared.disk, &*shared.background.merges.random, || shared.sync_dir());
+    let (disk, random, sync_dir) = (&*shared.disk, &*shared.background.random, || shared.sync_dir());
     work(&KeyEnvironment { disk, random, sync_dir: &sync_dir, now: shared.time.now(), has_segment: &has_segment })
 }
 

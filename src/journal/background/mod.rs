@@ -1,10 +1,11 @@
-//! The journal's background thread, which seals full segments, deletes expired segments and keys, merges key files, and prepares
-//! the file of the next segment. The writer calls [`Background::make_room`] before it starts a segment.
+//! The journal's background thread, which seals and rewrites full segments, deletes expired segments and keys, merges key files,
+//! and prepares the file of the next segment. The writer calls [`Background::make_room`] before it starts a segment.
 
 mod key_merging;
 mod key_retention;
 mod reserve;
 mod retention;
+mod rewriting;
 mod sealing;
 mod spares;
 
@@ -33,6 +34,8 @@ pub(super) struct Background {
     spare: SpareSlot,
     reserve: Reserve,
     merges: RunningMerges,
+    /// Source of the ids of merged key files and of rewritten segments.
+    random: Arc<dyn Random>,
 }
 
 struct TaskQueue {
@@ -67,7 +70,8 @@ pub(super) enum Room<'a> {
 }
 
 enum Task {
-    /// Full segment that the background thread must seal. The segment stays in the queue until the thread has tried to seal it.
+    /// Full segment that the background thread must seal, and rewrite if it is mostly padding. The segment stays in the queue
+    /// until then.
     Seal(Arc<Segment>),
     Check,
     /// Step of the merges of key files.
@@ -91,7 +95,8 @@ impl Background {
             retention: Retention::default(),
             spare: SpareSlot::default(),
             reserve: Reserve::new(reserve_exists),
-            merges: RunningMerges::new(random),
+            merges: RunningMerges::default(),
+            random,
         }
     }
 
@@ -111,6 +116,11 @@ impl Background {
     pub(super) fn close(&self) {
         self.tasks.lock().expect(POISON).request = TaskRequest::Stop;
         self.changed.notify_all();
+    }
+
+    /// Returns true if the background work must stop.
+    fn is_stopping(&self) -> bool {
+        self.tasks.lock().expect(POISON).request == TaskRequest::Stop
     }
 
     /// Removes the spare file from its slot and returns the file; `None` if there is no spare file. The size of the file is
@@ -136,7 +146,7 @@ impl Background {
         match self.retention.make_space(shared, size) {
             Space::Made(space) => Room::Made { _space: space },
             Space::NeedsRelease(segments, space) => Room::NeedsRelease(segments, space),
-            Space::Full if queued == 0 || self.tasks.lock().expect(POISON).request == TaskRequest::Stop => Room::Full,
+            Space::Full if queued == 0 || self.is_stopping() => Room::Full,
             Space::Full => Room::WaitsForSealing(queued),
         }
     }
@@ -218,6 +228,9 @@ fn perform(shared: &Shared, task: Task) -> bool {
     match task {
         Task::Seal(segment) => {
             let is_sealed = sealing::try_seal(shared, &segment);
+            if is_sealed {
+                rewriting::rewrite_if_padded(shared, &segment);
+            }
             shared.background.finish_sealing(segment, is_sealed);
         }
         Task::Check => {}

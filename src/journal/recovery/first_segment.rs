@@ -42,10 +42,11 @@ pub(super) fn start(
     owner: OwnerRecord,
 ) -> Result<WriterState, OpenError> {
     let next_seq = name.first_seq;
-    let mut bytes = encode_header(name, log, identity);
+    let mut bytes = encode_header(name, log, identity, &[]);
     let cursors: Vec<_> = segments.cursors().into_iter().collect();
     let lists = [FrameDraft::segments(&segments.list(name, &[])), FrameDraft::key_files(&keys.list())];
-    let mut control: Vec<FrameDraft> = [FrameDraft::cursors(&cursors, true)].into_iter().chain(lists).collect();
+    let mut control: Vec<FrameDraft> =
+        [FrameDraft::cursors(&cursors, true, segments.backlog_end())].into_iter().chain(lists).collect();
     let lost = keys.lost_ranges();
     control.extend((!lost.is_empty()).then(|| FrameDraft::lost(&lost)));
     let len = control.iter().map(|draft| draft.padded_len() as u64).sum();

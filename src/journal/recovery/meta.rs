@@ -36,12 +36,21 @@ pub(super) fn identity(disk: &dyn Disk, random: &dyn Random, metrics: &Metrics) 
         Some(_) => tracing::error!(file = META_FILE, %damage, "{REBUILT}"),
         None => tracing::error!(file = META_FILE, %damage, "{NEW_IDS}"),
     }
-    let identity = in_header.map_or_else(|| generate(random), Ok)?;
+    let identity = in_header.map_or_else(|| generate(random), |header| Ok(header.identity))?;
     // The next segment header contains the ids, so the next startup can try again.
     if let Err(error) = write(disk, identity) {
         tracing::error!(file = META_FILE, %error, "cannot write the file; hookhold tries again at the next startup");
     }
     Ok(identity)
+}
+
+/// Writes the meta file with another id of the journal and with the same hash key.
+pub(in super::super) fn renew_identity(
+    disk: &dyn Disk,
+    random: &dyn Random,
+    previous: JournalIdentity,
+) -> io::Result<JournalIdentity> {
+    write(disk, JournalIdentity { journal: random.next_u64()?, ..previous })
 }
 
 fn read(disk: &dyn Disk) -> io::Result<JournalIdentity> {

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::background::restore_reserve;
-use super::directory_scan::{DirectoryScan, ScannedFrame, ScannedSegment};
+use super::directory_scan::{DirectoryScan, ScannedSegment};
 use super::disk::{Disk, TEMPORARY_EXT};
 use super::errors::{OpenError, context, in_file};
 use super::frame::ListedSegment;
@@ -25,6 +25,7 @@ use super::planted::is_planted;
 use super::quarantine;
 use super::random::Random;
 use super::reader::DAMAGED;
+use super::scanned_frame::ScannedFrame;
 use super::segment::{Segment, SegmentState};
 use super::segment_file::JournalIdentity;
 use super::segment_map::SegmentMap;
@@ -34,6 +35,7 @@ use crate::clock::Clock;
 use crate::event::LogId;
 use crate::metrics::Metrics;
 use first_segment::FirstSegment;
+pub(super) use meta::renew_identity;
 
 /// State of a journal after recovery.
 pub(super) struct Recovered {
@@ -92,12 +94,13 @@ pub(super) fn open(
     let mut ordinal = newest.map_or(1, |newest| newest.ordinal + 1);
     // The unreadable part of the newest segment may contain events, so their sequences must not be used again.
     let is_unreadable = scan.segments.last().is_some_and(|segment| segment.frames.is_unreadable);
-    let skipped = owner.filter(|owner| is_unreadable && newest == Some(owner.newest)).or(lost_newest);
+    let skipped =
+        owner.filter(|owner| is_unreadable && newest.map(SegmentName::place) == Some(owner.newest.place())).or(lost_newest);
     let next_seq = scan.log_end().max(skipped.map_or(0, |owner| owner.bound));
-    let segments = SegmentMap::default();
+    let segments = SegmentMap::new((!options.forwards).then(|| scan.backlog_end()));
     let mut unsealed = Vec::new();
     for scanned in &scan.segments {
-        let segment = adopt(scanned, scan.durable_watermark, &keys);
+        let segment = adopt(disk, scanned, scan.durable_watermark, &keys)?;
         // Sealing would truncate the part of the segment that cannot be read.
         if !segment.is_sealed() && !scanned.frames.is_unreadable {
             unsealed.push(segment.clone());
@@ -110,16 +113,17 @@ pub(super) fn open(
         unsealed.push(copy.clone());
         segments.add(copy);
     }
-    keys::report_missing(&keys, &scan.keys, &scan.listed_keys, |id| scan.segments.iter().any(|segment| segment.name.id == id));
-    let unsealed_ids = unsealed.iter().map(|segment| segment.name.id).collect();
+    let has_segment = |id| scan.segments.iter().flat_map(|segment| segment.key_ids()).any(|existing| existing == id);
+    keys::report_missing(&keys, &scan.keys, &scan.listed_keys, has_segment);
+    let unsealed_ids = unsealed.iter().flat_map(|segment| segment.key_ids()).collect();
     let loaded = keys::load(&keys, std::mem::take(&mut scan.keys), &unsealed_ids, disk);
     context(loaded, || "cannot sync the journal's directory".into())?;
     restore_cursors(&scan, &segments, options, metrics);
     let header = FirstSegment { name: segment_name(ordinal, next_seq)?, log, identity, times: time.times() };
     let owner = owner.unwrap_or(OwnerRecord { number: 0, log, newest: header.name, bound: next_seq });
     let writer = first_segment::start(disk, options, lock, header, &segments, &keys, owner)?;
-    // The record of a release may be only in the page cache, and a power cut could lose it. The list in the new segment is synced
-    // and does not contain these segments.
+    // The record of a release and the name of a replacement may be only in the page cache, and a power cut could lose them. By now
+    // both are synced: the list in the new segment does not contain the released segments.
     for name in &scan.released {
         context(delete_released(disk, *name), || format!("{}: cannot delete the segment", name.segment_file()))?;
     }
@@ -204,15 +208,18 @@ fn report_corruption(disk: &dyn Disk, scan: &DirectoryScan, metrics: &Metrics) -
 }
 
 /// Returns a scanned segment. If it is unsealed, adds its keys to the key index.
-fn adopt(scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Arc<Segment> {
-    let (name, file) = (scanned.name, scanned.file.clone());
+fn adopt(disk: &dyn Disk, scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Result<Arc<Segment>, OpenError> {
+    let (name, size) = (scanned.name, scanned.size);
+    let file = context(disk.open(&name.segment_file()), || format!("{}: cannot open the segment", name.segment_file()))?;
+    let replaced = scanned.header.as_ref().map_or_else(Vec::new, |header| header.replaced.clone());
     if let Some(summary) = &scanned.summary {
-        return Segment::new(name, file, scanned.size, summary.clone(), SegmentState::Sealed);
+        return Ok(Segment::replacing(name, replaced, file, size, summary.clone(), SegmentState::Sealed));
     }
     let below = watermark.min(scanned.superseded_from);
     let durable = scanned.frames.events.iter().filter(|frame| frame.header.seq < below);
     keys.add(name, durable.filter_map(ScannedFrame::key));
-    Segment::new(name, file, scanned.size, scanned.summary_below(watermark), SegmentState::Unsealed)
+    let summary = scanned.summary_below(watermark);
+    Ok(Segment::replacing(name, replaced, file, size, summary, SegmentState::Unsealed))
 }
 
 fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Options, metrics: &Metrics) {

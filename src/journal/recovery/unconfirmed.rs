@@ -5,13 +5,15 @@ use std::io;
 use std::sync::Arc;
 
 use super::super::background::write_with_reserve;
-use super::super::directory_scan::{DirectoryScan, ScannedFrame, UNKNOWN_TIMES};
+use super::super::directory_scan::{DirectoryScan, UNKNOWN_TIMES};
 use super::super::disk::{Disk, is_full};
 use super::super::errors::{OpenError, context, in_file};
-use super::super::frame::{self, FrameDraft};
+use super::super::frame::{self, CursorsFrame, FrameDraft};
 use super::super::keys::KeyIndex;
+use super::super::scanned_frame::ScannedFrame;
 use super::super::segment::{Segment, SegmentState};
-use super::super::segment_file::{JournalIdentity, encode_header};
+use super::super::segment_copy::SegmentCopy;
+use super::super::segment_file::JournalIdentity;
 use super::super::segment_name::SegmentName;
 use super::super::segment_summary::SegmentSummary;
 use crate::event::LogId;
@@ -26,7 +28,7 @@ pub(super) fn copy(
     keys: &KeyIndex,
 ) -> Result<Arc<Segment>, OpenError> {
     let (bytes, summary) =
-        context(encode(scan, log, name, identity), || "cannot read the unconfirmed events of the journal".into())?;
+        context(encode(disk, scan, log, name, identity), || "cannot read the unconfirmed events of the journal".into())?;
     let write = || {
         write_with_reserve(disk, &name.segment_file(), &bytes, || {})?;
         disk.sync_dir()?;
@@ -48,58 +50,64 @@ pub(super) fn copy(
 /// Encodes the segment with the copied events. The segment ends with a commit that records a watermark after the last event.
 /// This watermark is correct, because the segment gets its final name only after all of its events are on disk.
 fn encode(
+    disk: &dyn Disk,
     scan: &DirectoryScan,
     log: LogId,
     name: SegmentName,
     identity: JournalIdentity,
 ) -> io::Result<(Vec<u8>, SegmentSummary)> {
-    let mut out = encode_header(name, log, identity);
-    let mut summary = SegmentSummary::empty(scan.durable_watermark);
-    let mut cursors = Some(FrameDraft::cursors(&scan.cursors.cursors, scan.cursors.is_complete));
+    let mut copy = SegmentCopy::new(name, log, identity, &[]);
+    let CursorsFrame { is_complete, cursors, backlog_end } = &scan.cursors;
+    let mut cursors = Some(FrameDraft::cursors(cursors, *is_complete, *backlog_end));
     // Every commit keeps its times, which are the first-seen times of its keys.
     for commit in scan.unconfirmed.chunk_by(|(_, a), (_, b)| a.times == b.times) {
-        copy_commit(scan, commit, cursors.take(), log, name, &mut out, &mut summary)?;
+        copy_commit(&read_frames(disk, scan, commit)?, commit, cursors.take(), log, &mut copy);
     }
     let times = scan.unconfirmed.last().map_or(UNKNOWN_TIMES, |(_, frame)| frame.times);
-    FrameDraft::commit(scan.log_end(), 0, 0, times).write_into(&mut out, log, scan.log_end(), name.id);
-    summary.end = out.len() as u64;
-    Ok((out, summary))
+    copy.add_draft(&FrameDraft::commit(scan.log_end(), 0, 0, times), log, scan.log_end());
+    let summary = copy.summary();
+    Ok((copy.take_bytes().1, summary))
 }
 
-/// Appends one commit with these frames to `out`.
+/// Reads these frames from their segments again.
+fn read_frames(disk: &dyn Disk, scan: &DirectoryScan, frames: &[(usize, ScannedFrame)]) -> io::Result<Vec<Vec<u8>>> {
+    let mut read = Vec::new();
+    for in_segment in frames.chunk_by(|(a, _), (b, _)| a == b) {
+        let name = in_segment.first().map(|(index, _)| scan.segments[*index].name);
+        let Some(name) = name else { continue };
+        let file = in_file(disk.open(&name.segment_file()), || name.segment_file())?;
+        for (_, frame) in in_segment {
+            let mut bytes = vec![0; frame.header.len];
+            let len = in_file(file.read_at(&mut bytes, frame.offset), || name.segment_file())?;
+            if len < bytes.len() || !frame::is_valid(&bytes, name.id) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "expected the same frame in two reads, found different bytes; check the disk",
+                ));
+            }
+            read.push(bytes);
+        }
+    }
+    Ok(read)
+}
+
+/// Appends one commit with these frames to the copy. `bytes` contains the frames.
 fn copy_commit(
-    scan: &DirectoryScan,
+    bytes: &[Vec<u8>],
     frames: &[(usize, ScannedFrame)],
     cursors: Option<FrameDraft>,
     log: LogId,
-    name: SegmentName,
-    out: &mut Vec<u8>,
-    summary: &mut SegmentSummary,
-) -> io::Result<()> {
-    let Some((_, first)) = frames.first() else { return Ok(()) };
+    copy: &mut SegmentCopy,
+) {
+    let Some((_, first)) = frames.first() else { return };
     let events = frames.iter().map(|(_, frame)| frame.padded_len()).sum::<u64>();
     let others = cursors.as_ref().map_or(0, |cursors| cursors.padded_len() as u64) + events;
     let seq = first.header.seq;
-    FrameDraft::commit(seq, frames.len() as u32, others, first.times).write_into(out, log, seq, name.id);
+    copy.add_draft(&FrameDraft::commit(seq, frames.len() as u32, others, first.times), log, seq);
     if let Some(cursors) = cursors {
-        cursors.write_into(out, log, seq, name.id);
+        copy.add_draft(&cursors, log, seq);
     }
-    let mut bytes = Vec::new();
-    for (index, frame) in frames {
-        let (segment, header) = (&scan.segments[*index], &frame.header);
-        bytes.resize(header.len, 0);
-        let read = in_file(segment.file.read_at(&mut bytes, frame.offset), || segment.name.segment_file())?;
-        if read < bytes.len() || !frame::is_valid(&bytes, segment.name.id) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "expected the same frame in two reads, found different bytes; check the disk",
-            ));
-        }
-        frame::copy_into(&bytes, out, header, name.id);
-        summary.next_seq = header.seq + 1;
-        if let Some(facts) = &frame.facts {
-            summary.add(&facts.topic, header.seq, frame.padded_len(), frame.times.journal);
-        }
+    for (bytes, (_, frame)) in bytes.iter().zip(frames) {
+        copy.add_event(bytes, &frame.header, frame.facts.as_ref(), frame.times.journal);
     }
-    Ok(())
 }

@@ -184,6 +184,10 @@ impl Disk for Process {
         let mut state = self.enter(Step::Rename, to)?;
         let index = state.index(from)?;
         state.recycled += u64::from(from.ends_with(".spare"));
+        let ordinal = to.split('-').next().unwrap_or(to);
+        let is_replacement =
+            from.ends_with(".seg.tmp") && state.names.iter().any(|(name, _)| name.ends_with(".seg") && name.starts_with(ordinal));
+        state.happened("segment rewritten", u64::from(is_replacement));
         state.rename(from, Some((to.into(), index)));
         self.disk.0.changed.notify_all();
         Ok(())
@@ -253,7 +257,10 @@ impl DiskFile for File {
             return Err(io::Error::from_raw_os_error(EIO));
         }
         match fate {
-            StepFate::Completes => state.files[index].write(bytes, start),
+            StepFate::Completes => {
+                state.files[index].write(bytes, start);
+                state.written += bytes.len() as u64;
+            }
             StepFate::Lies(_) => state.misdirect(index, bytes, start),
             StepFate::Dead => return Err(fate.error()),
             StepFate::Dies | StepFate::Fails(_) => {
