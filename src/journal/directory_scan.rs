@@ -1,27 +1,27 @@
 //! Reads the content of a journal's directory. Never changes a file.
 //!
 //! The scan determines the durable watermark: the highest sequence for which a file name, a commit, a summary file or the lock
-//! file proves that all earlier events were on disk. Damage below the watermark is corruption. Readable events at and above the watermark
-//! are unconfirmed, because these events may exist only in the page cache.
+//! file proves that all earlier events were on disk. Damage below the watermark is corruption. Readable events at and above the
+//! watermark are unconfirmed, because these events may exist only in the page cache.
 
 use std::io;
 use std::ops::Range;
 
 use super::disk::Disk;
 use super::errors::in_file;
-use super::frame::{self, CursorsFrame, FrameHeader, FrameKind, ListedSegment};
-use super::frame_scanner::{FrameScanner, ScanStep};
-use super::journal_time::{CommitTimes, JournalMillis};
+use super::frame::{CursorsFrame, ListedSegment};
+use super::journal_time::CommitTimes;
 use super::keys::{KeyDirectory, ListedKeyFile};
-use super::lock_file::{LOCK_FILE, OwnerRecord, PublishedWatermark};
+use super::lock_file::{LockEvidence, OwnerRecord};
 use super::replaced_segments;
 use super::scanned_cursors::ScannedCursors;
 use super::scanned_frame::ScannedFrame;
-use super::segment_file::{self, SEGMENT_HEADER_LEN, SegmentHeader};
+use super::scanned_segment::{ScannedSegment, SegmentFrames, UNKNOWN_TIMES};
+use super::segment_file;
+use super::segment_list::{compare_with_list, find_superseded, is_newest_lost};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
 use super::wall_offsets::WallOffsets;
-use crate::clock::UnixMillis;
 
 /// Content of a journal's directory.
 pub(super) struct DirectoryScan {
@@ -53,55 +53,6 @@ pub(super) struct DirectoryScan {
     pub(super) keys: KeyDirectory,
     /// Key files that existed at the start of the newest segment.
     pub(super) listed_keys: Vec<ListedKeyFile>,
-}
-
-/// One segment of a [`DirectoryScan`].
-pub(super) struct ScannedSegment {
-    pub(super) name: SegmentName,
-    /// Size of the file in bytes.
-    pub(super) size: u64,
-    /// Header of this segment; `None` if it is damaged.
-    pub(super) header: Option<SegmentHeader>,
-    /// Sequence at and above which a newer segment supersedes the events of this segment.
-    pub(super) superseded_from: u64,
-    /// True if no segment between this segment and the next listed segment has been deleted. In that case, this segment must
-    /// contain every durable event between its first sequence and `superseded_from`.
-    pub(super) is_followed: bool,
-    /// Content of the summary file; `None` if the segment is not sealed.
-    pub(super) summary: Option<SegmentSummary>,
-    /// Frames of the segment; empty until [`DirectoryScan`] has read the file of the segment.
-    pub(super) frames: SegmentFrames,
-}
-
-/// Frames of one segment.
-#[derive(Default)]
-pub(super) struct SegmentFrames {
-    pub(super) events: Vec<ScannedFrame>,
-    /// Highest durable watermark that a commit frame of the segment records.
-    watermark: u64,
-    cursors: ScannedCursors,
-    /// Damaged ranges, each with the header of the next valid frame.
-    damage: Vec<(Range<u64>, FrameHeader)>,
-    /// Sequence after the last event that an event frame contains or a commit frame announces.
-    announced_end: u64,
-    /// Times of the last commit frame.
-    times: Option<CommitTimes>,
-    /// Offsets of the wall clock at the commit frames.
-    wall_offsets: WallOffsets,
-    /// List of the older segments at the start of the segment; `None` if it is damaged.
-    listed: Option<Vec<ListedSegment>>,
-    /// Segments whose release the segment records.
-    released: Vec<SegmentName>,
-    /// List of the key files at the start of the segment; `None` if it is damaged.
-    key_files: Option<Vec<ListedKeyFile>>,
-    /// Last readable list of lost sequences.
-    lost: Option<Vec<Range<u64>>>,
-    /// Offset of the first page that could not be read.
-    first_unreadable: Option<u64>,
-    /// Offset of the last commit frame.
-    last_commit: u64,
-    /// True if a page that could not be read may contain durable events. Any other such page belongs to a torn commit.
-    pub(super) is_unreadable: bool,
 }
 
 impl DirectoryScan {
@@ -227,165 +178,6 @@ impl DirectoryScan {
     }
 }
 
-impl ScannedSegment {
-    /// Returns the ids under which a key file may contain the keys of the segment: its own id, and those of the segments that it
-    /// replaces.
-    pub(super) fn key_ids(&self) -> impl Iterator<Item = u64> {
-        self.header.iter().flat_map(|header| header.replaced.iter().copied()).chain([self.name.id])
-    }
-
-    /// Returns the corrupted ranges of the segment: the damage below `watermark`, including a damaged segment header.
-    pub(super) fn corruption(&self, watermark: u64) -> Vec<Range<u64>> {
-        let below = watermark.min(self.expected_end());
-        // The writer starts a commit only after it has synced all earlier bytes, so damage before a commit frame is corruption.
-        // Damage before an event frame or a cursors frame may be part of a torn commit.
-        let is_corruption = |next: &FrameHeader| next.kind == FrameKind::Commit || next.seq < below;
-        let damage = self.frames.damage.iter().filter(|(_, next)| is_corruption(next)).map(|(range, _)| range.clone());
-        let mut corruption: Vec<_> = damage.collect();
-        let last = self.frames.events.iter().rev().find(|frame| frame.header.seq < below);
-        let end = last.map_or(SEGMENT_HEADER_LEN, |frame| frame.offset + frame.padded_len());
-        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1);
-        if next_seq < below && corruption.last().is_none_or(|range| range.end <= end) {
-            corruption.push(end.min(self.size)..self.size);
-        }
-        if self.header.is_none() && last.is_some() {
-            corruption.insert(0, 0..SEGMENT_HEADER_LEN);
-        }
-        corruption
-    }
-
-    /// Returns the summary of the segment's events below `watermark`.
-    pub(super) fn summary_below(&self, watermark: u64) -> SegmentSummary {
-        let below = watermark.min(self.expected_end());
-        let mut summary = SegmentSummary::empty(self.name.first_seq);
-        for frame in self.frames.events.iter().filter(|frame| frame.header.seq < below) {
-            if let Some(facts) = &frame.facts {
-                summary.add(&facts.topic, frame.header.seq, frame.padded_len(), frame.times.journal);
-            }
-            summary.end = frame.offset + frame.padded_len();
-        }
-        if self.frames.is_unreadable || summary.next_seq < below {
-            // The end of the segment is corrupted. Set `end` to the size of the file, so that sealing does not truncate the
-            // corrupted bytes as unused space. The age of the lost events is unknown, so set `newest` to the maximum. The
-            // journal then deletes the segment only to free space.
-            summary.end = self.size;
-            summary.newest = JournalMillis(u64::MAX);
-            summary.next_seq = summary.next_seq.max(below);
-        }
-        summary
-    }
-
-    /// Returns true if a page that could not be read may contain events below `watermark`. The writer starts a commit only after it
-    /// has synced all earlier bytes, so a page before a commit frame is durable.
-    fn needs_unreadable_page(&self, watermark: u64) -> bool {
-        let below = watermark.min(self.expected_end());
-        let last = self.frames.events.iter().rev().find(|frame| frame.header.seq < below);
-        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1);
-        self.frames.first_unreadable.is_some_and(|page| page < self.frames.last_commit || next_seq < below)
-    }
-
-    /// Returns the times of the last commit whose times are known. A summary records only the time of the journal's clock.
-    fn last_commit(&self) -> Option<CommitTimes> {
-        let sealed = self.summary.as_ref().map(|summary| summary.newest).filter(|newest| newest.0 < u64::MAX);
-        self.frames.times.or(sealed.map(|journal| CommitTimes { journal, wall: UnixMillis(u64::MAX) }))
-    }
-
-    /// Returns the sequence of the last event that the segment must contain, plus one.
-    fn expected_end(&self) -> u64 {
-        match self.is_followed || self.summary.is_some() {
-            true => self.superseded_from,
-            false => self.superseded_from.min(self.frames.announced_end),
-        }
-    }
-}
-
-impl SegmentFrames {
-    fn read(disk: &dyn Disk, segment: &ScannedSegment) -> io::Result<SegmentFrames> {
-        let mut frames = SegmentFrames::default();
-        let mut next_seq = segment.name.first_seq;
-        let file = disk.open(&segment.name.segment_file())?;
-        let scanner = FrameScanner::new(file, segment.name.id, SEGMENT_HEADER_LEN, segment.size);
-        let mut scanner = scanner.skip_unreadable();
-        let mut damaged = None;
-        loop {
-            let is_current = |header: &FrameHeader| match header.kind {
-                FrameKind::Event => header.seq < segment.superseded_from,
-                _ => header.seq <= segment.superseded_from,
-            };
-            match scanner.step(|header| header.seq >= next_seq && is_current(header))? {
-                ScanStep::End(_) => {
-                    frames.complete_times();
-                    frames.first_unreadable = scanner.first_unreadable();
-                    return Ok(frames);
-                }
-                ScanStep::Damage(range) => damaged = Some(range),
-                ScanStep::Frame(header) => {
-                    frames.damage.extend(damaged.take().map(|range| (range, header)));
-                    frames.add(header, scanner.frame_offset(), scanner.frame());
-                    if header.kind == FrameKind::Event {
-                        next_seq = header.seq + 1;
-                    }
-                }
-            }
-        }
-    }
-
-    fn add(&mut self, header: FrameHeader, offset: u64, bytes: &[u8]) {
-        match header.kind {
-            FrameKind::Event => {
-                self.announced_end = self.announced_end.max(header.seq + 1);
-                let times = self.times.unwrap_or(UNKNOWN_TIMES);
-                self.events.push(ScannedFrame { offset, header, times, facts: frame::decode_facts(bytes) });
-            }
-            FrameKind::Commit => {
-                self.last_commit = offset;
-                if let Some(commit) = frame::decode_commit(bytes) {
-                    // Recovery copies events with unknown times if it has found no readable commit.
-                    if commit.times != UNKNOWN_TIMES {
-                        self.times = Some(commit.times);
-                        self.wall_offsets.observe(commit.times);
-                    }
-                    self.watermark = self.watermark.max(commit.watermark);
-                    self.announced_end = self.announced_end.max(commit.watermark + u64::from(commit.count));
-                }
-            }
-            FrameKind::Cursors => frame::decode_cursors(bytes).into_iter().for_each(|frame| self.cursors.add_newer(frame)),
-            FrameKind::Segments => self.listed = frame::decode_segments(bytes).or(self.listed.take()),
-            FrameKind::Release => self.released.extend(frame::decode_release(bytes).unwrap_or_default()),
-            FrameKind::KeyFiles => self.key_files = frame::decode_key_files(bytes).or(self.key_files.take()),
-            FrameKind::Lost => self.lost = frame::decode_lost(bytes).or(self.lost.take()),
-            FrameKind::Later => {}
-        }
-    }
-
-    /// Gives the events before the first readable commit frame the times of this commit.
-    fn complete_times(&mut self) {
-        let first = self.events.iter().map(|frame| frame.times).find(|times| *times != UNKNOWN_TIMES).or(self.times);
-        for frame in self.events.iter_mut().take_while(|frame| frame.times == UNKNOWN_TIMES) {
-            frame.times = first.unwrap_or(UNKNOWN_TIMES);
-        }
-    }
-}
-
-/// Facts in the lock file.
-#[derive(Default)]
-struct LockEvidence {
-    owner: Option<OwnerRecord>,
-    /// Durable watermark that the same opening has published.
-    watermark: Option<u64>,
-}
-
-impl LockEvidence {
-    /// Reads the lock file. A damaged file proves less, and never makes this function fail.
-    fn read(disk: &dyn Disk) -> LockEvidence {
-        let Ok(lock) = disk.open(LOCK_FILE) else { return LockEvidence::default() };
-        let owner = OwnerRecord::read(&*lock);
-        let published = PublishedWatermark::read(&*lock).ok().flatten();
-        let published = published.filter(|published| owner.is_some_and(|owner| owner.log == published.log));
-        LockEvidence { owner, watermark: published.map(|published| published.watermark) }
-    }
-}
-
 /// Reads the headers and the summaries of all segments. For segments that have never been written, returns only the names.
 fn scan_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
@@ -420,54 +212,6 @@ fn if_readable<T>(result: io::Result<Option<T>>, file: impl Fn() -> String) -> i
     }
 }
 
-/// Compares the segments with the newest readable list. Removes each segment whose release is recorded, and returns the names of
-/// these segments. Also returns the listed segments that are missing although their release is not recorded.
-fn compare_with_list(segments: &mut Vec<ScannedSegment>) -> (Vec<SegmentName>, Vec<ListedSegment>) {
-    let Some(at) = segments.iter().rposition(|segment| segment.frames.listed.is_some()) else { return Default::default() };
-    let newest = segments[at].name.place();
-    let listed = segments[at].frames.listed.clone().unwrap_or_default();
-    // A list or a record may name the segment that an existing segment replaces, so only the places count.
-    let recorded: Vec<_> = segments[at..].iter().flat_map(|segment| &segment.frames.released).map(|name| name.place()).collect();
-    let is_recorded = |name: SegmentName| recorded.contains(&name.place());
-    let is_listed = |name: SegmentName| listed.iter().any(|listed| listed.name.place() == name.place());
-    let is_expected = |name: SegmentName| (name.place() >= newest || is_listed(name)) && !is_recorded(name);
-    let released = segments.iter().map(|segment| segment.name).filter(|name| !is_expected(*name)).collect();
-    let exists = |name: SegmentName| segments.iter().any(|existing| existing.name.place() == name.place());
-    let is_missing =
-        |listed: &&ListedSegment| listed.next_seq > listed.name.first_seq && !is_recorded(listed.name) && !exists(listed.name);
-    let missing: Vec<ListedSegment> = listed.iter().filter(is_missing).copied().collect();
-    segments.retain(|segment| is_expected(segment.name));
-    // The frames of failed commits above these sequences stay superseded, even if the segment with their successors is lost.
-    for segment in segments.iter_mut() {
-        let lost = missing.iter().filter(|lost| segment.name.place() < lost.name.place()).map(|lost| lost.name.first_seq);
-        let itself = listed.iter().filter(|listed| listed.name.place() == segment.name.place()).map(|listed| listed.next_seq);
-        let superseded_from = lost.chain(itself).fold(segment.superseded_from, u64::min);
-        segment.frames.events.retain(|frame| frame.header.seq < superseded_from);
-        segment.superseded_from = superseded_from;
-    }
-    (released, missing)
-}
-
-/// Returns true if the newest segment of the last opening is missing, or has lost its content. Later openings that were interrupted
-/// may have left segments after the bound of its sequences.
-fn is_newest_lost(owner: &OwnerRecord, segments: &[ScannedSegment]) -> bool {
-    segments.iter().all(|segment| segment.name.ordinal < owner.newest.ordinal || segment.name.first_seq >= owner.bound)
-}
-
-fn find_superseded(segments: &mut [ScannedSegment], mut lost_newest: Option<SegmentName>) {
-    let (mut superseded_from, mut follower) = (u64::MAX, None);
-    for segment in segments.iter_mut().rev() {
-        if let Some(lost) = lost_newest.take_if(|lost| lost.ordinal > segment.name.ordinal) {
-            (superseded_from, follower) = (superseded_from.min(lost.first_seq), Some(lost.ordinal));
-        }
-        segment.is_followed = follower.is_none_or(|ordinal| ordinal == segment.name.ordinal + 1);
-        follower = Some(segment.name.ordinal);
-        let sealed_end = segment.summary.as_ref().map_or(u64::MAX, |summary| summary.next_seq);
-        segment.superseded_from = superseded_from.min(sealed_end);
-        superseded_from = superseded_from.min(segment.name.first_seq);
-    }
-}
-
 /// Removes the events at and above the watermark from the segments, and returns these events up to the first gap in the
 /// sequences. If the gap divides the events of one delivery, returns none of them, so that a batch is stored completely or not
 /// at all.
@@ -487,7 +231,3 @@ fn take_unconfirmed(segments: &mut [ScannedSegment], watermark: u64) -> Vec<(usi
     }
     unconfirmed
 }
-
-/// Times of an event if no commit frame of its segment is readable. The scan replaces them with the times of the journal's last
-/// commit, so that neither the event nor its key expires early.
-pub(super) const UNKNOWN_TIMES: CommitTimes = CommitTimes { journal: JournalMillis(u64::MAX), wall: UnixMillis(u64::MAX) };

@@ -14,7 +14,7 @@
 
 use std::io;
 
-use super::disk::DiskFile;
+use super::disk::{Disk, DiskFile};
 use super::frame::PAGE;
 use super::payload::{u32_at, u64_at};
 use super::segment_name::SegmentName;
@@ -108,6 +108,25 @@ impl OwnerRecord {
         let newest = SegmentName { ordinal: u64_at(fields, 32)?, id: u64_at(fields, 40)?, first_seq: u64_at(fields, 48)? };
         let (number, log, bound) = (u64_at(fields, 16)?, LogId(u64_at(fields, 24)?), u64_at(fields, 56)?);
         is_valid.then_some(OwnerRecord { number, log, newest, bound })
+    }
+}
+
+/// Facts in the lock file.
+#[derive(Default)]
+pub(super) struct LockEvidence {
+    pub(super) owner: Option<OwnerRecord>,
+    /// Durable watermark that the same opening has published.
+    pub(super) watermark: Option<u64>,
+}
+
+impl LockEvidence {
+    /// Reads the lock file. A damaged file proves less, and never makes this function fail.
+    pub(super) fn read(disk: &dyn Disk) -> LockEvidence {
+        let Ok(lock) = disk.open(LOCK_FILE) else { return LockEvidence::default() };
+        let owner = OwnerRecord::read(&*lock);
+        let published = PublishedWatermark::read(&*lock).ok().flatten();
+        let published = published.filter(|published| owner.is_some_and(|owner| owner.log == published.log));
+        LockEvidence { owner, watermark: published.map(|published| published.watermark) }
     }
 }
 

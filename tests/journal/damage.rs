@@ -104,18 +104,21 @@ fn a_missing_key_file_of_a_deleted_segment_is_counted() {
     journal.close();
     // Every start lists the key files.
     harness.open().close();
-    let merged = harness.disk.names(".keys").into_iter().filter(|file| file.starts_with("merged-"));
-    let oldest = merged.min_by_key(|file| u64::from_le_bytes(harness.disk.bytes(file)[56..64].try_into().expect("8 bytes")));
+    let number = |file: &String, at| u64::from_le_bytes(harness.disk.bytes(file)[at..at + 8].try_into().expect("8 bytes"));
+    let merged = harness.disk.names(".keys").into_iter().filter(|file| file.starts_with("merged-") && number(file, 32) > 0);
+    let oldest = merged.min_by_key(|file| number(file, 56));
     harness.disk.remove_file(&oldest.expect("a merged file"));
     let journal = harness.open();
-    assert_eq!(harness.metrics.journal.damaged.get(), 1);
+    // The removed file may have replaced several listed files.
+    let counted = harness.metrics.journal.damaged.get();
+    assert!(counted >= 1);
     assert!(journal.degraded_reason().is_some());
     assert_eq!(lookup(&journal, &key(0)), None, "a retry is stored again");
     assert_eq!(lookup(&journal, &key(99)), Some(99));
     store(&journal, &sample(100, 100));
     journal.close();
     harness.open().close();
-    assert_eq!(harness.metrics.journal.damaged.get(), 1, "the next start lists only the files that exist");
+    assert_eq!(harness.metrics.journal.damaged.get(), counted, "the next start lists only the files that exist");
 }
 
 #[test]

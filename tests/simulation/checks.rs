@@ -8,7 +8,7 @@ use hookhold::event_key::EventKey;
 use hookhold::journal::{Journal, MemoryLookup, ReadOnlyJournal, StoredEvent};
 
 use crate::events::TOPICS;
-use crate::hazards::{Fault, NO_LIMIT};
+use crate::hazards::{Fault, LONG, NO_LIMIT};
 use crate::life::Life;
 use crate::model::{Checked, Exposure, Fate, Model, ModelEvent, UNKNOWN_LOG, is_same};
 
@@ -53,7 +53,7 @@ impl Life {
         if self.disk.is_dead() { Ok(()) } else { checked.and_then(|()| self.check_false_alarm()) }
     }
 
-    /// Reads all events. If a segment cannot be read to its end, continues with the next segment, and also returns the sequences
+    /// Reads all events. If a part of a segment cannot be read, continues with the next segment, and also returns the sequences
     /// that the segment hides.
     fn read_all(&self, journal: &Journal) -> Result<(Vec<StoredEvent>, Vec<Range<u64>>), String> {
         let (mut read, mut hidden, mut reader) = (Vec::new(), Vec::new(), journal.reader(0));
@@ -120,6 +120,7 @@ impl Model {
         let positions: BTreeMap<u64, Position> = read.iter().map(|stored| (stored.position.seq, stored.position)).collect();
         self.find_stored_and_deleted(check, &positions);
         let oldest = check.journal.oldest_seq();
+        let retain_ms = check.life.hazards.options.limits.retain.as_millis() as u64;
         let (mut gone, mut lost) = (0, 0);
         for (index, event) in self.events.iter_mut().enumerate() {
             match event.fate {
@@ -128,7 +129,11 @@ impl Model {
                 Fate::Stored(position) => {
                     let is_pinned = check.life.hazards.options.forwards && !self.acknowledged.contains(&position.seq);
                     // If hookhold forwards events, a pinned segment may be older than a deleted one.
-                    let may_be_deleted = position.seq < oldest || check.life.hazards.options.forwards;
+                    // The age of a damaged segment is unknown, so the segments after it expire before it. A startup adds the
+                    // progress of the wall clock to the journal's clock.
+                    let is_old = check.now_ms - event.stored_ms >= retain_ms || check.life.hazards.has(Fault::ClockJump);
+                    let has_expired = is_old && retain_ms < LONG_MS && check.life.state().incidents > 0;
+                    let may_be_deleted = position.seq < oldest || check.life.hazards.options.forwards || has_expired;
                     if check.life.hazards.retention && may_be_deleted && !is_pinned {
                         gone += 1;
                     } else if !check.hides {
@@ -222,6 +227,9 @@ impl Model {
         let mut stored = 0;
         for (index, event) in self.events.iter().enumerate().filter(|(index, event)| *index > event.delivery) {
             let first = &self.events[event.delivery];
+            if event.exposure.max(first.exposure) > Exposure::None {
+                continue;
+            }
             let was_stored = |fate: Fate| matches!(fate, Fate::Stored(_) | Fate::Lost(_));
             let (delivery, first) = (event.delivery, first.fate);
             let is_same = was_stored(first) == was_stored(event.fate);
@@ -305,6 +313,9 @@ impl Model {
         Ok(())
     }
 }
+
+/// Retention time that no life reaches, in milliseconds.
+const LONG_MS: u64 = LONG.as_millis() as u64;
 
 impl Check<'_> {
     fn is_hidden(&self, seq: u64) -> bool {

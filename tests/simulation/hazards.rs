@@ -161,6 +161,6 @@ pub fn enabled() -> Vec<Fault> {
 }
 
 /// Time that the journal's clock does not reach in any life, although a clock jump is longer.
-const LONG: Duration = Duration::from_secs(60 * 86_400);
+pub const LONG: Duration = Duration::from_secs(60 * 86_400);
 /// A limit that no life reaches.
 pub const NO_LIMIT: u64 = u64::MAX / 8;

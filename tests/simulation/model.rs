@@ -192,6 +192,7 @@ impl Model {
                 key.may_return |= key.exposure > Exposure::None;
             }
         }
+        let mut deliveries = BTreeSet::new();
         for at in memchr::memmem::find_iter(&incident.content, BODY_START) {
             let attempts = body_number(&incident.content[at..]).and_then(|number| self.attempts.get(&number));
             for index in attempts.into_iter().flatten() {
@@ -202,9 +203,17 @@ impl Model {
                     continue;
                 }
                 event.exposure = event.exposure.max(exposure);
+                deliveries.insert(event.delivery);
                 if let Some(key) = event.sample.key.and_then(|key| self.keys.get_mut(&key)) {
                     key.exposure = key.exposure.max(exposure);
                 }
+            }
+        }
+        // Recovery drops the rest of a delivery that looks torn.
+        for event in self.events.iter_mut().filter(|event| hits_newest && deliveries.contains(&event.delivery)) {
+            event.exposure = event.exposure.max(exposure);
+            if let Some(key) = event.sample.key.and_then(|key| self.keys.get_mut(&key)) {
+                key.exposure = key.exposure.max(exposure);
             }
         }
     }

@@ -13,8 +13,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::background::restore_reserve;
-use super::directory_scan::{DirectoryScan, ScannedSegment};
-use super::disk::{Disk, TEMPORARY_EXT};
+use super::directory_scan::DirectoryScan;
+use super::disk::{Disk, DiskFile, TEMPORARY_EXT};
 use super::errors::{OpenError, context, in_file};
 use super::frame::ListedSegment;
 use super::journal_clock::JournalClock;
@@ -26,6 +26,7 @@ use super::quarantine;
 use super::random::Random;
 use super::reader::DAMAGED;
 use super::scanned_frame::ScannedFrame;
+use super::scanned_segment::ScannedSegment;
 use super::segment::{Segment, SegmentState};
 use super::segment_file::JournalIdentity;
 use super::segment_map::SegmentMap;
@@ -66,13 +67,7 @@ pub(super) fn open(
     options: &Options,
     metrics: &Metrics,
 ) -> Result<Recovered, OpenError> {
-    let without_lock = |error: io::Error| if is_planted("unchecked lock") { disk.open(LOCK_FILE) } else { Err(error) };
-    let lock = disk.lock(LOCK_FILE).or_else(without_lock).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked,
-        _ => OpenError::Io { what: format!("{LOCK_FILE}: cannot open the journal's lock file"), source },
-    })?;
-    // After a kill, names may exist only in memory. Recovery relies on the names that it finds.
-    context(disk.sync_dir(), || "cannot sync the journal's directory".into())?;
+    let lock = lock_directory(disk)?;
     let log = LogId(context(random.next_u64(), || NO_RANDOM.into())?);
     let segment_name = |ordinal, first_seq| context(SegmentName::new(ordinal, first_seq, random), || NO_RANDOM.into());
     let identity = meta::identity(disk, random, metrics);
@@ -129,6 +124,18 @@ pub(super) fn open(
     }
     let reserve_exists = restore_reserve(disk, options.limits.segment_size);
     Ok(Recovered { log, identity, time, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
+}
+
+/// Locks and syncs the directory. After a kill, the names of files may exist only in memory, and recovery relies on the names that
+/// it finds.
+fn lock_directory(disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, OpenError> {
+    let without_lock = |error: io::Error| if is_planted("unchecked lock") { disk.open(LOCK_FILE) } else { Err(error) };
+    let lock = disk.lock(LOCK_FILE).or_else(without_lock).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked,
+        _ => OpenError::Io { what: format!("{LOCK_FILE}: cannot open the journal's lock file"), source },
+    })?;
+    context(disk.sync_dir(), || "cannot sync the journal's directory".into())?;
+    Ok(lock)
 }
 
 /// Deletes spare files, temporary files of interrupted writes, and summary files of deleted segments. Leaves files with other

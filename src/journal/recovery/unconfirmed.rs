@@ -5,12 +5,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::super::background::write_with_reserve;
-use super::super::directory_scan::{DirectoryScan, UNKNOWN_TIMES};
+use super::super::directory_scan::DirectoryScan;
 use super::super::disk::{Disk, is_full};
 use super::super::errors::{OpenError, context, in_file};
 use super::super::frame::{self, CursorsFrame, FrameDraft};
 use super::super::keys::KeyIndex;
 use super::super::scanned_frame::ScannedFrame;
+use super::super::scanned_segment::UNKNOWN_TIMES;
 use super::super::segment::{Segment, SegmentState};
 use super::super::segment_copy::SegmentCopy;
 use super::super::segment_file::JournalIdentity;

@@ -1,0 +1,56 @@
+//! Determines which segments are missing or released, and which events of older segments are superseded: from the order of the
+//! segments, from the list at the start of the newest segment, and from the record of the owner.
+
+use super::frame::ListedSegment;
+use super::lock_file::OwnerRecord;
+use super::scanned_segment::ScannedSegment;
+use super::segment_name::SegmentName;
+
+/// Compares the segments with the newest readable list. Removes each segment whose release is recorded, and returns the names of
+/// these segments. Also returns the listed segments that are missing although their release is not recorded.
+pub(super) fn compare_with_list(segments: &mut Vec<ScannedSegment>) -> (Vec<SegmentName>, Vec<ListedSegment>) {
+    let Some(at) = segments.iter().rposition(|segment| segment.frames.listed.is_some()) else { return Default::default() };
+    let newest = segments[at].name.place();
+    let listed = segments[at].frames.listed.clone().unwrap_or_default();
+    // A list or a record may name the segment that an existing segment replaces, so only the places count.
+    let recorded: Vec<_> = segments[at..].iter().flat_map(|segment| &segment.frames.released).map(|name| name.place()).collect();
+    let is_recorded = |name: SegmentName| recorded.contains(&name.place());
+    let is_listed = |name: SegmentName| listed.iter().any(|listed| listed.name.place() == name.place());
+    let is_expected = |name: SegmentName| (name.place() >= newest || is_listed(name)) && !is_recorded(name);
+    let released = segments.iter().map(|segment| segment.name).filter(|name| !is_expected(*name)).collect();
+    let exists = |name: SegmentName| segments.iter().any(|existing| existing.name.place() == name.place());
+    let is_missing =
+        |listed: &&ListedSegment| listed.next_seq > listed.name.first_seq && !is_recorded(listed.name) && !exists(listed.name);
+    let missing: Vec<ListedSegment> = listed.iter().filter(is_missing).copied().collect();
+    segments.retain(|segment| is_expected(segment.name));
+    // The frames of failed commits above these sequences stay superseded, even if the segment with their successors is lost.
+    for segment in segments.iter_mut() {
+        let lost = missing.iter().filter(|lost| segment.name.place() < lost.name.place()).map(|lost| lost.name.first_seq);
+        let itself = listed.iter().filter(|listed| listed.name.place() == segment.name.place()).map(|listed| listed.next_seq);
+        let superseded_from = lost.chain(itself).fold(segment.superseded_from, u64::min);
+        segment.frames.events.retain(|frame| frame.header.seq < superseded_from);
+        segment.superseded_from = superseded_from;
+    }
+    (released, missing)
+}
+
+/// Returns true if the newest segment of the last opening is missing, or has lost its content. Later openings that were interrupted
+/// may have left segments after the bound of its sequences.
+pub(super) fn is_newest_lost(owner: &OwnerRecord, segments: &[ScannedSegment]) -> bool {
+    segments.iter().all(|segment| segment.name.ordinal < owner.newest.ordinal || segment.name.first_seq >= owner.bound)
+}
+
+/// Determines for each segment at which sequence a newer segment supersedes its events. A lost segment supersedes events as well.
+pub(super) fn find_superseded(segments: &mut [ScannedSegment], mut lost_newest: Option<SegmentName>) {
+    let (mut superseded_from, mut follower) = (u64::MAX, None);
+    for segment in segments.iter_mut().rev() {
+        if let Some(lost) = lost_newest.take_if(|lost| lost.ordinal > segment.name.ordinal) {
+            (superseded_from, follower) = (superseded_from.min(lost.first_seq), Some(lost.ordinal));
+        }
+        segment.is_followed = follower.is_none_or(|ordinal| ordinal == segment.name.ordinal + 1);
+        follower = Some(segment.name.ordinal);
+        let sealed_end = segment.summary.as_ref().map_or(u64::MAX, |summary| summary.next_seq);
+        segment.superseded_from = superseded_from.min(sealed_end);
+        superseded_from = superseded_from.min(segment.name.first_seq);
+    }
+}
