@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::errors::in_file;
-use super::frame::{self, CursorsFrame, FrameFacts, FrameHeader, FrameKind, ListedSegment};
+use super::frame::{self, CursorsFrame, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::journal_time::{CommitTimes, JournalMillis};
-use super::keys::{KeyDirectory, KeyEntry, ListedKeyFile, SeenKey};
+use super::keys::{KeyDirectory, ListedKeyFile};
 use super::replaced_segments;
 use super::scanned_cursors::ScannedCursors;
+use super::scanned_frame::{ScannedFrame, UNKNOWN_TIMES};
 use super::segment_file::{self, SEGMENT_HEADER_LEN, SegmentHeader};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
@@ -95,16 +96,6 @@ pub(super) struct SegmentFrames {
     lost: Option<Vec<Range<u64>>>,
     /// True if some pages of the segment could not be read.
     pub(super) is_unreadable: bool,
-}
-
-/// A valid event frame.
-pub(super) struct ScannedFrame {
-    pub(super) offset: u64,
-    pub(super) header: FrameHeader,
-    /// Times of the commit that contains the frame. If its commit frame is damaged, the times of another commit.
-    pub(super) times: CommitTimes,
-    /// Decoded fields; `None` if a later version wrote the frame.
-    pub(super) facts: Option<FrameFacts>,
 }
 
 impl DirectoryScan {
@@ -339,24 +330,6 @@ impl SegmentFrames {
     }
 }
 
-impl ScannedFrame {
-    /// Returns the event's key, with the arrival time and sequence of the event; `None` if the event has no key.
-    pub(super) fn key(&self) -> Option<KeyEntry> {
-        let facts = self.facts.as_ref()?;
-        Some((facts.key?, SeenKey { first_seen: self.times.journal, seq: self.header.seq, fingerprint: facts.fingerprint }))
-    }
-
-    /// Returns true if the next event belongs to the same delivery.
-    fn continues(&self) -> bool {
-        self.facts.as_ref().is_some_and(|facts| facts.continues)
-    }
-
-    /// Returns the number of bytes that the frame occupies, including padding.
-    pub(super) fn padded_len(&self) -> u64 {
-        frame::padded(self.header.len) as u64
-    }
-}
-
 /// Opens all segments. For segments that have never been written, returns only the names.
 fn open_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
@@ -443,7 +416,3 @@ fn take_unconfirmed(segments: &mut [ScannedSegment], watermark: u64) -> Vec<(usi
     }
     unconfirmed
 }
-
-/// Times of an event if no commit frame of its segment is readable. The scan replaces them with the times of the journal's last
-/// commit, so that neither the event nor its key expires early.
-pub(super) const UNKNOWN_TIMES: CommitTimes = CommitTimes { journal: JournalMillis(u64::MAX), wall: UnixMillis(u64::MAX) };

@@ -49,6 +49,7 @@ mod reader;
 mod recovery;
 mod replaced_segments;
 mod scanned_cursors;
+mod scanned_frame;
 mod segment;
 mod segment_copy;
 mod segment_file;

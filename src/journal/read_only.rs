@@ -10,12 +10,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::backlog::Backlogs;
-use super::directory_scan::{DirectoryScan, ScannedFrame};
+use super::directory_scan::DirectoryScan;
 use super::disk::{Disk, DiskFile};
 use super::frame::{self, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::lock_file::{LOCK_FILE, OwnerRecord, PUBLISHED_LEN, decode_watermark};
 use super::reader::StoredEvent;
+use super::scanned_frame::ScannedFrame;
 use super::segment_file::{self, SEGMENT_HEADER_LEN};
 use super::segment_name::{KEYS_EXT, SegmentName};
 use super::segment_summary::{SegmentSummary, TopicRange};

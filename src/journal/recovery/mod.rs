@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::background::restore_reserve;
-use super::directory_scan::{DirectoryScan, ScannedFrame, ScannedSegment};
+use super::directory_scan::{DirectoryScan, ScannedSegment};
 use super::disk::{Disk, TEMPORARY_EXT};
 use super::errors::{OpenError, context, in_file};
 use super::frame::ListedSegment;
@@ -25,6 +25,7 @@ use super::planted::is_planted;
 use super::quarantine;
 use super::random::Random;
 use super::reader::DAMAGED;
+use super::scanned_frame::ScannedFrame;
 use super::segment::{Segment, SegmentState};
 use super::segment_file::JournalIdentity;
 use super::segment_map::SegmentMap;

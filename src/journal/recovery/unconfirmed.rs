@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::super::background::write_with_reserve;
-use super::super::directory_scan::{DirectoryScan, ScannedFrame, UNKNOWN_TIMES};
+use super::super::directory_scan::DirectoryScan;
 use super::super::disk::{Disk, is_full};
 use super::super::errors::{OpenError, context, in_file};
 use super::super::frame::{self, FrameDraft};
 use super::super::keys::KeyIndex;
+use super::super::scanned_frame::{ScannedFrame, UNKNOWN_TIMES};
 use super::super::segment::{Segment, SegmentState};
 use super::super::segment_copy::SegmentCopy;
 use super::super::segment_file::JournalIdentity;
