@@ -94,6 +94,10 @@ pub(super) struct SegmentFrames {
     key_files: Option<Vec<ListedKeyFile>>,
     /// Last readable list of lost sequences.
     lost: Option<Vec<Range<u64>>>,
+    /// Sequences of events that the segment no longer contains, because no topic needed them.
+    omitted: Vec<Range<u64>>,
+    /// Offset after the last frame with such sequences.
+    omitted_end: u64,
     /// True if some pages of the segment could not be read.
     pub(super) is_unreadable: bool,
 }
@@ -204,8 +208,15 @@ impl DirectoryScan {
 impl ScannedSegment {
     /// Returns the ids under which a key file may contain the keys of the segment: its own id, and those of the segments that it
     /// replaces.
-    pub(super) fn key_ids(&self) -> impl Iterator<Item = u64> {
+    fn key_ids(&self) -> impl Iterator<Item = u64> {
         self.header.iter().flat_map(|header| header.replaced.iter().copied()).chain([self.name.id])
+    }
+
+    /// Returns the ids of key files that sealing replaces if the segment is not sealed. The key file of a replaced segment may
+    /// contain keys of events that the segment no longer contains.
+    pub(super) fn rebuilt_key_ids(&self) -> impl Iterator<Item = u64> {
+        let is_whole = self.frames.omitted.is_empty();
+        self.key_ids().filter(move |id| is_whole || *id == self.name.id)
     }
 
     /// Returns the corrupted ranges of the segment: the damage below `watermark`, including a damaged segment header.
@@ -218,7 +229,7 @@ impl ScannedSegment {
         let mut corruption: Vec<_> = damage.collect();
         let last = self.frames.events.iter().rev().find(|frame| frame.header.seq < below);
         let end = last.map_or(SEGMENT_HEADER_LEN, |frame| frame.offset + frame.padded_len());
-        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1);
+        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1).max(self.frames.omitted_seq());
         if next_seq < below && corruption.last().is_none_or(|range| range.end <= end) {
             corruption.push(end.min(self.size)..self.size);
         }
@@ -238,6 +249,8 @@ impl ScannedSegment {
             }
             summary.end = frame.offset + frame.padded_len();
         }
+        summary.next_seq = summary.next_seq.max(self.frames.omitted_seq());
+        summary.end = summary.end.max(self.frames.omitted_end);
         if self.frames.is_unreadable || summary.next_seq < below {
             // The end of the segment is corrupted. Set `end` to the size of the file, so that sealing does not truncate the
             // corrupted bytes as unused space. The age of the lost events is unknown, so set `newest` to the maximum. The
@@ -316,9 +329,18 @@ impl SegmentFrames {
             FrameKind::Segments => self.listed = frame::decode_segments(bytes).or(self.listed.take()),
             FrameKind::Release => self.released.extend(frame::decode_release(bytes).unwrap_or_default()),
             FrameKind::KeyFiles => self.key_files = frame::decode_key_files(bytes).or(self.key_files.take()),
-            FrameKind::Lost => self.lost = frame::decode_lost(bytes).or(self.lost.take()),
+            FrameKind::Lost => self.lost = frame::decode_ranges(bytes).or(self.lost.take()),
+            FrameKind::Omitted => {
+                self.omitted.extend(frame::decode_ranges(bytes).unwrap_or_default());
+                self.omitted_end = offset + frame::padded(header.len) as u64;
+            }
             FrameKind::Later => {}
         }
+    }
+
+    /// Returns the sequence after the last omitted event; 0 if there is none.
+    fn omitted_seq(&self) -> u64 {
+        self.omitted.last().map_or(0, |range| range.end)
     }
 
     /// Gives the events before the first readable commit frame the times of this commit.

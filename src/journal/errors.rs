@@ -6,11 +6,14 @@ use std::io;
 /// append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendRejected {
-    /// The journal has reached `max_size`, or the disk is full.
+    /// The disk is full, or the journal has reached `max_size`.
     #[error("journal: expected free space for the event, found none; free some disk space or raise journal.max_size")]
     Full,
-    /// The event's topic would pin more than `max_backlog` bytes.
-    #[error("max_backlog: expected room in the topic's backlog, found none; see hookhold_forward_blocked, or raise max_backlog")]
+    /// The event's topic would pin more bytes than `max_backlog` or than its share of `max_size`.
+    #[error(
+        "max_backlog: expected room in the topic's backlog or in its share of max_size, found none; see \
+         hookhold_forward_blocked, or raise max_backlog and max_size"
+    )]
     TopicFull,
     /// The queue for the writer would exceed [`MAX_QUEUED_BYTES`](super::MAX_QUEUED_BYTES).
     #[error("journal: expected free space in the writer's queue, found none; retry later")]

@@ -175,15 +175,15 @@ impl ReadOnlyJournal {
         for (topic, cursor) in &scan.cursors.cursors {
             stat.topics.push(TopicStat { cursor: Some(*cursor), ..TopicStat::empty(topic) });
         }
-        let mut backlogs = Backlogs::new(scan.cursors.cursors.iter().cloned().collect(), false);
+        let mut backlogs = Backlogs::new(scan.cursors.cursors.iter().cloned().collect(), false, 0);
         for index in 0..scan.segments.len() {
             let summary = scan.summary(index, stat.next);
-            backlogs.add(&summary, scan.segments[index].size, index + 1 == scan.segments.len());
+            backlogs.add(&summary, false);
             stat.add(&mut scan, index, &summary)?;
         }
         let backlogs = backlogs.topics();
         for topic in &mut stat.topics {
-            topic.pinned = backlogs.get(&topic.topic).map_or(0, |backlog| backlog.pinned_bytes());
+            topic.pinned = backlogs.get(&topic.topic).map_or(0, |backlog| backlog.waiting_bytes);
         }
         Ok(stat)
     }

@@ -142,9 +142,9 @@ fn corruption_forgets_the_keys_of_lost_events() {
     let ordinal = segment.split('-').next().expect("the name of a segment");
     let is_first = |file: &String| file.ends_with(".keys") && file.starts_with(ordinal);
     harness.disk.wait_for(|files| !files.iter().any(is_first));
+    journal.close();
     let has_key = |file: &String| harness.disk.bytes(file).windows(16).any(|window| window == key(3).0);
     assert!(!harness.disk.names(".keys").iter().any(has_key));
-    journal.close();
     assert_eq!(lookup(&harness.open(), &key(3)), None, "after a restart as well");
 }
 

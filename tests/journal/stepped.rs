@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use hookhold::event::Position;
+use hookhold::journal::disk::Disk;
 use hookhold::journal::{BackgroundSteps, Environment, Journal, Options, SystemRandom, WriterStep, WriterSteps};
 
 use crate::events::{ManualClock, Sample};
@@ -26,12 +27,13 @@ impl Harness {
 
     /// Opens the journal without threads.
     pub fn open_in_steps(&self) -> SteppedJournal {
-        let environment = Environment {
-            disk: self.disk.start(),
-            clock: self.clock.clone(),
-            random: Arc::new(SystemRandom),
-            metrics: self.metrics.clone(),
-        };
+        self.open_in_steps_on(self.disk.start())
+    }
+
+    /// Opens the journal in another directory without threads.
+    pub fn open_in_steps_on(&self, disk: Arc<dyn Disk>) -> SteppedJournal {
+        let environment =
+            Environment { disk, clock: self.clock.clone(), random: Arc::new(SystemRandom), metrics: self.metrics.clone() };
         let (journal, writer, background) = Journal::open_in_steps(environment, self.options.clone()).expect("the journal opens");
         SteppedJournal { journal, writer, background }
     }
@@ -48,7 +50,7 @@ impl SteppedJournal {
     pub fn step_writer(&mut self) -> WriterStep {
         loop {
             match self.writer.step() {
-                WriterStep::WaitsForSealing(_) => assert!(self.background.step(), "the writer waits for work that is not due"),
+                WriterStep::WaitsForTask(_) => assert!(self.background.step(), "the writer waits for work that is not due"),
                 step => return step,
             }
         }
