@@ -131,6 +131,15 @@ impl JournalConfig {
     }
 }
 
+impl KafkaConfig {
+    /// Reads only the topics to which the sources of the file `path` forward, each with the name of its source, for verbs that
+    /// have no access to the sources' secrets. Returns `None` without `[kafka]`.
+    pub fn load_topics(path: &Path) -> Result<Option<BTreeMap<String, String>>, Diagnostics> {
+        let read = |mut root: TomlTable, _: &Diagnostics| kafka::topics(&mut root);
+        TomlTable::read(&path.display().to_string(), &contents(path)?, read)
+    }
+}
+
 impl AdminConfig {
     /// Reads only the section `[admin]` of the file `path`, for verbs that query the running process.
     pub fn load(path: &Path) -> Result<AdminConfig, Diagnostics> {

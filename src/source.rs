@@ -260,7 +260,7 @@ fn path(item: Item) -> Option<String> {
     item.unexpected(PATH)
 }
 
-fn topic(item: Item) -> Option<String> {
+pub(crate) fn topic(item: Item) -> Option<String> {
     let text = item.clone().string_as(TOPIC)?;
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if (1..=249).contains(&text.len()) && text.bytes().all(legal) && text != "." && text != ".." {

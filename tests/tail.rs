@@ -12,7 +12,7 @@ use hookhold::clock::{SystemClock, UnixMillis};
 use hookhold::config::Config;
 use hookhold::event::{Delivery, Event};
 use hookhold::journal::disk::LocalDisk;
-use hookhold::journal::{Journal, Options, ReadOnlyJournal};
+use hookhold::journal::{Environment, Journal, Options, ReadOnlyJournal, SystemRandom, WriterStep};
 use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
 use hookhold::verify::sign::{SampleOptions, sign};
@@ -41,7 +41,7 @@ impl Harness {
     fn open(&self) -> Journal {
         let disk = Arc::new(LocalDisk::create(&self.config.journal.dir).unwrap());
         let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
-        let options = Options { limits, ..Options::default() };
+        let options = Options { limits, forwards: true, ..Options::default() };
         Journal::open(disk, options, Arc::new(SystemClock), Arc::new(Metrics::new())).unwrap()
     }
 
@@ -198,6 +198,44 @@ fn journal_stat_counts_and_verify_finds_flipped_bits() {
     assert_eq!(found.status.code(), Some(1), "{}", text(&found.stdout));
     assert!(text(&found.stdout).starts_with("damaged: "), "{}", text(&found.stdout));
     assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "only the damaged event is lost");
+}
+
+/// The usual limit of open files is lower than the number of segments of a large journal.
+#[test]
+fn reading_a_journal_needs_few_open_files() {
+    let harness = Harness::new();
+    let disk = Arc::new(LocalDisk::create(&harness.config.journal.dir).unwrap());
+    let limits = JournalLimits { segment_size: 64 << 10, ..JournalLimits::default() };
+    let environment =
+        Environment { disk, clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), metrics: Arc::new(Metrics::new()) };
+    let (journal, mut writer, mut background) =
+        Journal::open_in_steps(environment, Options { limits, ..Options::default() }).unwrap();
+    for number in 0..800 {
+        let event = harness.event("stripe", &format!("id_{number}"), AT);
+        journal.append(&event, Box::new(|result| assert!(result.is_ok()))).unwrap();
+        while writer.step() != WriterStep::Idle || background.step() {}
+    }
+    journal.close();
+    while writer.step() != WriterStep::Ended {}
+    drop((journal, writer, background));
+    let names: Vec<String> = std::fs::read_dir(&harness.config.journal.dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for extension in [".seg", ".keys"] {
+        let count = names.iter().filter(|name| name.ends_with(extension)).count();
+        assert!(count > 45, "{count} files with the extension {extension}");
+    }
+    let limited = |verb: &str| {
+        let script = format!("ulimit -n 40; exec {} {verb} --format json", env!("CARGO_BIN_EXE_hookhold"));
+        let output = Command::new("sh").args(["-c", &script]).current_dir(harness.dir.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{verb}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(limited("journal stat").contains("\"events\":800,"));
+    assert!(limited("journal verify").contains("\"events\":800,"));
+    assert_eq!(limited("tail --from 0").lines().count(), 800);
+    assert_eq!(limited("tail").lines().count(), 10);
 }
 
 /// Checks that a commit and a close save the cursors that have moved. After a crash, the gateway starts at the last saved cursor and

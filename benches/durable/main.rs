@@ -1,8 +1,10 @@
 //! Measures how many deliveries per second hookhold stores in its durable journal. Compares this rate with the rate of bare
-//! hyper or of another hookhold binary. One run measures both servers. These are the two forms of the command:
+//! hyper, of another hookhold binary, or of a hookhold that remembers no keys. One run measures both servers. These are the forms
+//! of the command:
 //! ```text
 //! cargo bench --bench durable                                   # hookhold / bare hyper
 //! cargo bench --bench durable -- --compare OTHER --rounds 30    # hookhold / another hookhold binary
+//! cargo bench --bench durable -- --remembered-keys 100000000    # hookhold with many dedupe keys / without
 //! ```
 //!
 //! The benchmark starts the two servers as separate processes. The same senders send the same signed 2 KiB Stripe deliveries,
@@ -16,9 +18,12 @@ mod comparison;
 mod gateway;
 mod load;
 mod median;
+#[allow(dead_code, reason = "the benchmark keys uses all items")]
+#[path = "../common/remembered_keys.rs"]
+mod remembered_keys;
 mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -26,6 +31,7 @@ use comparison::{Comparison, Setting};
 use gateway::Result;
 use load::{Client, Load};
 use server::{JournalState, ServerKind};
+use tempfile::TempDir;
 
 /// Compare the delivery rate of hookhold with the rate of bare hyper or of another hookhold binary.
 #[derive(Debug, Parser)]
@@ -33,7 +39,11 @@ struct BenchArgs {
     /// Another hookhold binary to compare with, instead of bare hyper.
     #[arg(long, value_name = "BINARY")]
     compare: Option<PathBuf>,
-    /// Number of rounds per setting [default: 5, or 30 with --compare].
+    /// Number of dedupe keys that the journal of hookhold remembers. Compares with a hookhold that remembers none. 100 million
+    /// keys need about 6 GB in DIR.
+    #[arg(long, value_name = "N", conflicts_with = "compare")]
+    remembered_keys: Option<u64>,
+    /// Number of rounds per setting [default: 5, or 30 with --compare and --remembered-keys].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// Measurement time per server in each round, in seconds. The benchmark divides this time into turns of half a second.
@@ -81,14 +91,20 @@ fn main() -> Result<()> {
     if args.serve_bare_hyper {
         return server::serve_bare_hyper();
     }
-    let (rounds, journals): (_, &[JournalState]) = match args.compare {
-        None => (5, &[JournalState::Recycled]),
-        Some(_) => (30, &[JournalState::New, JournalState::Recycled]),
+    let binary = PathBuf::from(gateway::hookhold().get_program());
+    let key_files = args.remembered_keys.map(|keys| remember(keys, &args.dir)).transpose()?;
+    let key_path = key_files.as_ref().map(|files| files.path().to_owned());
+    let (reference, rounds, journals): (_, _, &[JournalState]) = match (args.compare, &key_path) {
+        (Some(other), _) => {
+            (ServerKind::Hookhold { binary: other, key_files: None }, 30, &[JournalState::New, JournalState::Recycled])
+        }
+        (None, Some(_)) => (ServerKind::Hookhold { binary: binary.clone(), key_files: None }, 30, &[JournalState::New]),
+        (None, None) => (ServerKind::BareHyper, 5, &[JournalState::Recycled]),
     };
     let journals = if args.journal.is_empty() { journals } else { &args.journal };
     let mut comparison = Comparison {
-        subject: ServerKind::Hookhold(gateway::hookhold().get_program().into()),
-        reference: args.compare.map_or(ServerKind::BareHyper, ServerKind::Hookhold),
+        subject: ServerKind::Hookhold { binary, key_files: key_path },
+        reference,
         rounds: args.rounds.unwrap_or(rounds),
         measured: Duration::from_secs(args.seconds),
         dir: args.dir,
@@ -103,4 +119,12 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes the key files of `keys` keys in a new directory inside `parent`.
+fn remember(keys: u64, parent: &Path) -> Result<TempDir> {
+    let dir = tempfile::tempdir_in(parent)?;
+    eprintln!("making the key files of {keys} keys");
+    remembered_keys::make(dir.path(), keys);
+    Ok(dir)
 }

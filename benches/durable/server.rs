@@ -22,16 +22,20 @@ use crate::load::BODY_BYTES;
 pub enum ServerKind {
     /// A hyper server that reads the whole body, answers with 200 and stores nothing.
     BareHyper,
-    /// The `hookhold run` command of the binary at this path. The server verifies the signature, deduplicates, appends with
-    /// fdatasync and answers with 200.
-    Hookhold(PathBuf),
+    /// The `hookhold run` command. The server verifies the signature, deduplicates, appends with fdatasync and answers with 200.
+    Hookhold {
+        binary: PathBuf,
+        /// Directory whose key files the journal contains at its first opening.
+        key_files: Option<PathBuf>,
+    },
 }
 
 impl ServerKind {
     pub fn label(&self) -> String {
         match self {
             ServerKind::BareHyper => "bare hyper".to_owned(),
-            ServerKind::Hookhold(binary) => binary.display().to_string(),
+            ServerKind::Hookhold { binary, key_files: None } => binary.display().to_string(),
+            ServerKind::Hookhold { binary, key_files: Some(_) } => format!("{} with remembered keys", binary.display()),
         }
     }
 }
@@ -83,7 +87,7 @@ impl RunningServer {
     pub fn start(kind: &ServerKind, journal: JournalState, dir: &Path) -> Result<RunningServer> {
         match kind {
             ServerKind::BareHyper => RunningServer::bare_hyper(),
-            ServerKind::Hookhold(binary) => RunningServer::hookhold(binary, journal, dir),
+            ServerKind::Hookhold { binary, key_files } => RunningServer::hookhold(binary, key_files.as_deref(), journal, dir),
         }
     }
 
@@ -95,9 +99,12 @@ impl RunningServer {
         Ok(RunningServer { address: line.trim().parse()?, process: Server(child), admin: None, dir: None })
     }
 
-    fn hookhold(binary: &Path, journal: JournalState, dir: &Path) -> Result<RunningServer> {
+    fn hookhold(binary: &Path, key_files: Option<&Path>, journal: JournalState, dir: &Path) -> Result<RunningServer> {
         let dir = tempfile::tempdir_in(dir)?;
         let (address, admin) = (free()?, free()?);
+        if let Some(files) = key_files {
+            link_all(files, &dir.path().join("journal"))?;
+        }
         let file = write_configuration(dir.path(), address, admin, journal)?;
         let mut command = Command::new(binary);
         command.arg("run").arg("--config").arg(file).stderr(std::fs::File::create(dir.path().join(LOG))?);
@@ -143,6 +150,16 @@ impl RunningServer {
         let (events, sync_us) = (mean("hookhold_journal_batch_events"), mean("hookhold_journal_sync_seconds") * 1e6);
         Ok(Some(Commits { events, sync_us }))
     }
+}
+
+/// Creates the directory `to`, and in it a hard link to each file in `from`. hookhold never changes an existing key file.
+fn link_all(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
+    for file in std::fs::read_dir(from)? {
+        let file = file?;
+        std::fs::hard_link(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(())
 }
 
 fn with_log(error: Failure, dir: &Path) -> Failure {

@@ -1,14 +1,20 @@
-//! `hookhold journal`: inspects the journal without changing it, even while `run` writes to it.
+//! `hookhold journal`: inspects the journal without changing it, even while `run` writes to it. `release` and `new-identity` change
+//! the journal, so they need a stopped `run`.
 
+mod new_identity;
+mod release;
+
+use std::error::Error;
 use std::io::{self, Write};
 
-use hookhold::journal::{JournalStat, TopicStat, VerifyReport};
+use hookhold::config::JournalConfig;
+use hookhold::journal::{JournalStat, OpenError, TopicStat, VerifyReport};
 use hookhold::units::bytes_about;
 use serde_json::json;
 
-use super::{Context, ExitStatus, VerbResult, table};
+use super::{Context, ExitStatus, VerbResult, causes, report, table};
 
-/// Show the journal's sizes and cursors, or verify every frame.
+/// Show the journal's sizes and cursors, verify every frame, or change a stopped journal.
 #[derive(clap::Args)]
 pub(super) struct JournalArgs {
     #[command(subcommand)]
@@ -21,15 +27,16 @@ enum JournalVerb {
     Stat,
     /// Verify every frame. The exit code is 1 if a frame is damaged or a segment is missing.
     Verify,
+    Release(release::ReleaseArgs),
+    NewIdentity(new_identity::NewIdentityArgs),
 }
 
-/// Prints the statistics of the journal, or the result of verifying every frame.
+/// Prints the statistics of the journal, or the result of verifying every frame, or changes a stopped journal.
 pub(super) fn run(context: &Context, args: JournalArgs) -> VerbResult {
-    let journal = context.journal()?;
     let mut out = anstream::stdout().lock();
     let end = match args.verb {
         JournalVerb::Stat => {
-            let stat = journal.stat()?;
+            let stat = context.journal()?.stat()?;
             if context.json() {
                 stat_json(&mut out, &stat)?
             } else {
@@ -38,7 +45,7 @@ pub(super) fn run(context: &Context, args: JournalArgs) -> VerbResult {
             ExitStatus::Done
         }
         JournalVerb::Verify => {
-            let report = journal.verify()?;
+            let report = context.journal()?.verify()?;
             if context.json() {
                 report_json(&mut out, &report)?
             } else {
@@ -46,14 +53,30 @@ pub(super) fn run(context: &Context, args: JournalArgs) -> VerbResult {
             }
             if report.damage.is_empty() && report.missing.is_empty() { ExitStatus::Done } else { ExitStatus::Failed }
         }
+        JournalVerb::Release(args) => release::run(context, &args, &mut out)?,
+        JournalVerb::NewIdentity(args) => new_identity::run(context, &args, &mut out)?,
     };
     out.flush()?;
     Ok(end)
 }
 
+/// Returns the id of a journal as text.
+fn id_text(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+/// Prints the error of an opening for writing, and returns the exit status.
+fn report_open_error(config: &JournalConfig, error: &OpenError) -> ExitStatus {
+    let advice = if matches!(error, OpenError::Locked) { ", repeat this command, and start hookhold again" } else { "" };
+    let what = format!("{}: {}{advice}", config.dir.display(), causes(error));
+    report(&*Box::<dyn Error>::from(what));
+    if matches!(error, OpenError::Locked) { ExitStatus::Failed } else { ExitStatus::JournalFailed }
+}
+
 fn stat_text(out: &mut impl Write, stat: &JournalStat) -> io::Result<()> {
     let state = if stat.in_use { "in use" } else { "not in use" };
     writeln!(out, "state     {state}")?;
+    writeln!(out, "id        {}", stat.id.map_or_else(|| "unknown".to_owned(), id_text))?;
     writeln!(out, "segments  {}, {}; key files {}", stat.segments, bytes_about(stat.bytes), bytes_about(stat.key_bytes))?;
     writeln!(out, "events    {}, oldest {}, next {}", stat.events, stat.oldest, stat.next)?;
     if stat.topics.is_empty() {
@@ -76,6 +99,7 @@ fn stat_json(out: &mut impl Write, stat: &JournalStat) -> io::Result<()> {
             "topic": topic.topic.as_ref(),
             "cursor": topic.cursor,
             "waiting": topic.waiting,
+            "waiting_bytes": topic.waiting_bytes,
             "events": topic.events,
             "bytes": topic.bytes,
             "pinned": topic.pinned,
@@ -83,6 +107,7 @@ fn stat_json(out: &mut impl Write, stat: &JournalStat) -> io::Result<()> {
     };
     let object = json!({
         "in_use": stat.in_use,
+        "id": stat.id.map(id_text),
         "segments": stat.segments,
         "bytes": stat.bytes,
         "key_bytes": stat.key_bytes,

@@ -1,10 +1,12 @@
 //! Reads `[kafka]`, which contains librdkafka's properties under their own names. Rejects each property on which a guarantee
 //! depends, and every alias of the property. Accepts secrets only by reference.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::diagnostic::nearest;
 use crate::secret;
+use crate::source;
 use crate::toml_value::{Item, Location, TomlTable};
 
 /// A function that checks one librdkafka property. It returns librdkafka's error message, or `None` if librdkafka accepts the
@@ -36,6 +38,18 @@ pub(super) fn read(mut t: TomlTable, check: KafkaCheck) -> (String, KafkaConfig)
         location.below(SERVERS[0]).expected("\"HOST:PORT\", or several separated by commas", "nothing");
     }
     (topic, KafkaConfig { librdkafka, line: location.line })
+}
+
+/// Reads the topics to which the sources forward, each with the name of its source; `None` without `[kafka]`.
+pub(super) fn topics(root: &mut TomlTable) -> Option<BTreeMap<String, String>> {
+    let default = root.take_table("kafka")?.take("topic").and_then(|item| item.parse(TOPIC_NAME, topic));
+    let default = default.unwrap_or_else(|| TOPIC.to_owned());
+    let mut sources = root.take_section("sources");
+    let topics = sources.keys().into_iter().filter_map(|name| {
+        let stated = sources.take_table(&name)?.take("topic").and_then(source::topic);
+        Some((stated.unwrap_or_else(|| default.replace("{source}", &name)), name))
+    });
+    Some(topics.collect())
 }
 
 fn topic(template: &str) -> Option<String> {

@@ -11,6 +11,7 @@
 //! therefore counts [`SEGMENT_OVERHEAD`] bytes, and its frames count as at least [`min_pinned`] bytes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::segment_summary::{SegmentSummary, TopicRange};
@@ -29,6 +30,7 @@ pub(super) struct Backlog {
 pub(super) struct Backlogs {
     cursors: BTreeMap<Arc<str>, u64>,
     forwards: bool,
+    backlog_end: Option<u64>,
     /// Number of bytes as which the topic's frames in one segment count at least.
     min_pinned: u64,
     topics: BTreeMap<Arc<str>, Backlog>,
@@ -36,20 +38,22 @@ pub(super) struct Backlogs {
 
 impl Backlogs {
     /// Creates an empty backlog for each topic with a cursor. If `forwards` is true, a topic without a cursor needs all its
-    /// events. If `forwards` is false, a topic without a cursor needs no event. The frames of a topic in one segment count as at
-    /// least `min_pinned` bytes.
-    pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool, min_pinned: u64) -> Backlogs {
+    /// events. If `forwards` is false, a topic without a cursor needs no event. No event at or above `backlog_end` waits for a
+    /// topic. The frames of a topic in one segment count as at least `min_pinned` bytes.
+    pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool, backlog_end: Option<u64>, min_pinned: u64) -> Backlogs {
         let topics = cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
-        Backlogs { cursors, forwards, min_pinned, topics }
+        Backlogs { cursors, forwards, backlog_end, min_pinned, topics }
     }
 
     /// Adds the waiting frames of one segment. The newest segment exists anyway, so its frames count as they are.
     pub(super) fn add(&mut self, summary: &SegmentSummary, is_newest: bool) {
         let default = self.forwards.then_some(0);
         for range in &summary.topics {
-            if let Some(cursor) = self.cursors.get(&range.topic).copied().or(default).filter(|cursor| *cursor <= range.last) {
+            let Some(cursor) = self.cursors.get(&range.topic).copied().or(default) else { continue };
+            let waiting = waiting_range(range, cursor, self.backlog_end);
+            if !waiting.is_empty() {
                 let backlog = self.topics.entry(range.topic.clone()).or_default();
-                let waiting = waiting_bytes(range, cursor);
+                let waiting = waiting_bytes(range, &waiting);
                 backlog.waiting_bytes += waiting;
                 let overhead = self.min_pinned.saturating_sub(waiting).max(SEGMENT_OVERHEAD);
                 backlog.overhead_bytes += if is_newest { 0 } else { overhead };
@@ -122,11 +126,17 @@ pub(super) fn all_backlogs(limits: &JournalLimits) -> u64 {
     most.min(limits.max_size.saturating_sub(3 * limits.segment_size)).max(limits.segment_size)
 }
 
-/// Returns the total size of a topic's frames at and above `cursor` in one segment, in bytes. If the cursor is between two
-/// events of the topic, estimates the size from the sequences.
-pub(super) fn waiting_bytes(range: &TopicRange, cursor: u64) -> u64 {
-    let (left, all) = ((range.last + 1).saturating_sub(cursor.max(range.first)), range.last + 1 - range.first);
-    (u128::from(range.bytes) * u128::from(left) / u128::from(all)) as u64
+/// Returns the sequences in one segment at which events of a topic with this cursor may wait. The first and the last of them
+/// belong to the topic, unless the cursor or the end of the backlog is between two events of the topic.
+pub(super) fn waiting_range(range: &TopicRange, cursor: u64, backlog_end: Option<u64>) -> Range<u64> {
+    range.first.max(cursor)..backlog_end.unwrap_or(u64::MAX).min(range.last + 1)
+}
+
+/// Returns the total size of a topic's frames at these sequences in one segment, in bytes. Estimates the size from the sequences
+/// if they are only a part of the segment's.
+pub(super) fn waiting_bytes(range: &TopicRange, sequences: &Range<u64>) -> u64 {
+    let (waiting, all) = (sequences.end.saturating_sub(sequences.start), range.last + 1 - range.first);
+    (u128::from(range.bytes) * u128::from(waiting) / u128::from(all)) as u64
 }
 
 /// Returns the number of bytes as which a topic's frames in one segment count at least.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::commit_queue::PendingAppend;
-use super::frame::FrameDraft;
+use super::frame::{FrameDraft, FrameKind};
 use super::segment::Segment;
 use super::segment_file::SEGMENT_HEADER_LEN;
 use super::writer_state::WriterState;
@@ -38,19 +38,18 @@ impl ControlFrames {
         let is_new_segment = state.offset == SEGMENT_HEADER_LEN;
         let mut control = ControlFrames { releases: releases.to_vec(), ..ControlFrames::default() };
         control.cursors = cursors_to_save(shared, state.next_seq, save_cursors, is_new_segment, events);
-        if is_new_segment || !control.cursors.is_empty() {
-            control.drafts.push(FrameDraft::cursors(&control.cursors, is_new_segment));
-        }
         if is_new_segment {
+            control.drafts.push(FrameDraft::cursors(&control.cursors, true, shared.segments.backlog_end()));
             control.drafts.push(FrameDraft::segments(&shared.segments.list(state.active.name, releases)));
             control.drafts.push(FrameDraft::key_files(&shared.keys.list()));
-        } else if !releases.is_empty() {
-            control.drafts.push(release_frame(releases));
+        } else {
+            control.drafts.extend((!control.cursors.is_empty()).then(|| FrameDraft::cursors(&control.cursors, false, None)));
+            control.drafts.extend((!releases.is_empty()).then(|| release_frame(releases)));
         }
         let version = shared.keys.lost_version();
         if is_new_segment || version != lost_version {
             control.lost_version = Some(version);
-            control.drafts.push(FrameDraft::lost(&shared.keys.lost_ranges()));
+            control.drafts.push(FrameDraft::ranges(FrameKind::Lost, &shared.keys.lost_ranges()));
         }
         control
     }
@@ -73,7 +72,11 @@ pub(super) fn first_control_len(shared: &Shared) -> u64 {
     let key_files = (keys.asked_files + keys.recent_files) as u64;
     let lost = shared.keys.lost_ranges().len() as u64;
     let cursors: Vec<_> = shared.segments.cursors().into_iter().collect();
-    FrameDraft::cursors(&cursors, true).padded_len() as u64 + 3 * 64 + 32 * segments + 16 * key_files + 16 * lost
+    FrameDraft::cursors(&cursors, true, shared.segments.backlog_end()).padded_len() as u64
+        + 3 * 64
+        + 32 * segments
+        + 16 * key_files
+        + 16 * lost
 }
 
 fn release_frame(segments: &[Arc<Segment>]) -> FrameDraft {

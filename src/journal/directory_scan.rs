@@ -6,10 +6,9 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
-use super::errors::in_file;
+use super::disk::Disk;
+use super::errors::{if_readable, in_file};
 use super::frame::{self, CursorsFrame, FrameHeader, FrameKind, ListedSegment};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::journal_time::{CommitTimes, JournalMillis};
@@ -54,8 +53,6 @@ pub(super) struct DirectoryScan {
 /// One segment of a [`DirectoryScan`].
 pub(super) struct ScannedSegment {
     pub(super) name: SegmentName,
-    /// File of the segment, open for reading.
-    pub(super) file: Arc<dyn DiskFile>,
     /// Size of the file in bytes.
     pub(super) size: u64,
     /// Header of this segment; `None` if it is damaged.
@@ -104,17 +101,18 @@ pub(super) struct SegmentFrames {
 
 impl DirectoryScan {
     /// Reads the headers of all segments and the frames of unsealed segments. Also reads the frames of sealed segments, newest
-    /// first, until the scan has found a snapshot of the cursors.
+    /// first, until the scan has found a snapshot of the cursors. Opens one file at a time, because a journal may have more files
+    /// than a process may open.
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         let keys = KeyDirectory::read(disk)?;
-        let (mut segments, unused) = open_segments(disk, &keys)?;
+        let (mut segments, unused) = scan_segments(disk, &keys)?;
         let replaced = replaced_segments::find(segments.iter().map(|segment| (segment.name, segment.header.as_ref())));
         segments.retain(|segment| !replaced.contains(&segment.name));
         find_superseded(&mut segments);
         let (mut cursors, mut lost, mut listed_keys, mut is_listed) = (ScannedCursors::default(), None, None, false);
         for segment in segments.iter_mut().rev() {
             if segment.summary.is_none() || !cursors.is_complete || !is_listed {
-                segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
+                segment.frames = in_file(SegmentFrames::read(disk, segment), || segment.name.segment_file())?;
                 cursors.add_older(&segment.frames.cursors);
                 lost = lost.or_else(|| segment.frames.lost.clone());
                 listed_keys = listed_keys.or_else(|| segment.frames.key_files.clone());
@@ -164,6 +162,11 @@ impl DirectoryScan {
         self.durable_watermark + self.unconfirmed.len() as u64
     }
 
+    /// Returns the sequence from which on no event waits for a topic if the journal does not forward events.
+    pub(super) fn backlog_end(&self) -> u64 {
+        self.cursors.backlog_end.unwrap_or(self.log_end())
+    }
+
     /// Returns the summary of a segment. For a sealed segment, returns the content of the summary file. For an unsealed
     /// segment, computes the summary from the events below `limit`.
     pub(super) fn summary(&self, index: usize, limit: u64) -> SegmentSummary {
@@ -180,13 +183,24 @@ impl DirectoryScan {
         summary
     }
 
-    /// Reads the frames of a sealed segment. [`DirectoryScan::read`] has already read the frames of unsealed segments.
-    pub(super) fn read_frames(&mut self, index: usize) -> io::Result<()> {
+    /// Reads the frames of a sealed segment. [`DirectoryScan::read`] has already read the frames of unsealed segments. If hookhold
+    /// has replaced the segment since then, reads its replacement. Returns false if hookhold has deleted the segment.
+    pub(super) fn read_frames(&mut self, disk: &dyn Disk, index: usize) -> io::Result<bool> {
         let segment = &mut self.segments[index];
-        if segment.summary.is_some() && segment.frames.events.is_empty() {
-            segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
+        if segment.summary.is_none() || !segment.frames.events.is_empty() {
+            return Ok(true);
         }
-        Ok(())
+        let mut frames = SegmentFrames::read(disk, segment);
+        if frames.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            let is_replacement = |name: SegmentName| name != segment.name && name.place() == segment.name.place();
+            let Some(replacement) = segment_file::list(disk)?.into_iter().find(|(name, _)| is_replacement(*name)) else {
+                return Ok(false);
+            };
+            (segment.name, segment.size) = replacement;
+            frames = SegmentFrames::read(disk, segment);
+        }
+        segment.frames = in_file(frames, || segment.name.segment_file())?;
+        Ok(true)
     }
 
     /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for the frames of only one sealed
@@ -278,10 +292,11 @@ impl ScannedSegment {
 }
 
 impl SegmentFrames {
-    fn read(segment: &ScannedSegment) -> io::Result<SegmentFrames> {
+    fn read(disk: &dyn Disk, segment: &ScannedSegment) -> io::Result<SegmentFrames> {
         let mut frames = SegmentFrames::default();
         let mut next_seq = segment.name.first_seq;
-        let scanner = FrameScanner::new(segment.file.clone(), segment.name.id, SEGMENT_HEADER_LEN, segment.size);
+        let file = disk.open(&segment.name.segment_file())?;
+        let scanner = FrameScanner::new(file, segment.name.id, SEGMENT_HEADER_LEN, segment.size);
         let mut scanner = scanner.skip_unreadable();
         let mut damaged = None;
         loop {
@@ -352,39 +367,26 @@ impl SegmentFrames {
     }
 }
 
-/// Opens all segments. For segments that have never been written, returns only the names.
-fn open_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
+/// Reads the headers and the summaries of all segments. For segments that have never been written, returns only the names.
+fn scan_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
     for (name, size) in segment_file::list(disk)? {
         let in_segment = || name.segment_file();
         let file = in_file(disk.open(&name.segment_file()), in_segment)?;
         let header = if_readable(segment_file::read_header(&*file, name), in_segment)?;
         let (superseded_from, is_followed, frames) = (u64::MAX, true, SegmentFrames::default());
-        let mut segment = ScannedSegment { name, file, size, header, superseded_from, is_followed, summary: None, frames };
+        let mut segment = ScannedSegment { name, size, header, superseded_from, is_followed, summary: None, frames };
         if segment.key_ids().any(|id| keys.has_keys_of(id)) {
             segment.summary = if_readable(SegmentSummary::open(disk, name), || name.summary_file())?;
         }
         // A segment that cannot be read may contain events.
-        if segment.summary.is_none() && !segment_file::is_started(disk, &segment.file, name, size).unwrap_or(true) {
+        if segment.summary.is_none() && !segment_file::is_started(disk, &file, name, size).unwrap_or(true) {
             unused.push(name);
             continue;
         }
         segments.push(segment);
     }
     Ok((segments, unused))
-}
-
-/// Returns `None` for a file that cannot be read, because the segments contain everything that the other files contain, and
-/// each frame contains everything that the header contains. Fails if the file has another format.
-fn if_readable<T>(result: io::Result<Option<T>>, file: impl Fn() -> String) -> io::Result<Option<T>> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => in_file(Err(error), file),
-        Err(error) => {
-            tracing::error!(file = file(), %error, "cannot read a file of the journal, so hookhold continues without it; check the disk");
-            Ok(None)
-        }
-        found => found,
-    }
 }
 
 /// Compares the segments with the newest readable list. Removes each segment whose release is recorded, and returns the names of

@@ -75,3 +75,16 @@ pub(super) fn context<T>(result: io::Result<T>, what: impl FnOnce() -> String) -
 pub(super) fn in_file<T>(result: io::Result<T>, file: impl FnOnce() -> String) -> io::Result<T> {
     result.map_err(|source| io::Error::new(source.kind(), format!("{}: {source}", file())))
 }
+
+/// Returns `None` for a file that cannot be read, because the segments contain everything that the other files contain, and
+/// each frame contains everything that the header contains. Fails if the file has another format.
+pub(super) fn if_readable<T>(result: io::Result<Option<T>>, file: impl Fn() -> String) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => in_file(Err(error), file),
+        Err(error) => {
+            tracing::error!(file = file(), %error, "cannot read a file of the journal, so hookhold continues without it; check the disk");
+            Ok(None)
+        }
+        found => found,
+    }
+}

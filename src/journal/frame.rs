@@ -81,6 +81,9 @@ pub(super) struct CursorsFrame {
     /// last commit with cursors.
     pub(super) is_complete: bool,
     pub(super) cursors: Vec<(Arc<str>, u64)>,
+    /// Sequence from which on no event waits for a topic, because the journal was open without forwarding when these events were
+    /// stored. `None` if the journal forwards events. Only a complete frame contains it.
+    pub(super) backlog_end: Option<u64>,
 }
 
 /// Entry in the list of older segments, with which every segment starts.
@@ -155,8 +158,8 @@ impl FrameDraft {
         finish_frame(out)
     }
 
-    /// Encodes cursors. `is_complete` is true if these are the cursors of all topics.
-    pub(super) fn cursors(cursors: &[(Arc<str>, u64)], is_complete: bool) -> FrameDraft {
+    /// Encodes the fields of a [`CursorsFrame`].
+    pub(super) fn cursors(cursors: &[(Arc<str>, u64)], is_complete: bool, backlog_end: Option<u64>) -> FrameDraft {
         let mut out = start_frame(FrameKind::Cursors, FRAME_HEADER_LEN + 4 + 64 * cursors.len());
         out.0[25] = if is_complete { ALL_TOPICS } else { 0 };
         out.u32(cursors.len() as u32);
@@ -164,6 +167,7 @@ impl FrameDraft {
             out.text(topic);
             out.u64(*cursor);
         }
+        out.optional_field(BACKLOG_END, backlog_end.map(u64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
         finish_frame(out)
     }
 
@@ -198,17 +202,8 @@ impl FrameDraft {
         finish_frame(out)
     }
 
-    /// Encodes all ranges of sequences whose events are lost and whose keys the journal has forgotten.
-    pub(super) fn lost(ranges: &[Range<u64>]) -> FrameDraft {
-        FrameDraft::ranges(FrameKind::Lost, ranges)
-    }
-
-    /// Encodes ranges of sequences whose events the rewritten segment no longer contains.
-    pub(super) fn omitted(ranges: &[Range<u64>]) -> FrameDraft {
-        FrameDraft::ranges(FrameKind::Omitted, ranges)
-    }
-
-    fn ranges(kind: FrameKind, ranges: &[Range<u64>]) -> FrameDraft {
+    /// Encodes ranges of sequences. `kind` is [`FrameKind::Lost`] or [`FrameKind::Omitted`].
+    pub(super) fn ranges(kind: FrameKind, ranges: &[Range<u64>]) -> FrameDraft {
         let mut out = start_frame(kind, FRAME_HEADER_LEN + 4 + 16 * ranges.len());
         out.u32(ranges.len() as u32);
         for range in ranges {
@@ -340,7 +335,13 @@ pub(super) fn decode_cursors(frame: &[u8]) -> Option<CursorsFrame> {
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let count = input.u32()?;
     let cursors: Option<Vec<_>> = (0..count).map(|_| Some((input.text()?.into(), input.u64()?))).collect();
-    Some(CursorsFrame { is_complete: frame[25] & ALL_TOPICS != 0, cursors: cursors? })
+    let mut found = CursorsFrame { is_complete: frame[25] & ALL_TOPICS != 0, cursors: cursors?, backlog_end: None };
+    while let Some((tag, value)) = input.optional_field() {
+        if tag == BACKLOG_END {
+            found.backlog_end = u64_at(value, 0);
+        }
+    }
+    Some(found)
 }
 
 /// Decodes the list of older segments from a valid segments frame.
@@ -429,6 +430,8 @@ const CONTINUES: u8 = 4;
 const ALL_TOPICS: u8 = 1;
 /// Tag of the optional field that contains the account of an event.
 const ACCOUNT: u16 = 1;
+/// Tag of the optional field that contains the end of the backlog, in a frame with the cursors of all topics.
+const BACKLOG_END: u16 = 1;
 /// Alignment of frames in bytes.
 pub(super) const FRAME_ALIGN: usize = 8;
 /// Size in bytes of the pages in which the writer writes. Every commit starts with a page and is padded to the end of a page.

@@ -9,9 +9,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::backlog::Backlogs;
+use super::backlog::{Backlogs, waiting_range};
 use super::directory_scan::DirectoryScan;
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::frame::{self, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::lock_file::{LOCK_FILE, OwnerRecord, PUBLISHED_LEN, decode_watermark};
@@ -28,6 +28,9 @@ pub struct ReadOnlyJournal {
     next_seq: u64,
     /// Result of the last call of the method `log_end`, or 0 before the first call.
     log_end: u64,
+    /// Log end of the journal while no process has it open, and the record of its last owner. Another process writes another
+    /// record before it stores an event, so the log end needs no further scan while the record stays the same.
+    stopped: Option<(OwnerRecord, u64)>,
     segment: Option<ScannedFile>,
 }
 
@@ -43,6 +46,8 @@ struct ScannedFile {
 /// Sizes, cursors and lag of a journal.
 #[derive(Clone, Debug)]
 pub struct JournalStat {
+    /// Id of the journal; `None` if no segment has a readable header.
+    pub id: Option<u64>,
     /// True while `hookhold run` has the journal open.
     pub in_use: bool,
     /// Number of segment files.
@@ -68,8 +73,12 @@ pub struct TopicStat {
     pub topic: Arc<str>,
     /// Sequence below which Kafka has acknowledged every event of the topic; `None` if the topic has no cursor.
     pub cursor: Option<u64>,
-    /// Number of events that Kafka has not acknowledged yet.
+    /// Number of events that wait for an acknowledgement.
     pub waiting: u64,
+    /// Total size of these events in bytes.
+    pub waiting_bytes: u64,
+    /// Sequences of the first and the last of these events; `None` if no event waits.
+    pub waiting_range: Option<(u64, u64)>,
     /// Number of stored events.
     pub events: u64,
     /// Total size of the stored events in bytes.
@@ -108,7 +117,7 @@ pub struct VerifyReport {
 impl ReadOnlyJournal {
     /// Opens the journal in `disk` for reading, starting at the oldest event.
     pub fn open(disk: Arc<dyn Disk>) -> io::Result<ReadOnlyJournal> {
-        Ok(ReadOnlyJournal { disk, next_seq: 0, log_end: 0, segment: None })
+        Ok(ReadOnlyJournal { disk, next_seq: 0, log_end: 0, stopped: None, segment: None })
     }
 
     /// Moves the reading position to sequence `seq`, or to the oldest event if `seq` is lower.
@@ -118,11 +127,19 @@ impl ReadOnlyJournal {
     }
 
     /// Returns the sequence after the last event that can be read now.
-    pub fn log_end(&self) -> io::Result<u64> {
-        match self.published_watermark()? {
-            Some(watermark) => Ok(watermark),
-            None => self.scan().map(|scan| scan.log_end()),
+    pub fn log_end(&mut self) -> io::Result<u64> {
+        if let Some(watermark) = self.published_watermark()? {
+            return Ok(watermark);
         }
+        // Read the record before the segments. If a process opens the journal meanwhile, the next call finds another record.
+        let owner = self.owner();
+        match self.stopped {
+            Some((known, log_end)) if Some(known) == owner => return Ok(log_end),
+            _ => {}
+        }
+        let log_end = self.scan()?.log_end();
+        self.stopped = owner.map(|owner| (owner, log_end));
+        Ok(log_end)
     }
 
     /// Returns the next event; `None` if no further event can be read now.
@@ -163,6 +180,7 @@ impl ReadOnlyJournal {
         let files = self.disk.list()?;
         let key_bytes = files.iter().filter(|(name, _)| name.ends_with(KEYS_EXT)).map(|(_, size)| size).sum();
         let mut stat = JournalStat {
+            id: scan.segments.iter().rev().find_map(|segment| segment.header.as_ref()).map(|header| header.identity.journal),
             in_use: self.disk.is_locked()?,
             segments: scan.segments.len() as u64,
             bytes: scan.segments.iter().map(|segment| segment.size).sum(),
@@ -175,11 +193,12 @@ impl ReadOnlyJournal {
         for (topic, cursor) in &scan.cursors.cursors {
             stat.topics.push(TopicStat { cursor: Some(*cursor), ..TopicStat::empty(topic) });
         }
-        let mut backlogs = Backlogs::new(scan.cursors.cursors.iter().cloned().collect(), false, 0);
+        let backlog_end = scan.cursors.backlog_end;
+        let mut backlogs = Backlogs::new(scan.cursors.cursors.iter().cloned().collect(), false, backlog_end, 0);
         for index in 0..scan.segments.len() {
             let summary = scan.summary(index, stat.next);
             backlogs.add(&summary, false);
-            stat.add(&mut scan, index, &summary)?;
+            stat.add(&*self.disk, &mut scan, index, &summary)?;
         }
         let backlogs = backlogs.topics();
         for topic in &mut stat.topics {
@@ -197,7 +216,9 @@ impl ReadOnlyJournal {
         let watermark = published.unwrap_or(scan.durable_watermark);
         let mut checked = Vec::new();
         for index in 0..scan.segments.len() {
-            scan.read_frames(index)?;
+            if !scan.read_frames(&*self.disk, index)? {
+                continue;
+            }
             let events = scan.frames(index).filter(|frame| frame.header.seq < watermark).count() as u64;
             let segment = &scan.segments[index];
             checked.push((segment.name, events, segment.corruption(watermark.min(scan.durable_watermark))));
@@ -210,8 +231,7 @@ impl ReadOnlyJournal {
         let mut report = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
         report.lost = scan.lost.iter().map(|range| range.end - range.start).sum();
         report.missing = scan.missing.iter().map(|missing| missing.name.segment_file()).collect();
-        let owner = self.disk.open(LOCK_FILE).ok().and_then(|lock| OwnerRecord::read(&*lock));
-        let newest = owner.map(|owner| owner.newest).filter(|newest| scan.is_newest_missing(*newest));
+        let newest = self.owner().map(|owner| owner.newest).filter(|newest| scan.is_newest_missing(*newest));
         report.missing.extend(newest.map(|newest| newest.segment_file()));
         report.unconfirmed = scan.unconfirmed.iter().filter(|(_, frame)| frame.header.seq >= watermark).count() as u64;
         for (name, events, corruption) in checked {
@@ -234,6 +254,10 @@ impl ReadOnlyJournal {
         }
     }
 
+    fn owner(&self) -> Option<OwnerRecord> {
+        self.disk.open(LOCK_FILE).ok().and_then(|lock| OwnerRecord::read(&*lock))
+    }
+
     fn published_watermark(&self) -> io::Result<Option<u64>> {
         if !self.disk.is_locked()? {
             return Ok(None);
@@ -251,11 +275,11 @@ impl ReadOnlyJournal {
 
     /// Prepares the current segment for further reads after the writer has extended the segment or started a newer segment.
     fn refresh_segment(&mut self) -> io::Result<()> {
-        let files = self.segment_files()?;
+        let Some(name) = self.segment.as_ref().map(|current| current.name) else { return Ok(()) };
+        let newer = self.choose_segment(|segments| self.first_after(name, segments))?;
         if let Some(current) = &mut self.segment {
             current.scanner.refresh();
-            let newer = files.iter().filter(|file| file.name > current.name);
-            current.superseded_from = newer.map(|file| file.name.first_seq).min();
+            current.superseded_from = newer;
         }
         Ok(())
     }
@@ -264,82 +288,103 @@ impl ReadOnlyJournal {
         let is_exhausted =
             self.segment.as_ref().is_none_or(|current| current.superseded_from.is_some_and(|end| self.next_seq >= end));
         if is_exhausted {
-            let files = self.segment_files()?;
-            let index = files.iter().rposition(|file| file.name.first_seq <= self.next_seq).unwrap_or(0);
-            let superseded_from = files.get(index + 1).map(|file| file.name.first_seq);
-            let Some(SegmentFile { name, size, file }) = files.into_iter().nth(index) else { return Ok(None) };
-            let scanner = FrameScanner::new(file, name.id, SEGMENT_HEADER_LEN, size);
-            self.segment = Some(ScannedFile { name, scanner, superseded_from });
+            let opened = self.choose_segment(|segments| {
+                let (below, above) = segments.split_at(segments.partition_point(|(name, _)| name.first_seq <= self.next_seq));
+                let Some(mut opened) = self.first_started(below.iter().rev().chain(above))? else { return Ok(None) };
+                opened.superseded_from = self.first_after(opened.name, segments)?;
+                Ok(Some(opened))
+            })?;
+            self.segment = Some(match opened {
+                Some(opened) => opened,
+                None => return Ok(None),
+            });
         }
         Ok(self.segment.as_mut())
     }
 
-    /// Opens all segment files, oldest first. Lists the files again if hookhold deletes or replaces a listed segment before this
-    /// function opens its file.
-    fn segment_files(&self) -> io::Result<Vec<SegmentFile>> {
+    /// Calls `choose` with the names and sizes of all segments, oldest first. Lists them again if hookhold deletes or replaces a
+    /// segment before `choose` opens its file.
+    fn choose_segment<T>(&self, choose: impl Fn(&[(SegmentName, u64)]) -> io::Result<T>) -> io::Result<T> {
         let mut tries = 0;
         loop {
-            match self.listed_files() {
+            match choose(&segment_file::list(&*self.disk)?) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MAX_SCANS => tries += 1,
-                files => return files,
+                chosen => return chosen,
             }
         }
     }
 
-    fn listed_files(&self) -> io::Result<Vec<SegmentFile>> {
-        let mut files = Vec::new();
-        for (name, size) in segment_file::list(&*self.disk)? {
+    /// Returns the first sequence of the segment that follows `name`; `None` if no segment that has been written follows.
+    fn first_after(&self, name: SegmentName, segments: &[(SegmentName, u64)]) -> io::Result<Option<u64>> {
+        let newer = segments.iter().filter(|(newer, _)| newer.place() > name.place());
+        Ok(self.first_started(newer)?.map(|newer| newer.name.first_seq))
+    }
+
+    /// Opens the first of these segments that has been written. Opens one file at a time, because a journal may have more files
+    /// than a process may open.
+    fn first_started<'a>(&self, segments: impl Iterator<Item = &'a (SegmentName, u64)>) -> io::Result<Option<ScannedFile>> {
+        for (name, size) in segments {
             let file = self.disk.open(&name.segment_file())?;
-            if segment_file::is_started(&*self.disk, &file, name, size)? {
-                files.push(SegmentFile { name, size, file });
+            if segment_file::is_started(&*self.disk, &file, *name, *size)? {
+                let scanner = FrameScanner::new(file, name.id, SEGMENT_HEADER_LEN, *size);
+                return Ok(Some(ScannedFile { name: *name, scanner, superseded_from: None }));
             }
         }
-        Ok(files)
+        Ok(None)
     }
-}
-
-struct SegmentFile {
-    name: SegmentName,
-    size: u64,
-    file: Arc<dyn DiskFile>,
 }
 
 impl TopicStat {
     fn empty(topic: &Arc<str>) -> TopicStat {
-        TopicStat { topic: topic.clone(), cursor: None, waiting: 0, events: 0, bytes: 0, pinned: 0 }
+        TopicStat {
+            topic: topic.clone(),
+            cursor: None,
+            waiting: 0,
+            waiting_bytes: 0,
+            waiting_range: None,
+            events: 0,
+            bytes: 0,
+            pinned: 0,
+        }
     }
 
     /// Adds the topic's events in one segment to the counts of this topic.
-    fn add(&mut self, scan: &mut DirectoryScan, index: usize, range: &TopicRange) -> io::Result<()> {
+    fn add(&mut self, disk: &dyn Disk, scan: &mut DirectoryScan, index: usize, range: &TopicRange) -> io::Result<()> {
         self.events += range.count;
         self.bytes += range.bytes;
-        self.waiting += match self.cursor {
-            Some(cursor) if cursor <= range.first => range.count,
-            Some(cursor) if cursor <= range.last => {
-                scan.read_frames(index)?;
-                let is_waiting = |frame: &&ScannedFrame| {
-                    let is_mine = frame.facts.as_ref().is_some_and(|facts| facts.topic == range.topic);
-                    is_mine && (cursor..=range.last).contains(&frame.header.seq)
-                };
-                scan.frames(index).filter(is_waiting).count() as u64
+        let waiting = self.cursor.map_or(0..0, |cursor| waiting_range(range, cursor, scan.cursors.backlog_end));
+        if waiting == (range.first..range.last + 1) {
+            self.add_waiting(range.count, range.bytes, (range.first, range.last));
+        } else if !waiting.is_empty() && scan.read_frames(disk, index)? {
+            let is_waiting = |frame: &&ScannedFrame| {
+                let is_mine = frame.facts.as_ref().is_some_and(|facts| facts.topic == range.topic);
+                is_mine && waiting.contains(&frame.header.seq)
+            };
+            for frame in scan.frames(index).filter(is_waiting) {
+                self.add_waiting(1, frame.padded_len(), (frame.header.seq, frame.header.seq));
             }
-            _ => 0,
-        };
+        }
         Ok(())
+    }
+
+    fn add_waiting(&mut self, events: u64, bytes: u64, (first, last): (u64, u64)) {
+        self.waiting += events;
+        self.waiting_bytes += bytes;
+        self.waiting_range = Some((self.waiting_range.map_or(first, |(first, _)| first), last));
     }
 }
 
 impl JournalStat {
     /// Adds one segment to the totals. If a topic's cursor points into the segment, reads the frames to count the topic's
     /// events at and above the cursor.
-    fn add(&mut self, scan: &mut DirectoryScan, index: usize, summary: &SegmentSummary) -> io::Result<()> {
+    fn add(&mut self, disk: &dyn Disk, scan: &mut DirectoryScan, index: usize, summary: &SegmentSummary) -> io::Result<()> {
         self.events += summary.events();
         for range in &summary.topics {
             let at = self.topics.iter().position(|topic| topic.topic == range.topic).unwrap_or(self.topics.len());
             if at == self.topics.len() {
                 self.topics.push(TopicStat::empty(&range.topic));
             }
-            self.topics[at].add(scan, index, range)?;
+            self.topics[at].add(disk, scan, index, range)?;
         }
         scan.drop_frames(index);
         Ok(())

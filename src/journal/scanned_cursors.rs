@@ -13,6 +13,10 @@ pub(super) struct ScannedCursors {
     /// True if a readable frame contains the cursors of all topics. If a later frame is damaged, some topics have an older
     /// cursor.
     pub(super) is_complete: bool,
+    /// End of the backlog in the newest segment, see [`CursorsFrame::backlog_end`]. An older segment does not count, because the
+    /// journal may have forwarded events since then.
+    backlog_end: Option<u64>,
+    has_newest: bool,
     by_topic: BTreeMap<Arc<str>, u64>,
 }
 
@@ -21,13 +25,16 @@ impl ScannedCursors {
     pub(super) fn add_newer(&mut self, frame: CursorsFrame) {
         if frame.is_complete {
             self.by_topic.clear();
-            self.is_complete = true;
+            (self.is_complete, self.backlog_end) = (true, frame.backlog_end);
         }
         self.by_topic.extend(frame.cursors);
     }
 
     /// Adds the cursors of an older segment, except for topics with a newer cursor. Does nothing if no cursor is missing.
     pub(super) fn add_older(&mut self, older: &ScannedCursors) {
+        if !std::mem::replace(&mut self.has_newest, true) {
+            self.backlog_end = older.backlog_end;
+        }
         if self.is_complete {
             return;
         }
@@ -39,7 +46,7 @@ impl ScannedCursors {
 }
 
 impl From<ScannedCursors> for CursorsFrame {
-    fn from(ScannedCursors { is_complete, by_topic }: ScannedCursors) -> CursorsFrame {
-        CursorsFrame { is_complete, cursors: by_topic.into_iter().collect() }
+    fn from(ScannedCursors { is_complete, backlog_end, by_topic, .. }: ScannedCursors) -> CursorsFrame {
+        CursorsFrame { is_complete, cursors: by_topic.into_iter().collect(), backlog_end }
     }
 }

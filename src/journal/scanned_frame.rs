@@ -1,4 +1,4 @@
-//! An event frame that a scan of the directory has found.
+//! Event frame that a scan of the journal's directory finds.
 
 use super::frame::{self, FrameFacts, FrameHeader};
 use super::journal_time::{CommitTimes, JournalMillis};

@@ -206,7 +206,7 @@ impl FrameCopier {
     fn write_commit(&mut self) {
         let Some(CombinedCommit { header, first, bytes, frames }) = &mut self.commit else { return };
         let omitted = mem::take(&mut self.omitted);
-        let omitted = (!omitted.is_empty()).then(|| FrameDraft::omitted(&omitted));
+        let omitted = (!omitted.is_empty()).then(|| FrameDraft::ranges(FrameKind::Omitted, &omitted));
         let count = frames.iter().filter(|frame| frame.kind == FrameKind::Event).count();
         let others: usize = frames.iter().map(|frame| frame::padded(frame.len)).sum();
         let others = others + omitted.as_ref().map_or(0, FrameDraft::padded_len);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::POISON;
-use super::backlog::{Backlog, BacklogShares, Backlogs, min_pinned, waiting_bytes};
+use super::backlog::{Backlog, BacklogShares, Backlogs, min_pinned, waiting_bytes, waiting_range};
 use super::frame::ListedSegment;
 use super::options::Options;
 use super::segment::Segment;
@@ -24,10 +24,11 @@ pub struct TopicCursor {
 }
 
 /// All segments and topics of the open journal.
-#[derive(Default)]
 pub(super) struct SegmentMap {
     segments: RwLock<BTreeMap<SegmentName, Arc<Segment>>>,
     topics: Mutex<TopicStates>,
+    /// Sequence from which on no event waits for a topic; `None` if the journal forwards events.
+    backlog_end: Option<u64>,
 }
 
 /// States of all topics with a cursor or with events.
@@ -43,6 +44,8 @@ struct TopicState {
     cursor: Option<u64>,
     /// Cursor in the newest durable commit with a cursor of the topic.
     saved: Option<u64>,
+    /// First sequence of the segment after the one that contains the cursor; `None` while the cursor is in the newest segment.
+    next_start: Option<u64>,
     /// Upper bound for the number of bytes in the topic's durable frames at and above the cursor. [`u64::MAX`] before the first
     /// count. Every move of the cursor would make another count necessary, so this number stays too high until
     /// [`SegmentMap::reserve`] needs the exact number.
@@ -57,7 +60,15 @@ struct TopicState {
 
 impl Default for TopicState {
     fn default() -> TopicState {
-        TopicState { cursor: None, saved: None, waiting_bytes: u64::MAX, is_outdated: true, overhead_bytes: 0, queued_bytes: 0 }
+        TopicState {
+            cursor: None,
+            saved: None,
+            next_start: None,
+            waiting_bytes: u64::MAX,
+            is_outdated: true,
+            overhead_bytes: 0,
+            queued_bytes: 0,
+        }
     }
 }
 
@@ -80,7 +91,10 @@ impl TopicState {
     /// Counts the waiting bytes again.
     fn count_waiting(&mut self, topic: &str, segments: &SegmentMap) {
         let cursor = self.cursor.unwrap_or(0);
-        let waiting = |summary: &SegmentSummary| summary.topic(topic).map_or(0, |range| waiting_bytes(range, cursor));
+        let waiting = |summary: &SegmentSummary| {
+            let range = summary.topic(topic);
+            range.map_or(0, |range| waiting_bytes(range, &waiting_range(range, cursor, segments.backlog_end)))
+        };
         self.waiting_bytes = segments.segments().iter().map(|segment| segment.with_summary(waiting)).sum();
         self.is_outdated = false;
         if self.waiting_bytes == 0 {
@@ -90,6 +104,16 @@ impl TopicState {
 }
 
 impl SegmentMap {
+    /// Creates an empty map. No event at or above `backlog_end` waits for a topic; `None` if the journal forwards events.
+    pub(super) fn new(backlog_end: Option<u64>) -> SegmentMap {
+        SegmentMap { segments: RwLock::default(), topics: Mutex::default(), backlog_end }
+    }
+
+    /// Returns the sequence from which on no event waits for a topic; `None` if the journal forwards events.
+    pub(super) fn backlog_end(&self) -> Option<u64> {
+        self.backlog_end
+    }
+
     /// Adds a segment to the map.
     pub(super) fn add(&self, segment: Arc<Segment>) {
         self.segments.write().expect(POISON).insert(segment.name, segment);
@@ -198,7 +222,7 @@ impl SegmentMap {
     }
 
     /// Sets a topic's cursor. Returns true if the cursor has left a segment, so that the journal may be able to delete the
-    /// segment. The cost does not depend on the number of segments, unless the cursor passes many of them.
+    /// segment. The cost does not depend on the number of segments, unless the cursor leaves a segment.
     pub(super) fn move_cursor(&self, topic: &str, cursor: u64) -> bool {
         let topics = &mut *self.topics.lock().expect(POISON);
         let state = topics.entry(topic);
@@ -213,14 +237,21 @@ impl SegmentMap {
         } else if let Some((name, _)) = topics.by_name.get_key_value(topic) {
             topics.moved.insert(name.clone());
         }
-        previous.is_none_or(|previous| self.has_segment_start(previous.saturating_add(1)..cursor.saturating_add(1)))
+        let Some(previous) = previous.filter(|previous| *previous <= cursor) else {
+            topics.entry(topic).next_start = self.next_start(cursor);
+            return true;
+        };
+        let state = topics.entry(topic);
+        let next_start = state.next_start.or_else(|| self.next_start(previous));
+        let has_left = next_start.is_some_and(|start| start <= cursor);
+        state.next_start = if has_left { self.next_start(cursor) } else { next_start };
+        has_left
     }
 
-    /// Returns true if a segment starts at one of these sequences.
-    fn has_segment_start(&self, sequences: Range<u64>) -> bool {
+    /// Returns the lowest first sequence above `cursor`; `None` if no segment starts there.
+    fn next_start(&self, cursor: u64) -> Option<u64> {
         let segments = self.segments.read().expect(POISON);
-        let newest_first = segments.keys().rev().map(|name| name.first_seq);
-        newest_first.take_while(|first| *first >= sequences.start).any(|first| first < sequences.end)
+        segments.keys().rev().map(|name| name.first_seq).take_while(|first| *first > cursor).last()
     }
 
     /// Sets a topic's cursor to `first` if the topic has no cursor yet. Returns true if no durable commit contains a cursor of
@@ -237,12 +268,12 @@ impl SegmentMap {
     }
 
     /// Reserves bytes for an event that waits for the writer. Returns false if the topic would exceed `max_backlog` or its share. If
-    /// hookhold does not forward events, a topic without a cursor pins nothing and has no limit.
+    /// hookhold does not forward events, a new event does not become part of a backlog, so there is no limit.
     pub(super) fn reserve(&self, topic: &Arc<str>, bytes: u64, options: &Options) -> bool {
         let topics = &mut *self.topics.lock().expect(POISON);
         let mut shares = topics.shares;
         let state = topics.entry(topic);
-        if options.forwards || state.cursor.is_some() {
+        if options.forwards {
             let mut has_room = state.has_room(bytes, &shares);
             if !has_room && state.is_outdated {
                 state.count_waiting(topic, self);
@@ -284,7 +315,8 @@ impl SegmentMap {
     /// Computes the backlog of each topic, and the shares of the topics that are behind. [`SegmentMap::reserve`] uses these shares until
     /// the next call of this function.
     pub(super) fn update_backlogs(&self, options: &Options) -> (BTreeMap<Arc<str>, Backlog>, BacklogShares) {
-        let mut backlogs = Backlogs::new(self.cursors(), options.forwards, min_pinned(&options.limits));
+        let min_pinned = min_pinned(&options.limits);
+        let mut backlogs = Backlogs::new(self.cursors(), options.forwards, self.backlog_end, min_pinned);
         let segments = self.segments();
         for segment in &segments {
             let is_newest = segment.name == segments[segments.len() - 1].name;
@@ -302,13 +334,13 @@ impl SegmentMap {
         (backlogs, topics.shares)
     }
 
-    /// Returns a predicate that is true for segments with events at and above the cursor of their topic. If `forwards` is true,
-    /// the predicate is also true for segments with events of a topic that has no cursor. The predicate uses a copy of the
-    /// current cursors.
+    /// Returns a predicate that is true for segments with events that wait for their topic. If `forwards` is true, all events of
+    /// a topic without a cursor wait. The predicate uses a copy of the current cursors.
     pub(super) fn pinned(&self, forwards: bool) -> impl Fn(&Segment) -> bool + use<> {
-        let cursors = self.cursors();
+        let (cursors, backlog_end) = (self.cursors(), self.backlog_end);
         move |segment| {
-            let pins = |range: &TopicRange| cursors.get(&range.topic).map_or(forwards, |cursor| *cursor <= range.last);
+            let waits = |range: &TopicRange, cursor: &u64| !waiting_range(range, *cursor, backlog_end).is_empty();
+            let pins = |range: &TopicRange| cursors.get(&range.topic).map_or(forwards, |cursor| waits(range, cursor));
             segment.with_summary(|summary| summary.topics.iter().any(pins))
         }
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::{LAST_ACKNOWLEDGEMENTS, POISON};
 use crate::clock::Clock;
 use crate::forward::{self, Forwarder};
-use crate::journal::Journal;
+use crate::journal::{Journal, UnforwardedEvents};
 use crate::metrics::Metrics;
+use crate::units::bytes_about;
 
 /// The running forwarder, if any, and the components that a new forwarder needs. Calls of `start`, `apply` and `stop` never
 /// overlap, because each caller holds the configuration lock. These functions hold the lock of `forwarder` only to read or
@@ -65,4 +66,15 @@ impl Forwarding {
     fn lock(&self) -> MutexGuard<'_, Option<Forwarder>> {
         self.forwarder.lock().expect(POISON)
     }
+}
+
+/// Returns the message about events that wait for a topic although there is no `[kafka]`.
+pub(super) fn unforwarded(waiting: &UnforwardedEvents) -> String {
+    let UnforwardedEvents { topic, events, bytes } = waiting;
+    let (count, bytes) =
+        (if *events == 1 { "1 event waits".to_owned() } else { format!("{events} events wait") }, bytes_about(*bytes));
+    format!(
+        "{topic}: {count} for Kafka ({bytes}), but there is no [kafka] section; add [kafka] again, or stop hookhold and give the \
+         events up with `hookhold journal release {topic}`"
+    )
 }

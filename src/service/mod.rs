@@ -15,6 +15,7 @@
 //! take the forwarder lock.
 
 mod forwarding;
+mod maintenance;
 mod reload;
 mod settings;
 mod status;
@@ -35,11 +36,12 @@ use crate::config::Config;
 use crate::forward;
 use crate::gateway::Gateway;
 use crate::journal::disk::Disk;
-use crate::journal::{Journal, OpenError};
+use crate::journal::{Journal, OpenError, UnforwardedEvents};
 use crate::metrics::Metrics;
 use crate::server::{self, Proxies, Server, Shutdown, Tls};
 use forwarding::Forwarding;
 
+pub use maintenance::{give_up_events, renew_journal_identity};
 pub use settings::load_config;
 
 /// Running gateway. A clone is cheap and refers to the same gateway.
@@ -54,6 +56,8 @@ struct Components {
     journal: Journal,
     gateway: Arc<Gateway>,
     forwarding: Forwarding,
+    /// Events that wait for a topic although there is no `[kafka]`.
+    unforwarded: Vec<UnforwardedEvents>,
     tls: Option<Tls>,
     shutdown: Shutdown,
     clock: Arc<dyn Clock>,
@@ -130,10 +134,19 @@ impl Service {
         gateway.rejections().set_limit(config.admin.limits.keep_rejected);
         let forwarding = Forwarding::new(journal.clone(), metrics.clone(), clock.clone());
         settings::log_replaced_recipes(&config);
-        let patience = config.server.limits.request_deadline;
-        let config = Mutex::new(config);
-        let service =
-            Service(Arc::new(Components { config, patience, journal, gateway, forwarding, tls, shutdown, clock, metrics }));
+        let components = Components {
+            patience: config.server.limits.request_deadline,
+            config: Mutex::new(config),
+            unforwarded: journal.unforwarded(),
+            journal,
+            gateway,
+            forwarding,
+            tls,
+            shutdown,
+            clock,
+            metrics,
+        };
+        let service = Service(Arc::new(components));
         service.set_reloaded();
         Ok(service)
     }
@@ -194,9 +207,12 @@ impl Service {
         let config = self.config();
         match settings::forward_settings(&config) {
             Some(settings) => self.0.forwarding.start(settings),
-            None => tracing::info!(
-                "no [kafka] section; hookhold only stores events, and deletes the oldest events after journal.retain"
-            ),
+            None => {
+                tracing::info!(
+                    "no [kafka] section; hookhold only stores events, and deletes the oldest events after journal.retain"
+                );
+                self.0.unforwarded.iter().for_each(|waiting| tracing::warn!("{}", forwarding::unforwarded(waiting)));
+            }
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::Service;
+use super::{Service, forwarding};
 use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness};
 use crate::forward;
-use crate::journal::Journal;
+use crate::journal::{Journal, UnforwardedEvents};
 
 impl AdminQueries for Service {
     fn render_metrics(&self) -> String {
@@ -21,7 +21,7 @@ impl AdminQueries for Service {
         Readiness {
             draining: self.0.shutdown.begun(),
             journal: journal_health(self.journal(), self.0.patience),
-            kafka: self.forwarding().map_or_else(ComponentHealth::off, kafka_health),
+            kafka: self.forwarding().map_or_else(|| health_without_kafka(&self.0.unforwarded), kafka_health),
         }
     }
 
@@ -41,6 +41,14 @@ fn journal_health(journal: &Journal, patience: Duration) -> ComponentHealth {
         (Some(reason), _) => health(HealthState::Failed, reason),
         (None, Some(reason)) => health(HealthState::Degraded, reason),
         (None, None) => ComponentHealth::ok(),
+    }
+}
+
+/// Returns the health of forwarding if no forwarder runs. Events that still wait for Kafka make the state `Degraded`.
+fn health_without_kafka(unforwarded: &[UnforwardedEvents]) -> ComponentHealth {
+    match unforwarded {
+        [] => ComponentHealth::off(),
+        waiting => ComponentHealth::or(HealthState::Degraded, waiting.iter().map(forwarding::unforwarded).collect()),
     }
 }
 

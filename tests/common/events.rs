@@ -127,7 +127,7 @@ fn source(topic: &str) -> Source {
 }
 
 const ENTRY: &str = r#"
-secrets = ["file:SECRET"]
+secrets = [{ name = "first", from = "file:SECRET" }]
 signature = { from = "header:X-Signature", encoding = "hex" }
 auth = "mac"
 algorithm = "sha256"

@@ -6,11 +6,31 @@ use std::sync::Arc;
 
 use hookhold::event::Position;
 use hookhold::journal::disk::{Disk, LocalDisk};
-use hookhold::journal::{AppendError, Journal, OpenError};
+use hookhold::journal::{AppendError, Journal, OpenError, SystemRandom};
 
 use crate::disk::Step;
 use crate::events::TOPICS;
 use crate::harness::*;
+
+#[test]
+fn a_new_identity_changes_neither_events_nor_keys() {
+    let harness = Harness::with_sealed_segments();
+    let journal = harness.open();
+    let (hash_key, events) = (journal.hash_key(), seqs(&journal));
+    journal.close();
+    let before = harness.read_only().stat().expect("the journal can be read");
+    let environment = harness.environment(harness.disk.start(), Arc::new(SystemRandom));
+    let renewed = Journal::renew_identity(environment, harness.options.clone()).expect("the journal opens");
+    let after = harness.read_only().stat().expect("the journal can be read");
+    assert_eq!((before.id, after.id), (Some(renewed.previous), Some(renewed.id)));
+    assert_ne!(renewed.previous, renewed.id);
+    assert_eq!(after.segments, before.segments + 2, "each opening starts a segment, and none is deleted");
+    let journal = harness.open();
+    assert_eq!((journal.hash_key(), seqs(&journal)), (hash_key, events));
+    assert!((0..60).all(|number| lookup(&journal, &key(number)) == Some(number as u64)));
+    assert_eq!(harness.metrics.journal.damaged.get(), 0);
+    journal.close();
+}
 
 #[test]
 fn a_clean_stop_leaves_nothing_to_copy() {

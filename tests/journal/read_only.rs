@@ -1,10 +1,12 @@
 //! Tests of tail, verify and stat, which read a journal from another process.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Journal, ReadOnlyJournal};
 
+use crate::disk::Step;
 use crate::events::{Sample, TOPICS};
 use crate::harness::*;
 
@@ -34,6 +36,41 @@ fn a_tail_follows_while_another_process_writes() {
         .expect("the journal can be read");
     assert_eq!((report.events, report.damage.len()), (300, 0));
     journal.close();
+}
+
+/// A follower polls ten times a second. While no process has the journal open, each poll reads only the lock file.
+#[test]
+fn a_follower_of_a_stopped_journal_reads_no_segment() {
+    let harness = Harness::with_sealed_segments();
+    let mut tail = harness.read_only();
+    let mut read = || -> Vec<u64> {
+        let events = std::iter::from_fn(|| tail.next().expect("the journal can be read"));
+        events.map(|stored| stored.position.seq).collect()
+    };
+    assert_eq!(read(), (0..60).collect::<Vec<_>>());
+    let opened = Arc::new(Mutex::new(BTreeSet::new()));
+    let files = opened.clone();
+    harness.disk.observe(move |step, name| {
+        if step == Step::Open || step == Step::Read {
+            files.lock().expect("no panic").insert(name.to_owned());
+        }
+    });
+    let before = harness.disk.bytes_read();
+    for _ in 0..100 {
+        assert!(read().is_empty());
+    }
+    assert_eq!(*opened.lock().expect("no panic"), BTreeSet::from(["lock".to_owned()]));
+    assert!(harness.disk.bytes_read() - before <= 100 * 3 * 4096, "{} bytes", harness.disk.bytes_read() - before);
+
+    // The follower notices a process that has opened the journal, even if that process has stopped or crashed since.
+    let mut journal = harness.open_in_steps_on(harness.disk.second_process());
+    journal.store(&sample(60, 100));
+    journal.close();
+    assert_eq!(read(), [60]);
+    let mut journal = harness.open_in_steps_on(harness.disk.second_process());
+    journal.store(&sample(61, 100));
+    drop(journal);
+    assert_eq!(read(), [61]);
 }
 
 #[test]

@@ -6,6 +6,30 @@ use crate::disk::Step;
 use crate::events::{Sample, TOPICS};
 use crate::harness::*;
 
+/// Only the background thread waits for the disk while it seals a segment. Admissions look up and add keys meanwhile.
+#[test]
+fn sealing_a_segment_delays_no_admission() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    let sealing = harness.disk.hold(Step::Sync, ".keys.tmp");
+    let mut number = 0;
+    wait_until("the background thread to seal a segment", || {
+        store(&journal, &sample(number, 2_000));
+        number += 1;
+        sealing.has_waiting()
+    });
+    let sealed = number;
+    store_many(&journal, sealed..sealed + 30, 2_000);
+    for number in 0..sealed + 30 {
+        assert_eq!(lookup(&journal, &key(number)), Some(number as u64));
+    }
+    assert_eq!(lookup(&journal, &key(sealed + 30)), None);
+    assert!(harness.disk.names(SUMMARY_EXT).is_empty(), "the segment is not sealed yet");
+    sealing.release();
+    harness.disk.wait_for(|files| has_sealed(files, 2));
+    journal.close();
+}
+
 #[test]
 fn segments_expire_after_retain_and_keys_after_their_window() {
     let harness = Harness::with(|options| {

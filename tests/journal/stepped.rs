@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
-use hookhold::event::Position;
+use hookhold::event::{Event, Position};
 use hookhold::journal::disk::Disk;
-use hookhold::journal::{BackgroundSteps, Environment, Journal, Options, SystemRandom, WriterStep, WriterSteps};
+use hookhold::journal::{BackgroundSteps, Environment, Journal, Options, Random, SystemRandom, WriterStep, WriterSteps};
 
 use crate::events::{ManualClock, Sample};
 use crate::harness::*;
@@ -30,10 +31,18 @@ impl Harness {
         self.open_in_steps_on(self.disk.start())
     }
 
-    /// Opens the journal in another directory without threads.
+    /// Opens the journal without threads, as the process that uses `disk`.
     pub fn open_in_steps_on(&self, disk: Arc<dyn Disk>) -> SteppedJournal {
-        let environment =
-            Environment { disk, clock: self.clock.clone(), random: Arc::new(SystemRandom), metrics: self.metrics.clone() };
+        self.open_in_steps_with(self.environment(disk, Arc::new(SystemRandom)))
+    }
+
+    /// Returns the environment of a process that uses `disk`.
+    pub fn environment(&self, disk: Arc<dyn Disk>, random: Arc<dyn Random>) -> Environment {
+        Environment { disk, random, clock: self.clock.clone(), metrics: self.metrics.clone() }
+    }
+
+    /// Opens the journal without threads in this environment.
+    pub fn open_in_steps_with(&self, environment: Environment) -> SteppedJournal {
         let (journal, writer, background) = Journal::open_in_steps(environment, self.options.clone()).expect("the journal opens");
         SteppedJournal { journal, writer, background }
     }
@@ -63,7 +72,14 @@ impl SteppedJournal {
 
     /// Stores an event, and returns its position.
     pub fn store(&mut self, sample: &Sample) -> Position {
-        let result = append(&self.journal, &sample.event()).expect("accepted");
+        self.store_batch(&sample.event(), &[])
+    }
+
+    /// Stores the events of one delivery, and returns the position of the first one.
+    pub fn store_batch(&mut self, first: &Event, rest: &[Event]) -> Position {
+        let (sender, result) = channel();
+        self.journal.append_batch(first, rest, Box::new(move |end| sender.send(end).unwrap_or(()))).expect("accepted");
+        let result = AppendResult(result);
         assert_eq!(self.step_writer(), WriterStep::Saved);
         result.try_recv().expect("the writer has stored the event").expect("stored")
     }
@@ -88,17 +104,25 @@ pub struct FoundCursors {
 /// Returns the cursors frames in a segment file, in order.
 pub fn cursors_frames(harness: &Harness, name: &str) -> Vec<FoundCursors> {
     let bytes = harness.disk.bytes(name);
+    frames(&bytes).into_iter().filter(|frame| bytes[frame.start + 24] == 3).map(|frame| decode(&bytes, frame)).collect()
+}
+
+/// Returns the kinds of the frames in a segment file, in order.
+pub fn frame_kinds(bytes: &[u8]) -> Vec<u8> {
+    frames(bytes).iter().map(|frame| bytes[frame.start + 24]).collect()
+}
+
+/// Returns the offsets of the frames in an undamaged segment file.
+fn frames(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = PAGE;
     while at + 32 <= bytes.len() {
-        let len = number(&bytes, at, 4) as usize;
+        let len = number(bytes, at, 4) as usize;
         if len == 0 {
             at = (at + 1).next_multiple_of(PAGE);
             continue;
         }
-        if bytes[at + 24] == 3 {
-            found.push(decode(&bytes, at..at + len));
-        }
+        found.push(at..at + len);
         at += len.next_multiple_of(8);
     }
     found

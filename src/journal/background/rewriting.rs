@@ -31,19 +31,24 @@ use super::retention;
 enum Selection {
     /// All events.
     All,
-    /// The events at and above the cursor of their topic. A topic without a cursor needs all its events if hookhold forwards events.
-    Waiting { cursors: BTreeMap<Arc<str>, u64>, forwards: bool },
+    /// The events that wait for their topic: those at and above its cursor, and below the end of the backlog. A topic without a
+    /// cursor needs all its events if hookhold forwards events.
+    Waiting { cursors: BTreeMap<Arc<str>, u64>, forwards: bool, backlog_end: Option<u64> },
 }
 
 impl Selection {
     fn waiting(shared: &Shared) -> Selection {
-        Selection::Waiting { cursors: shared.segments.cursors(), forwards: shared.options.forwards }
+        let (segments, forwards) = (&shared.segments, shared.options.forwards);
+        Selection::Waiting { cursors: segments.cursors(), forwards, backlog_end: segments.backlog_end() }
     }
 
     fn contains(&self, topic: &str, seq: u64) -> bool {
         match self {
             Selection::All => true,
-            Selection::Waiting { cursors, forwards } => cursors.get(topic).map_or(*forwards, |cursor| seq >= *cursor),
+            Selection::Waiting { cursors, forwards, backlog_end } => {
+                let waits = |cursor: &u64| seq >= *cursor && backlog_end.is_none_or(|end| seq < end);
+                cursors.get(topic).map_or(*forwards, waits)
+            }
         }
     }
 
@@ -51,9 +56,10 @@ impl Selection {
     fn bytes(&self, summary: &SegmentSummary) -> u64 {
         let selected = summary.topics.iter().map(|range| match self {
             Selection::All => range.bytes,
-            Selection::Waiting { cursors, forwards } => {
+            Selection::Waiting { cursors, forwards, backlog_end } => {
                 let cursor = cursors.get(&range.topic).copied().or(forwards.then_some(0));
-                cursor.map_or(0, |cursor| backlog::waiting_bytes(range, cursor))
+                let waiting = cursor.map_or(0..0, |cursor| backlog::waiting_range(range, cursor, *backlog_end));
+                backlog::waiting_bytes(range, &waiting)
             }
         });
         selected.sum()

@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
 
-use super::super::disk::{Disk, DiskFile};
+use super::super::disk::Disk;
 use super::header::{KeyFileHeader, KeyFileName};
 
 /// Key files of a directory.
@@ -24,11 +23,10 @@ pub(crate) struct KeyDirectory {
 pub(super) struct FoundKeyFile {
     pub(super) name: KeyFileName,
     pub(super) header: KeyFileHeader,
-    pub(super) file: Arc<dyn DiskFile>,
 }
 
 impl KeyDirectory {
-    /// Reads the headers of all key files. A damaged or unreadable file does not make this function fail.
+    /// Reads the headers of all key files, one file at a time. A damaged or unreadable file does not make this function fail.
     pub(crate) fn read(disk: &dyn Disk) -> io::Result<KeyDirectory> {
         let (mut files, mut damaged) = (Vec::new(), Vec::new());
         let names = disk.list()?.into_iter().filter_map(|(file, _)| KeyFileName::parse(&file));
@@ -38,8 +36,8 @@ impl KeyDirectory {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened.map_err(|error| error.to_string()),
             };
-            match opened.and_then(|file| Ok((KeyFileHeader::read(&*file, name.id())?, file))) {
-                Ok((header, file)) => files.push(FoundKeyFile { name, header, file }),
+            match opened.and_then(|file| KeyFileHeader::read(&*file, name.id())) {
+                Ok(header) => files.push(FoundKeyFile { name, header }),
                 Err(found) => damaged.push((name, found)),
             }
         }

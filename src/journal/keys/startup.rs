@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-use super::super::disk::Disk;
+use super::super::disk::{Disk, DiskFile};
 use super::directory::{FoundKeyFile, KeyDirectory};
 use super::entry::ListedKeyFile;
 use super::file::KeyFile;
-use super::header::KeyFileName;
+use super::header::{KeyFileHeader, KeyFileName};
 use super::index::KeyIndex;
 use super::policy::MAX_RECENT_KEYS;
 
@@ -31,15 +31,22 @@ pub(crate) fn load(index: &KeyIndex, directory: KeyDirectory, unsealed: &HashSet
     let mut files: Vec<FoundKeyFile> = files.into_iter().filter(|file| !unsealed.contains(&file.name.id())).collect();
     files.sort_by_key(|file| std::cmp::Reverse(file.header.facts.last));
     let (mut recent_keys, mut may_load) = (0, true);
-    for file in files {
-        let keys = file.header.facts.count;
+    for FoundKeyFile { name, header } in files {
+        let opened = match disk.open(&name.to_string()) {
+            Ok(opened) => opened,
+            Err(error) => {
+                index.damage.lose_file(&name.to_string(), &error.to_string());
+                continue;
+            }
+        };
+        let keys = header.facts.count;
         // A key in memory hides its older entries in the files, so no file may be newer than the keys in memory.
-        may_load &= keys == 0 || matches!(file.name, KeyFileName::Segment(_)) && recent_keys < MAX_LOADED_KEYS;
+        may_load &= keys == 0 || matches!(name, KeyFileName::Segment(_)) && recent_keys < MAX_LOADED_KEYS;
         if keys == 0 || may_load {
             recent_keys += keys;
-            load_recent(index, file);
+            load_recent(index, name, header, opened);
         } else {
-            let file = KeyFile::load(file.name, file.header, file.file, &index.damage);
+            let file = KeyFile::load(name, header, opened, &index.damage);
             if index.has_lost_keys(&file.facts) {
                 file.set_stale();
             }
@@ -66,9 +73,9 @@ pub(crate) fn report_missing(
 }
 
 /// Adds a file to the recent files, and its keys to the memory.
-fn load_recent(index: &KeyIndex, file: FoundKeyFile) {
-    let recent = index.add_recent(file.name, file.header);
-    let mut reader = recent.reader_of(file.file);
+fn load_recent(index: &KeyIndex, name: KeyFileName, header: KeyFileHeader, file: Arc<dyn DiskFile>) {
+    let recent = index.add_recent(name, header);
+    let mut reader = recent.reader_of(file);
     loop {
         match reader.next() {
             Ok(Some(entry)) => index.memory.insert(entry),

@@ -44,6 +44,15 @@ pub(super) fn identity(disk: &dyn Disk, random: &dyn Random, metrics: &Metrics) 
     Ok(identity)
 }
 
+/// Writes the meta file with another id of the journal and with the same hash key.
+pub(in super::super) fn renew_identity(
+    disk: &dyn Disk,
+    random: &dyn Random,
+    previous: JournalIdentity,
+) -> io::Result<JournalIdentity> {
+    write(disk, JournalIdentity { journal: random.next_u64()?, ..previous })
+}
+
 fn read(disk: &dyn Disk) -> io::Result<JournalIdentity> {
     let mut bytes = vec![0; PAGE as usize];
     let read = disk.open(META_FILE)?.read_at(&mut bytes, 0)?;

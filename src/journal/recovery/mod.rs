@@ -35,6 +35,7 @@ use crate::clock::Clock;
 use crate::event::LogId;
 use crate::metrics::Metrics;
 use first_segment::FirstSegment;
+pub(super) use meta::renew_identity;
 
 /// State of a journal after recovery.
 pub(super) struct Recovered {
@@ -95,10 +96,10 @@ pub(super) fn open(
     let skipped =
         owner.filter(|owner| is_unreadable && newest.map(SegmentName::place) == Some(owner.newest.place())).or(lost_newest);
     let next_seq = scan.log_end().max(skipped.map_or(0, |owner| owner.bound));
-    let segments = SegmentMap::default();
+    let segments = SegmentMap::new((!options.forwards).then(|| scan.backlog_end()));
     let mut unsealed = Vec::new();
     for scanned in &scan.segments {
-        let segment = adopt(scanned, scan.durable_watermark, &keys);
+        let segment = adopt(disk, scanned, scan.durable_watermark, &keys)?;
         // Sealing would truncate the part of the segment that cannot be read.
         if !segment.is_sealed() && !scanned.frames.is_unreadable {
             unsealed.push(segment.clone());
@@ -198,16 +199,18 @@ fn report_corruption(disk: &dyn Disk, scan: &DirectoryScan, metrics: &Metrics) -
 }
 
 /// Returns a scanned segment. If it is unsealed, adds its keys to the key index.
-fn adopt(scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Arc<Segment> {
-    let (name, file, size) = (scanned.name, scanned.file.clone(), scanned.size);
+fn adopt(disk: &dyn Disk, scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Result<Arc<Segment>, OpenError> {
+    let (name, size) = (scanned.name, scanned.size);
+    let file = context(disk.open(&name.segment_file()), || format!("{}: cannot open the segment", name.segment_file()))?;
     let replaced = scanned.header.as_ref().map_or_else(Vec::new, |header| header.replaced.clone());
     if let Some(summary) = &scanned.summary {
-        return Segment::replacing(name, replaced, file, size, summary.clone(), SegmentState::Sealed);
+        return Ok(Segment::replacing(name, replaced, file, size, summary.clone(), SegmentState::Sealed));
     }
     let below = watermark.min(scanned.superseded_from);
     let durable = scanned.frames.events.iter().filter(|frame| frame.header.seq < below);
     keys.add(name, durable.filter_map(ScannedFrame::key));
-    Segment::replacing(name, replaced, file, size, scanned.summary_below(watermark), SegmentState::Unsealed)
+    let summary = scanned.summary_below(watermark);
+    Ok(Segment::replacing(name, replaced, file, size, summary, SegmentState::Unsealed))
 }
 
 /// Loads the key files. Counts those that are missing or damaged, unless sealing writes their keys again.

@@ -8,7 +8,7 @@ use super::super::background::write_with_reserve;
 use super::super::directory_scan::DirectoryScan;
 use super::super::disk::{Disk, is_full};
 use super::super::errors::{OpenError, context, in_file};
-use super::super::frame::{self, FrameDraft};
+use super::super::frame::{self, CursorsFrame, FrameDraft};
 use super::super::keys::KeyIndex;
 use super::super::scanned_frame::{ScannedFrame, UNKNOWN_TIMES};
 use super::super::segment::{Segment, SegmentState};
@@ -28,7 +28,7 @@ pub(super) fn copy(
     keys: &KeyIndex,
 ) -> Result<Arc<Segment>, OpenError> {
     let (bytes, summary) =
-        context(encode(scan, log, name, identity), || "cannot read the unconfirmed events of the journal".into())?;
+        context(encode(disk, scan, log, name, identity), || "cannot read the unconfirmed events of the journal".into())?;
     let write = || {
         write_with_reserve(disk, &name.segment_file(), &bytes, || {})?;
         disk.sync_dir()?;
@@ -50,16 +50,18 @@ pub(super) fn copy(
 /// Encodes the segment with the copied events. The segment ends with a commit that records a watermark after the last event.
 /// This watermark is correct, because the segment gets its final name only after all of its events are on disk.
 fn encode(
+    disk: &dyn Disk,
     scan: &DirectoryScan,
     log: LogId,
     name: SegmentName,
     identity: JournalIdentity,
 ) -> io::Result<(Vec<u8>, SegmentSummary)> {
     let mut copy = SegmentCopy::new(name, log, identity, &[]);
-    let mut cursors = Some(FrameDraft::cursors(&scan.cursors.cursors, scan.cursors.is_complete));
+    let CursorsFrame { is_complete, cursors, backlog_end } = &scan.cursors;
+    let mut cursors = Some(FrameDraft::cursors(cursors, *is_complete, *backlog_end));
     // Every commit keeps its times, which are the first-seen times of its keys.
     for commit in scan.unconfirmed.chunk_by(|(_, a), (_, b)| a.times == b.times) {
-        copy_commit(scan, commit, cursors.take(), log, &mut copy)?;
+        copy_commit(&read_frames(disk, scan, commit)?, commit, cursors.take(), log, &mut copy);
     }
     let times = scan.unconfirmed.last().map_or(UNKNOWN_TIMES, |(_, frame)| frame.times);
     copy.add_draft(&FrameDraft::commit(scan.log_end(), 0, 0, times), log, scan.log_end());
@@ -67,15 +69,37 @@ fn encode(
     Ok((copy.take_bytes().1, summary))
 }
 
-/// Appends one commit with these frames to the copy.
+/// Reads these frames from their segments again.
+fn read_frames(disk: &dyn Disk, scan: &DirectoryScan, frames: &[(usize, ScannedFrame)]) -> io::Result<Vec<Vec<u8>>> {
+    let mut read = Vec::new();
+    for in_segment in frames.chunk_by(|(a, _), (b, _)| a == b) {
+        let name = in_segment.first().map(|(index, _)| scan.segments[*index].name);
+        let Some(name) = name else { continue };
+        let file = in_file(disk.open(&name.segment_file()), || name.segment_file())?;
+        for (_, frame) in in_segment {
+            let mut bytes = vec![0; frame.header.len];
+            let len = in_file(file.read_at(&mut bytes, frame.offset), || name.segment_file())?;
+            if len < bytes.len() || !frame::is_valid(&bytes, name.id) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "expected the same frame in two reads, found different bytes; check the disk",
+                ));
+            }
+            read.push(bytes);
+        }
+    }
+    Ok(read)
+}
+
+/// Appends one commit with these frames to the copy. `bytes` contains the frames.
 fn copy_commit(
-    scan: &DirectoryScan,
+    bytes: &[Vec<u8>],
     frames: &[(usize, ScannedFrame)],
     cursors: Option<FrameDraft>,
     log: LogId,
     copy: &mut SegmentCopy,
-) -> io::Result<()> {
-    let Some((_, first)) = frames.first() else { return Ok(()) };
+) {
+    let Some((_, first)) = frames.first() else { return };
     let events = frames.iter().map(|(_, frame)| frame.padded_len()).sum::<u64>();
     let others = cursors.as_ref().map_or(0, |cursors| cursors.padded_len() as u64) + events;
     let seq = first.header.seq;
@@ -83,18 +107,7 @@ fn copy_commit(
     if let Some(cursors) = cursors {
         copy.add_draft(&cursors, log, seq);
     }
-    let mut bytes = Vec::new();
-    for (index, frame) in frames {
-        let segment = &scan.segments[*index];
-        bytes.resize(frame.header.len, 0);
-        let read = in_file(segment.file.read_at(&mut bytes, frame.offset), || segment.name.segment_file())?;
-        if read < bytes.len() || !frame::is_valid(&bytes, segment.name.id) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "expected the same frame in two reads, found different bytes; check the disk",
-            ));
-        }
-        copy.add_event(&bytes, &frame.header, frame.facts.as_ref(), frame.times.journal);
+    for (bytes, (_, frame)) in bytes.iter().zip(frames) {
+        copy.add_event(bytes, &frame.header, frame.facts.as_ref(), frame.times.journal);
     }
-    Ok(())
 }
