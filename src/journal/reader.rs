@@ -180,7 +180,7 @@ impl Reader {
         let omitted = &omitted[omitted.partition_point(|range| range.end <= self.next_seq)..];
         let (mut lost, mut from) = (Vec::new(), self.next_seq);
         for range in omitted.iter().take_while(|range| range.start < seq).chain([&(seq..seq)]) {
-            lost.extend((from < range.start).then(|| from..range.start));
+            lost.extend((from < range.start).then_some(from..range.start));
             from = from.max(range.end);
         }
         self.next_seq = self.next_seq.max(seq);
