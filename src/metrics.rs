@@ -98,6 +98,8 @@ metrics! {
         events: IntGauge = gauge("hookhold_journal_events");
         /// Journal bytes that hookhold cannot release until Kafka has acknowledged a topic's waiting events.
         pinned_bytes: IntGaugeVec = gauges("hookhold_journal_pinned_bytes", &["topic"]);
+        /// Upper limit of a topic's backlog: journal.max_backlog, or less if other topics are behind.
+        backlog_limit: IntGaugeVec = gauges("hookhold_forward_backlog_limit_bytes", &["topic"]);
         /// Corrupted ranges found below the journal's durable watermark.
         damaged: IntCounter = counter("hookhold_journal_damaged_total");
         /// Events lost before Kafka acknowledged them, by cause. Without `[kafka]`, all lost events.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hookhold::clock::SystemClock;
 use hookhold::config::Config;
-use hookhold::journal::OpenError;
+use hookhold::journal::{MAX_PINNED_SEGMENTS, OpenError};
 use hookhold::log;
 use hookhold::server::Shutdown;
 use hookhold::service::{self, LAST_RESPONSES, Listeners, ServeError, Service, StartError};
@@ -89,7 +89,7 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
 /// Returns the number of file descriptors that connections, segments and other files need.
 fn files_needed(config: &Config) -> u64 {
     let segments = config.journal.limits.max_size / config.journal.limits.segment_size;
-    config.server.limits.max_connections as u64 + segments + OTHER_FILES
+    config.server.limits.max_connections as u64 + segments + MAX_PINNED_SEGMENTS + OTHER_FILES
 }
 
 /// Raises the soft open-file limit to the hard limit, and warns if the hard limit is too low. The usual soft limit of 1024 is

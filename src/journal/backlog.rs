@@ -1,35 +1,29 @@
-//! Computes how many bytes each topic pins. The journal cannot delete pinned bytes. A topic pins its waiting frames: the frames
-//! of its events that Kafka has not acknowledged. The journal deletes only whole segments, so a waiting frame also pins the
-//! dead bytes of its segment. Dead bytes are bytes that no topic needs. All dead bytes of a segment count for every topic that
-//! has a waiting frame in the segment. If dead bytes did not count, a topic with one waiting frame in each segment would pin
-//! the whole journal without reaching `max_backlog`.
+//! Computes the backlog of each topic, and the share of the journal that a backlog may use. A topic's backlog consists of its
+//! waiting frames: the frames of its events that Kafka has not acknowledged.
 //!
-//! A waiting frame counts only in the backlog of its own topic. If all frames of a segment are waiting frames, the segment has
-//! no dead bytes. So if Kafka is down and therefore acknowledges no events, each topic pins only its own frames, and the topics
-//! together can use all of `max_size`. The newest segment counts as if it had no dead bytes, because the journal never deletes
-//! the newest segment.
+//! If the journal needs space, it deletes the frames that no topic needs, and copies the waiting frames of the same segment. So a
+//! topic pins only its own waiting frames, and a blocked topic takes no space from another topic, as long as all backlogs
+//! together leave some space. All backlogs together may therefore use three quarters of `max_size`, and the topics that are
+//! behind share this space equally.
+//!
+//! A rewritten segment has a header and lists, and stays open. So a topic with few events in each of many segments would use up the
+//! space for files, although its own bytes would never reach a limit. For its share, each segment with waiting frames of a topic
+//! therefore counts [`SEGMENT_OVERHEAD`] bytes, and its frames count as at least [`min_pinned`] bytes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::segment_summary::{SegmentSummary, TopicRange};
+use crate::limits::JournalLimits;
 
-/// Bytes that one topic pins.
+/// Backlog of one topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Backlog {
-    /// Total size of the topic's waiting frames, in bytes.
+    /// Total size of the waiting frames in bytes.
     pub(super) waiting_bytes: u64,
-    /// Number of dead bytes in the segments that this topic pins. No topic needs these bytes, but the journal cannot delete
-    /// them.
-    pub(super) dead_bytes: u64,
-}
-
-impl Backlog {
-    /// Returns the number of bytes that the topic pins: the sum of its waiting bytes and its dead bytes.
-    pub(super) fn pinned_bytes(self) -> u64 {
-        self.waiting_bytes + self.dead_bytes
-    }
+    /// Number of bytes that count in addition, because the topic has waiting frames in several segments.
+    pub(super) overhead_bytes: u64,
 }
 
 /// Backlogs of all topics, computed from the summaries of all segments.
@@ -37,34 +31,33 @@ pub(super) struct Backlogs {
     cursors: BTreeMap<Arc<str>, u64>,
     forwards: bool,
     backlog_end: Option<u64>,
+    /// Number of bytes as which the topic's frames in one segment count at least.
+    min_pinned: u64,
     topics: BTreeMap<Arc<str>, Backlog>,
 }
 
 impl Backlogs {
-    /// Creates an empty backlog for each topic with a cursor. If `forwards` is true, a topic without a cursor pins all its
-    /// events. If `forwards` is false, a topic without a cursor pins nothing. No event at or above `backlog_end` waits for a
-    /// topic.
-    pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool, backlog_end: Option<u64>) -> Backlogs {
+    /// Creates an empty backlog for each topic with a cursor. If `forwards` is true, a topic without a cursor needs all its
+    /// events. If `forwards` is false, a topic without a cursor needs no event. No event at or above `backlog_end` waits for a
+    /// topic. The frames of a topic in one segment count as at least `min_pinned` bytes.
+    pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool, backlog_end: Option<u64>, min_pinned: u64) -> Backlogs {
         let topics = cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
-        Backlogs { cursors, forwards, backlog_end, topics }
+        Backlogs { cursors, forwards, backlog_end, min_pinned, topics }
     }
 
-    /// Adds the bytes of one segment to the backlogs. `size` is the size of the segment's file in bytes.
-    pub(super) fn add(&mut self, summary: &SegmentSummary, size: u64, is_newest: bool) {
+    /// Adds the waiting frames of one segment. The newest segment exists anyway, so its frames count as they are.
+    pub(super) fn add(&mut self, summary: &SegmentSummary, is_newest: bool) {
         let default = self.forwards.then_some(0);
-        let pinning = summary.topics.iter().filter_map(|range| {
-            let cursor = self.cursors.get(&range.topic).copied().or(default)?;
+        for range in &summary.topics {
+            let Some(cursor) = self.cursors.get(&range.topic).copied().or(default) else { continue };
             let waiting = waiting_range(range, cursor, self.backlog_end);
-            (!waiting.is_empty()).then(|| (&range.topic, waiting_bytes(range, &waiting)))
-        });
-        let pinning: Vec<_> = pinning.collect();
-        let waiting: u64 = pinning.iter().map(|(_, bytes)| bytes).sum();
-        let all: u64 = summary.topics.iter().map(|range| range.bytes).sum();
-        let dead = if is_newest || waiting == all { 0 } else { size.saturating_sub(waiting) };
-        for (topic, bytes) in pinning {
-            let backlog = self.topics.entry(topic.clone()).or_default();
-            backlog.waiting_bytes += bytes;
-            backlog.dead_bytes += dead;
+            if !waiting.is_empty() {
+                let backlog = self.topics.entry(range.topic.clone()).or_default();
+                let waiting = waiting_bytes(range, &waiting);
+                backlog.waiting_bytes += waiting;
+                let overhead = self.min_pinned.saturating_sub(waiting).max(SEGMENT_OVERHEAD);
+                backlog.overhead_bytes += if is_newest { 0 } else { overhead };
+            }
         }
     }
 
@@ -72,6 +65,65 @@ impl Backlogs {
     pub(super) fn topics(self) -> BTreeMap<Arc<str>, Backlog> {
         self.topics
     }
+}
+
+/// The space that backlogs may use, as of the last count of all backlogs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BacklogShares {
+    /// Maximum number of waiting bytes of one topic.
+    max_backlog: u64,
+    /// Maximum backlog of one topic in bytes.
+    share: u64,
+    /// Backlog in bytes from which a topic is behind.
+    behind_from: u64,
+    /// Number of bytes that all backlogs together may still grow.
+    left: u64,
+}
+
+impl Default for BacklogShares {
+    fn default() -> BacklogShares {
+        BacklogShares { max_backlog: u64::MAX, share: u64::MAX, behind_from: u64::MAX, left: u64::MAX }
+    }
+}
+
+impl BacklogShares {
+    /// Computes the shares of these backlogs.
+    pub(super) fn new(backlogs: impl Iterator<Item = u64>, limits: &JournalLimits) -> BacklogShares {
+        let (all, behind_from) = (all_backlogs(limits), limits.max_size / BEHIND_PART);
+        let (mut used, mut behind) = (0, 0);
+        for backlog in backlogs {
+            used += backlog;
+            behind += u64::from(backlog >= behind_from);
+        }
+        let (share, left) = (all / behind.max(1), all.saturating_sub(used));
+        BacklogShares { max_backlog: limits.max_backlog, share, behind_from, left }
+    }
+
+    /// Returns true if a topic may have `waiting` waiting bytes, of which `added` are new. `overhead` bytes count in addition, but
+    /// not for `max_backlog`.
+    pub(super) fn has_room(&self, waiting: u64, overhead: u64, added: u64) -> bool {
+        let backlog = waiting.saturating_add(overhead);
+        let is_within_share = backlog <= self.share && (backlog < self.behind_from || added <= self.left);
+        // Whatever its share is, a topic without a backlog may store an event.
+        waiting <= self.max_backlog && (is_within_share || backlog == added)
+    }
+
+    /// Returns the maximum backlog of one topic in bytes.
+    pub(super) fn limit(&self) -> u64 {
+        self.share.min(self.max_backlog)
+    }
+
+    /// Notes that the backlogs have grown by `added` bytes.
+    pub(super) fn grow(&mut self, added: u64) {
+        self.left = self.left.saturating_sub(added);
+    }
+}
+
+/// Returns the number of bytes that all backlogs together may use: three quarters of `max_size`, but the space for three segments
+/// must remain, in which the journal writes and rewrites.
+pub(super) fn all_backlogs(limits: &JournalLimits) -> u64 {
+    let most = limits.max_size - limits.max_size / 4;
+    most.min(limits.max_size.saturating_sub(3 * limits.segment_size)).max(limits.segment_size)
 }
 
 /// Returns the sequences in one segment at which events of a topic with this cursor may wait. The first and the last of them
@@ -86,3 +138,15 @@ pub(super) fn waiting_bytes(range: &TopicRange, sequences: &Range<u64>) -> u64 {
     let (waiting, all) = (sequences.end.saturating_sub(sequences.start), range.last + 1 - range.first);
     (u128::from(range.bytes) * u128::from(waiting) / u128::from(all)) as u64
 }
+
+/// Returns the number of bytes as which a topic's frames in one segment count at least.
+pub(super) fn min_pinned(limits: &JournalLimits) -> u64 {
+    limits.max_size / MAX_PINNED_SEGMENTS
+}
+
+/// Maximum number of segments that backlogs can pin. Each of them is an open file.
+pub const MAX_PINNED_SEGMENTS: u64 = 1_024;
+/// Usual size of a rewritten segment without its events in bytes, rounded up.
+const SEGMENT_OVERHEAD: u64 = 8 << 10;
+/// A topic is behind if its backlog takes at least this part of `max_size`.
+const BEHIND_PART: u64 = 64;

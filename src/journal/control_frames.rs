@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::commit_queue::PendingAppend;
-use super::frame::FrameDraft;
+use super::frame::{FrameDraft, FrameKind};
 use super::segment::Segment;
 use super::segment_file::SEGMENT_HEADER_LEN;
 use super::writer_state::WriterState;
@@ -64,7 +64,7 @@ impl ControlFrames {
         let version = shared.keys.lost_version();
         if is_due || version != lost_version {
             self.lost_version = Some(version);
-            self.drafts.push(FrameDraft::lost(&shared.keys.lost_ranges()));
+            self.drafts.push(FrameDraft::ranges(FrameKind::Lost, &shared.keys.lost_ranges()));
         }
     }
 

@@ -8,15 +8,15 @@ use std::io;
 use std::ops::Range;
 
 use super::disk::Disk;
-use super::errors::in_file;
+use super::errors::{if_readable, in_file};
 use super::frame::{CursorsFrame, ListedSegment};
 use super::journal_time::CommitTimes;
 use super::keys::{KeyDirectory, ListedKeyFile};
 use super::lock_file::{LockEvidence, OwnerRecord};
 use super::replaced_segments;
 use super::scanned_cursors::ScannedCursors;
-use super::scanned_frame::ScannedFrame;
-use super::scanned_segment::{ScannedSegment, SegmentFrames, UNKNOWN_TIMES};
+use super::scanned_frame::{ScannedFrame, UNKNOWN_TIMES};
+use super::scanned_segment::{ScannedSegment, SegmentFrames};
 use super::segment_file;
 use super::segment_list::{compare_with_list, find_superseded, is_newest_lost};
 use super::segment_name::SegmentName;
@@ -197,19 +197,6 @@ fn scan_segments(disk: &dyn Disk, keys: &KeyDirectory) -> io::Result<(Vec<Scanne
         segments.push(segment);
     }
     Ok((segments, unused))
-}
-
-/// Returns `None` for a file that cannot be read, because the segments contain everything that the other files contain, and
-/// each frame contains everything that the header contains. Fails if the file has another format.
-fn if_readable<T>(result: io::Result<Option<T>>, file: impl Fn() -> String) -> io::Result<Option<T>> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => in_file(Err(error), file),
-        Err(error) => {
-            tracing::error!(file = file(), %error, "cannot read a file of the journal, so hookhold continues without it; check the disk");
-            Ok(None)
-        }
-        found => found,
-    }
 }
 
 /// Removes the events at and above the watermark from the segments, and returns these events up to the first gap in the

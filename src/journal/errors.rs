@@ -6,11 +6,14 @@ use std::io;
 /// append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendRejected {
-    /// The journal has reached `max_size`, or the disk is full.
+    /// The disk is full, or the journal has reached `max_size`.
     #[error("journal: expected free space for the event, found none; free some disk space or raise journal.max_size")]
     Full,
-    /// The event's topic would pin more than `max_backlog` bytes.
-    #[error("max_backlog: expected room in the topic's backlog, found none; see hookhold_forward_blocked, or raise max_backlog")]
+    /// The event's topic would pin more bytes than `max_backlog` or than its share of `max_size`.
+    #[error(
+        "max_backlog: expected room in the topic's backlog or in its share of max_size, found none; see \
+         hookhold_forward_blocked, or raise max_backlog and max_size"
+    )]
     TopicFull,
     /// The queue for the writer would exceed [`MAX_QUEUED_BYTES`](super::MAX_QUEUED_BYTES).
     #[error("journal: expected free space in the writer's queue, found none; retry later")]
@@ -71,4 +74,17 @@ pub(super) fn context<T>(result: io::Result<T>, what: impl FnOnce() -> String) -
 /// Adds the name of the file to an I/O error. Preserves the kind of the error.
 pub(super) fn in_file<T>(result: io::Result<T>, file: impl FnOnce() -> String) -> io::Result<T> {
     result.map_err(|source| io::Error::new(source.kind(), format!("{}: {source}", file())))
+}
+
+/// Returns `None` for a file that cannot be read, because the segments contain everything that the other files contain, and
+/// each frame contains everything that the header contains. Fails if the file has another format.
+pub(super) fn if_readable<T>(result: io::Result<Option<T>>, file: impl Fn() -> String) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => in_file(Err(error), file),
+        Err(error) => {
+            tracing::error!(file = file(), %error, "cannot read a file of the journal, so hookhold continues without it; check the disk");
+            Ok(None)
+        }
+        found => found,
+    }
 }

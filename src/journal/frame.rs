@@ -43,6 +43,8 @@ pub(super) enum FrameKind {
     KeyFiles = 6,
     /// Sequences of lost events.
     Lost = 7,
+    /// Sequences of events that a rewritten segment no longer contains, because no topic needed them.
+    Omitted = 8,
     /// Frame that a later version wrote.
     Later = 255,
 }
@@ -200,9 +202,9 @@ impl FrameDraft {
         finish_frame(out)
     }
 
-    /// Encodes all ranges of sequences whose events are lost and whose keys the journal has forgotten.
-    pub(super) fn lost(ranges: &[Range<u64>]) -> FrameDraft {
-        let mut out = start_frame(FrameKind::Lost, FRAME_HEADER_LEN + 4 + 16 * ranges.len());
+    /// Encodes ranges of sequences. `kind` is [`FrameKind::Lost`] or [`FrameKind::Omitted`].
+    pub(super) fn ranges(kind: FrameKind, ranges: &[Range<u64>]) -> FrameDraft {
+        let mut out = start_frame(kind, FRAME_HEADER_LEN + 4 + 16 * ranges.len());
         out.u32(ranges.len() as u32);
         for range in ranges {
             out.u64(range.start);
@@ -242,6 +244,7 @@ pub(super) fn parse_header(bytes: &[u8], room: u64) -> Option<FrameHeader> {
         5 => FrameKind::Release,
         6 => FrameKind::KeyFiles,
         7 => FrameKind::Lost,
+        8 => FrameKind::Omitted,
         0 => return None,
         _ => FrameKind::Later,
     };
@@ -363,8 +366,8 @@ pub(super) fn decode_key_files(frame: &[u8]) -> Option<Vec<ListedKeyFile>> {
     (0..count).map(|_| Some(ListedKeyFile { id: input.u64()?, keys: input.u64()? })).collect()
 }
 
-/// Decodes the ranges of lost sequences from a valid lost frame.
-pub(super) fn decode_lost(frame: &[u8]) -> Option<Vec<Range<u64>>> {
+/// Decodes the ranges of sequences from a valid lost frame or omitted frame.
+pub(super) fn decode_ranges(frame: &[u8]) -> Option<Vec<Range<u64>>> {
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let count = input.u32()?;
     (0..count).map(|_| Some(input.u64()?..input.u64()?)).collect()

@@ -79,6 +79,7 @@ use crate::event::{Event, LogId};
 use crate::limits::JournalLimits;
 use crate::metrics::Metrics;
 use background::Background;
+pub use backlog::MAX_PINNED_SEGMENTS;
 pub use commit_queue::MAX_QUEUED_BYTES;
 use commit_queue::{CommitQueue, PendingAppend, PendingFrame};
 use completion::CommitListeners;
@@ -409,8 +410,10 @@ impl Shared {
         let bytes = self.segments.bytes() + self.background.spare_bytes(self);
         self.metrics.journal.bytes.set(bytes as i64);
         self.metrics.journal.events.set(self.segments.events() as i64);
-        for (topic, backlog) in self.segments.update_backlogs(self.options.forwards) {
-            self.metrics.journal.pinned_bytes.with_label_values(&[&*topic]).set(backlog.pinned_bytes() as i64);
+        let (backlogs, shares) = self.segments.update_backlogs(&self.options);
+        for (topic, backlog) in backlogs {
+            self.metrics.journal.pinned_bytes.with_label_values(&[&*topic]).set(backlog.waiting_bytes as i64);
+            self.metrics.journal.backlog_limit.with_label_values(&[&*topic]).set(shares.limit() as i64);
         }
     }
 }

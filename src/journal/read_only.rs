@@ -194,15 +194,15 @@ impl ReadOnlyJournal {
             stat.topics.push(TopicStat { cursor: Some(*cursor), ..TopicStat::empty(topic) });
         }
         let backlog_end = scan.cursors.backlog_end;
-        let mut backlogs = Backlogs::new(scan.cursors.cursors.iter().cloned().collect(), false, backlog_end);
+        let mut backlogs = Backlogs::new(scan.cursors.cursors.iter().cloned().collect(), false, backlog_end, 0);
         for index in 0..scan.segments.len() {
             let summary = scan.summary(index, stat.next);
-            backlogs.add(&summary, scan.segments[index].size, index + 1 == scan.segments.len());
+            backlogs.add(&summary, false);
             stat.add(&*self.disk, &mut scan, index, &summary)?;
         }
         let backlogs = backlogs.topics();
         for topic in &mut stat.topics {
-            topic.pinned = backlogs.get(&topic.topic).map_or(0, |backlog| backlog.pinned_bytes());
+            topic.pinned = backlogs.get(&topic.topic).map_or(0, |backlog| backlog.waiting_bytes);
         }
         Ok(stat)
     }

@@ -48,6 +48,8 @@ struct ReadSegment {
     /// newest.
     superseded_from: Option<u64>,
     scanner: FrameScanner,
+    /// Sequences of events that the segment no longer contains, because no topic needed them. In order.
+    omitted: Vec<Range<u64>>,
 }
 
 impl Reader {
@@ -98,7 +100,7 @@ impl Reader {
             current => {
                 let (offset, end) = (segment.read_offset(self.next_seq), segment.with_summary(|summary| summary.end));
                 let scanner = FrameScanner::new(segment.file.clone(), segment.name.id, offset, end);
-                *current = Some(ReadSegment { segment, superseded_from, scanner });
+                *current = Some(ReadSegment { segment, superseded_from, scanner, omitted: Vec::new() });
             }
         }
         true
@@ -124,7 +126,13 @@ impl Reader {
         let file = || current.segment.name.segment_file();
         match step.map_err(|source| ReadError { file: file(), source })? {
             ScanStep::Frame(header) if header.kind == FrameKind::Event && header.seq >= next_seq => self.decode(header),
-            ScanStep::Frame(_) => Ok(None),
+            ScanStep::Frame(header) => {
+                if header.kind == FrameKind::Omitted {
+                    current.omitted.extend(frame::decode_ranges(current.scanner.frame()).unwrap_or_default());
+                    current.omitted.retain(|range| range.end > next_seq);
+                }
+                Ok(None)
+            }
             // The segment was deleted during the read. Its file may already belong to another segment.
             _ if !self.shared.segments.contains(current.segment.name) => {
                 self.segment = None;
@@ -165,13 +173,20 @@ impl Reader {
         Ok(is_wanted.then_some(StoredEvent { position: Position { log: header.log, seq: header.seq }, event }))
     }
 
-    /// Skips the lost events below `seq` and forgets their keys. Forgets the keys even if hookhold has forwarded the events,
-    /// because storing an event twice is better than dropping the retry of a lost event.
+    /// Skips the omitted and lost events below `seq`, and forgets the keys of the lost ones. Forgets these keys even if hookhold
+    /// has forwarded the events, because storing an event twice is better than dropping the retry of a lost event.
     fn skip_lost(&mut self, seq: u64) {
-        if seq > self.next_seq {
-            self.shared.report_lost(self.next_seq..seq);
+        let omitted = self.segment.as_ref().map_or(&[][..], |current| &current.omitted);
+        let omitted = &omitted[omitted.partition_point(|range| range.end <= self.next_seq)..];
+        let (mut lost, mut from) = (Vec::new(), self.next_seq);
+        for range in omitted.iter().take_while(|range| range.start < seq).chain([&(seq..seq)]) {
+            lost.extend((from < range.start).then_some(from..range.start));
+            from = from.max(range.end);
+        }
+        self.next_seq = self.next_seq.max(seq);
+        if !lost.is_empty() {
+            lost.into_iter().for_each(|range| self.shared.report_lost(range));
             self.shared.background.wake();
-            self.next_seq = seq;
         }
     }
 }

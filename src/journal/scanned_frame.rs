@@ -1,8 +1,9 @@
 //! Event frame that a scan of the journal's directory finds.
 
 use super::frame::{self, FrameFacts, FrameHeader};
-use super::journal_time::CommitTimes;
+use super::journal_time::{CommitTimes, JournalMillis};
 use super::keys::{KeyEntry, SeenKey};
+use crate::clock::UnixMillis;
 
 /// A valid event frame.
 pub(super) struct ScannedFrame {
@@ -31,3 +32,7 @@ impl ScannedFrame {
         frame::padded(self.header.len) as u64
     }
 }
+
+/// Times of an event if no commit frame of its segment is readable. The scan replaces them with the times of the journal's last
+/// commit, so that neither the event nor its key expires early.
+pub(super) const UNKNOWN_TIMES: CommitTimes = CommitTimes { journal: JournalMillis(u64::MAX), wall: UnixMillis(u64::MAX) };

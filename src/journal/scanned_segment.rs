@@ -9,7 +9,7 @@ use super::frame_scanner::{FrameScanner, ScanStep};
 use super::journal_time::{CommitTimes, JournalMillis};
 use super::keys::ListedKeyFile;
 use super::scanned_cursors::ScannedCursors;
-use super::scanned_frame::ScannedFrame;
+use super::scanned_frame::{ScannedFrame, UNKNOWN_TIMES};
 use super::segment_file::{SEGMENT_HEADER_LEN, SegmentHeader};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
@@ -57,6 +57,10 @@ pub(super) struct SegmentFrames {
     pub(super) key_files: Option<Vec<ListedKeyFile>>,
     /// Last readable list of lost sequences.
     pub(super) lost: Option<Vec<Range<u64>>>,
+    /// Sequences of events that the segment no longer contains, because no topic needed them.
+    omitted: Vec<Range<u64>>,
+    /// Offset after the last frame with such sequences.
+    omitted_end: u64,
     /// Offset of the first page that could not be read.
     pub(super) first_unreadable: Option<u64>,
     /// Offset of the last commit frame.
@@ -72,6 +76,13 @@ impl ScannedSegment {
         self.header.iter().flat_map(|header| header.replaced.iter().copied()).chain([self.name.id])
     }
 
+    /// Returns the ids of key files that sealing replaces if the segment is not sealed. The key file of a replaced segment may
+    /// contain keys of events that the segment no longer contains.
+    pub(super) fn rebuilt_key_ids(&self) -> impl Iterator<Item = u64> {
+        let is_whole = self.frames.omitted.is_empty();
+        self.key_ids().filter(move |id| is_whole || *id == self.name.id)
+    }
+
     /// Returns the corrupted ranges of the segment: the damage below `watermark`, including a damaged segment header.
     pub(super) fn corruption(&self, watermark: u64) -> Vec<Range<u64>> {
         let below = watermark.min(self.expected_end());
@@ -82,7 +93,7 @@ impl ScannedSegment {
         let mut corruption: Vec<_> = damage.collect();
         let last = self.frames.events.iter().rev().find(|frame| frame.header.seq < below);
         let end = last.map_or(SEGMENT_HEADER_LEN, |frame| frame.offset + frame.padded_len());
-        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1);
+        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1).max(self.frames.omitted_seq());
         if next_seq < below && corruption.last().is_none_or(|range| range.end <= end) {
             corruption.push(end.min(self.size)..self.size);
         }
@@ -102,6 +113,8 @@ impl ScannedSegment {
             }
             summary.end = frame.offset + frame.padded_len();
         }
+        summary.next_seq = summary.next_seq.max(self.frames.omitted_seq());
+        summary.end = summary.end.max(self.frames.omitted_end);
         if self.frames.is_unreadable || summary.next_seq < below {
             // The end of the segment is corrupted. Set `end` to the size of the file, so that sealing does not truncate the
             // corrupted bytes as unused space. The age of the lost events is unknown, so set `newest` to the maximum. The
@@ -118,7 +131,7 @@ impl ScannedSegment {
     pub(super) fn needs_unreadable_page(&self, watermark: u64) -> bool {
         let below = watermark.min(self.expected_end());
         let last = self.frames.events.iter().rev().find(|frame| frame.header.seq < below);
-        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1);
+        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1).max(self.frames.omitted_seq());
         self.frames.first_unreadable.is_some_and(|page| page < self.frames.last_commit || next_seq < below)
     }
 
@@ -191,9 +204,18 @@ impl SegmentFrames {
             FrameKind::Segments => self.listed = frame::decode_segments(bytes).or(self.listed.take()),
             FrameKind::Release => self.released.extend(frame::decode_release(bytes).unwrap_or_default()),
             FrameKind::KeyFiles => self.key_files = frame::decode_key_files(bytes).or(self.key_files.take()),
-            FrameKind::Lost => self.lost = frame::decode_lost(bytes).or(self.lost.take()),
+            FrameKind::Lost => self.lost = frame::decode_ranges(bytes).or(self.lost.take()),
+            FrameKind::Omitted => {
+                self.omitted.extend(frame::decode_ranges(bytes).unwrap_or_default());
+                self.omitted_end = offset + frame::padded(header.len) as u64;
+            }
             FrameKind::Later => {}
         }
+    }
+
+    /// Returns the sequence after the last omitted event; 0 if there is none.
+    fn omitted_seq(&self) -> u64 {
+        self.omitted.last().map_or(0, |range| range.end)
     }
 
     /// Gives the events before the first readable commit frame the times of this commit.
@@ -204,7 +226,3 @@ impl SegmentFrames {
         }
     }
 }
-
-/// Times of an event if no commit frame of its segment is readable. The scan replaces them with the times of the journal's last
-/// commit, so that neither the event nor its key expires early.
-pub(super) const UNKNOWN_TIMES: CommitTimes = CommitTimes { journal: JournalMillis(u64::MAX), wall: UnixMillis(u64::MAX) };

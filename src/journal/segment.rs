@@ -43,6 +43,8 @@ pub(super) struct Segment {
     state: AtomicU8,
     release: AtomicU8,
     summary: Mutex<SegmentSummary>,
+    /// The background work rewrites the segment only once its selected events take fewer bytes than this.
+    rewrite_below: AtomicU64,
     /// Read points. Each read point is a sequence and the offset at which a search for this sequence can start.
     read_points: Mutex<Vec<(u64, u64)>>,
 }
@@ -75,6 +77,7 @@ impl Segment {
             state: AtomicU8::new(state as u8),
             release: AtomicU8::new(ReleaseState::Needed as u8),
             summary: Mutex::new(summary),
+            rewrite_below: u64::MAX.into(),
             read_points: Mutex::default(),
         })
     }
@@ -117,6 +120,16 @@ impl Segment {
         if self.state.compare_exchange(sealed, uncached, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.file.drop_from_page_cache();
         }
+    }
+
+    /// Returns true if the background work may try to rewrite the segment with events of this many bytes.
+    pub(super) fn may_rewrite(&self, bytes: u64) -> bool {
+        bytes < self.rewrite_below.load(Ordering::Relaxed)
+    }
+
+    /// Prevents a further attempt to rewrite the segment until its events take fewer than this many bytes.
+    pub(super) fn rewrite_below(&self, bytes: u64) {
+        self.rewrite_below.store(bytes, Ordering::Relaxed);
     }
 
     /// Returns the ids under which a key file may contain the keys of the segment: its own id, and those of the segments that

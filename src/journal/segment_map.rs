@@ -7,13 +7,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::POISON;
-use super::backlog::{Backlog, Backlogs, waiting_bytes, waiting_range};
+use super::backlog::{Backlog, BacklogShares, Backlogs, min_pinned, waiting_bytes, waiting_range};
 use super::frame::ListedSegment;
 use super::options::Options;
 use super::segment::Segment;
 use super::segment_name::SegmentName;
 use super::segment_summary::{SegmentSummary, TopicRange};
-use crate::limits::JournalLimits;
 
 /// Cursor of one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +37,7 @@ struct TopicStates {
     by_name: BTreeMap<Arc<str>, TopicState>,
     /// Topics whose cursor has moved since a durable commit last contained it.
     moved: BTreeSet<Arc<str>>,
+    shares: BacklogShares,
 }
 
 struct TopicState {
@@ -52,8 +52,8 @@ struct TopicState {
     waiting_bytes: u64,
     /// True if `waiting_bytes` may be too high.
     is_outdated: bool,
-    /// Value of [`Backlog::dead_bytes`] that the last call of [`SegmentMap::update_backlogs`] computed for the topic.
-    dead_bytes: u64,
+    /// Value of [`Backlog::overhead_bytes`] that the last call of [`SegmentMap::update_backlogs`] computed for the topic.
+    overhead_bytes: u64,
     /// Number of bytes in the topic's frames that wait for the writer.
     queued_bytes: u64,
 }
@@ -66,7 +66,7 @@ impl Default for TopicState {
             next_start: None,
             waiting_bytes: u64::MAX,
             is_outdated: true,
-            dead_bytes: 0,
+            overhead_bytes: 0,
             queued_bytes: 0,
         }
     }
@@ -83,15 +83,9 @@ impl TopicStates {
 }
 
 impl TopicState {
-    /// Returns true if the topic may have `bytes` more bytes in the queue: if its own frames do not exceed `max_backlog`, and if
-    /// its frames, its dead bytes and one more segment together do not exceed the larger of `max_backlog` and the size of two
-    /// segments.
-    fn has_room(&self, bytes: u64, limits: &JournalLimits) -> bool {
-        let own = self.waiting_bytes.saturating_add(self.queued_bytes + bytes);
-        // When the writer starts a segment, a topic may briefly pin the last two segments, so the limit is at least two
-        // segments.
-        let pinned = own.saturating_add(self.dead_bytes + limits.segment_size);
-        own <= limits.max_backlog && (self.dead_bytes == 0 || pinned <= limits.max_backlog.max(2 * limits.segment_size))
+    /// Returns true if the topic may have `bytes` more bytes in the queue.
+    fn has_room(&self, bytes: u64, shares: &BacklogShares) -> bool {
+        shares.has_room(self.waiting_bytes.saturating_add(self.queued_bytes + bytes), self.overhead_bytes, bytes)
     }
 
     /// Counts the waiting bytes again.
@@ -104,7 +98,7 @@ impl TopicState {
         self.waiting_bytes = segments.segments().iter().map(|segment| segment.with_summary(waiting)).sum();
         self.is_outdated = false;
         if self.waiting_bytes == 0 {
-            self.dead_bytes = 0;
+            self.overhead_bytes = 0;
         }
     }
 }
@@ -273,22 +267,25 @@ impl SegmentMap {
         is_unsaved
     }
 
-    /// Reserves bytes for an event that waits for the writer. Returns false if the topic would exceed a limit of its backlog. If
+    /// Reserves bytes for an event that waits for the writer. Returns false if the topic would exceed `max_backlog` or its share. If
     /// hookhold does not forward events, a new event does not become part of a backlog, so there is no limit.
     pub(super) fn reserve(&self, topic: &Arc<str>, bytes: u64, options: &Options) -> bool {
-        let mut topics = self.topics.lock().expect(POISON);
+        let topics = &mut *self.topics.lock().expect(POISON);
+        let mut shares = topics.shares;
         let state = topics.entry(topic);
         if options.forwards {
-            let mut has_room = state.has_room(bytes, &options.limits);
+            let mut has_room = state.has_room(bytes, &shares);
             if !has_room && state.is_outdated {
                 state.count_waiting(topic, self);
-                has_room = state.has_room(bytes, &options.limits);
+                has_room = state.has_room(bytes, &shares);
             }
             if !has_room {
                 return false;
             }
+            shares.grow(bytes);
         }
         state.queued_bytes += bytes;
+        topics.shares = shares;
         true
     }
 
@@ -315,20 +312,26 @@ impl SegmentMap {
         }
     }
 
-    /// Computes for each topic the bytes that it pins: the waiting bytes and the dead bytes. [`SegmentMap::reserve`] uses the
-    /// dead bytes until the next call of this function.
-    pub(super) fn update_backlogs(&self, forwards: bool) -> BTreeMap<Arc<str>, Backlog> {
-        let mut backlogs = Backlogs::new(self.cursors(), forwards, self.backlog_end);
+    /// Computes the backlog of each topic, and the shares of the topics that are behind. [`SegmentMap::reserve`] uses these shares until
+    /// the next call of this function.
+    pub(super) fn update_backlogs(&self, options: &Options) -> (BTreeMap<Arc<str>, Backlog>, BacklogShares) {
+        let min_pinned = min_pinned(&options.limits);
+        let mut backlogs = Backlogs::new(self.cursors(), options.forwards, self.backlog_end, min_pinned);
         let segments = self.segments();
         for segment in &segments {
-            let (size, is_newest) = (segment.size.load(Ordering::Relaxed), segment.name == segments[segments.len() - 1].name);
-            segment.with_summary(|summary| backlogs.add(summary, size, is_newest));
+            let is_newest = segment.name == segments[segments.len() - 1].name;
+            segment.with_summary(|summary| backlogs.add(summary, is_newest));
         }
         let backlogs = backlogs.topics();
-        for (topic, state) in self.topics.lock().expect(POISON).by_name.iter_mut() {
-            state.dead_bytes = backlogs.get(topic).map_or(0, |backlog| backlog.dead_bytes);
+        let topics = &mut *self.topics.lock().expect(POISON);
+        let mut all = Vec::new();
+        for (topic, state) in &mut topics.by_name {
+            let backlog = backlogs.get(topic).copied().unwrap_or_default();
+            state.overhead_bytes = backlog.overhead_bytes;
+            all.push(backlog.waiting_bytes + backlog.overhead_bytes + state.queued_bytes);
         }
-        backlogs
+        topics.shares = BacklogShares::new(all.into_iter(), &options.limits);
+        (backlogs, topics.shares)
     }
 
     /// Returns a predicate that is true for segments with events that wait for their topic. If `forwards` is true, all events of

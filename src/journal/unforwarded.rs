@@ -1,5 +1,5 @@
 //! Events that wait for a topic to which hookhold does not forward any more, because an operator has removed its configuration.
-//! They pin their segments until an operator gives them up.
+//! They pin their space until an operator gives them up.
 
 use std::io;
 use std::sync::Arc;
@@ -28,10 +28,11 @@ impl Journal {
         let segments = &self.0.segments;
         let Some(backlog_end) = segments.backlog_end() else { return Vec::new() };
         let cursors = segments.cursors();
-        let topics = segments.update_backlogs(false).into_iter().filter(|(_, backlog)| *backlog != Backlog::default());
+        let topics =
+            segments.update_backlogs(&self.0.options).0.into_iter().filter(|(_, backlog)| *backlog != Backlog::default());
         let waiting = topics.map(|(topic, backlog)| {
             let events = self.count(&topic, cursors.get(&topic).copied().unwrap_or(backlog_end), backlog_end);
-            UnforwardedEvents { topic, events, bytes: backlog.pinned_bytes() }
+            UnforwardedEvents { topic, events, bytes: backlog.waiting_bytes }
         });
         waiting.filter(|waiting| waiting.events > 0).collect()
     }

@@ -58,15 +58,16 @@ pub enum WriterStep {
     Idle,
     /// The writer has saved a batch.
     Saved,
-    /// The writer needs space for a segment, and must wait until the background work has sealed one of this many queued segments.
-    WaitsForSealing(usize),
+    /// The writer needs space for a segment, and must wait until the background work has finished a task. The number counts the
+    /// tasks that the work has finished so far.
+    WaitsForTask(usize),
     /// The writer has saved the last batch, or a sync has failed. The writer makes no further step.
     Ended,
 }
 
 /// Reason why the writer did not start a segment.
 enum NotStarted {
-    WaitsForSealing(usize),
+    WaitsForTask(usize),
     SyncFailed,
     Failed(AppendError),
 }
@@ -95,7 +96,7 @@ impl CommitWriter {
             self.batch = Some(batch);
             loop {
                 match self.save() {
-                    WriterStep::WaitsForSealing(queued) => self.shared.background.wait_until_sealed(queued),
+                    WriterStep::WaitsForTask(finished) => self.shared.background.wait_for_task(finished),
                     WriterStep::Ended => return,
                     WriterStep::Saved | WriterStep::Idle => break,
                 }
@@ -124,9 +125,9 @@ impl CommitWriter {
                 self.fail_queued();
                 WriterStep::Ended
             }
-            Ok(Some(queued)) => {
+            Ok(Some(finished)) => {
                 self.batch = Some(batch);
-                WriterStep::WaitsForSealing(queued)
+                WriterStep::WaitsForTask(finished)
             }
             Ok(None) if batch.is_last => {
                 let end = self.state.offset;
@@ -138,8 +139,8 @@ impl CommitWriter {
     }
 
     /// Writes and syncs the events of a batch. If these events do not fit into the active segment, starts further segments and
-    /// makes one commit in each segment. If the writer must wait until the background work has sealed a segment, leaves the
-    /// other events in the batch, and returns the number of segments that wait for sealing.
+    /// makes one commit in each segment. If the writer must wait for a task of the background work, leaves the other events in the
+    /// batch, and returns the number of tasks that the work has finished so far.
     fn commit_all(&mut self, batch: &mut Batch) -> Result<Option<usize>, SyncFailed> {
         let Batch { events, save_cursors, releases, is_last } = batch;
         let mut may_start_segment_for_control = true;
@@ -175,7 +176,7 @@ impl CommitWriter {
                     self.fail(events.drain(..).collect(), AppendError::Sync);
                     return Err(SyncFailed);
                 }
-                Err(NotStarted::WaitsForSealing(queued)) => return Ok(Some(queued)),
+                Err(NotStarted::WaitsForTask(finished)) => return Ok(Some(finished)),
                 Err(NotStarted::Failed(error)) => {
                     // Smaller events may still fit into the remaining space.
                     let (smaller, failed): (Vec<_>, Vec<_>) =
@@ -372,7 +373,7 @@ impl CommitWriter {
                 }
                 created
             }
-            Room::WaitsForSealing(queued) => return Err(NotStarted::WaitsForSealing(queued)),
+            Room::WaitsForTask(finished) => return Err(NotStarted::WaitsForTask(finished)),
             Room::Full | Room::NeedsRelease(..) => {
                 Err(io::Error::new(io::ErrorKind::StorageFull, "expected free space within journal.max_size, found none"))
             }

@@ -20,7 +20,7 @@ use hookhold::verify::{Verdict, Verifier};
 use http::{HeaderName, HeaderValue};
 
 /// Kafka topics of the events that a test creates.
-pub const TOPICS: [&str; 3] = ["orders", "invoices", "parcels"];
+pub const TOPICS: [&str; 4] = ["orders", "invoices", "parcels", "returns"];
 
 /// The values that a test chooses for an event.
 #[derive(Clone, Debug, Default)]

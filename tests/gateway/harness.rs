@@ -83,7 +83,10 @@ impl Harness {
         let harness = self.restarted();
         let is_sealed = |names: &[String], segment: &String| names.contains(&segment.replace(".seg", ".topics"));
         harness.disk.wait_for(|names| segments.iter().all(|segment| !names.contains(segment) || is_sealed(names, segment)));
-        let empty: Vec<_> = harness.disk.names(".seg").into_iter().filter(|segment| !segments.contains(segment)).collect();
+        // A rewritten segment has the ordinal of the segment that it replaces.
+        let ordinal = |name: &String| name.split('-').next().map(str::to_owned);
+        let is_new = |name: &String| segments.iter().all(|segment| ordinal(segment) != ordinal(name));
+        let empty: Vec<_> = harness.disk.names(".seg").into_iter().filter(is_new).collect();
         harness.take_keys_for_merged();
         let harness = harness.restarted();
         // The background thread deletes a segment without events as soon as the segment is sealed. After this deletion, the

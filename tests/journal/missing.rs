@@ -101,7 +101,7 @@ fn a_startup_finishes_a_recorded_release() {
     harness.disk.fail(Step::Remove, ".seg", io::ErrorKind::Other, 1_000);
     harness.disk.fail(Step::Rename, ".spare", io::ErrorKind::Other, 1_000);
     // The journal records releases to make room, but cannot delete the files.
-    store_many(&journal, 60..63, 2_000);
+    store_many(&journal, 60..70, 2_000);
     harness.kill(journal);
     assert!(before.iter().all(|name| harness.disk.len(name).is_some()), "nothing has been deleted");
     let journal = harness.open();

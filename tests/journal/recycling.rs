@@ -69,7 +69,8 @@ fn a_reader_skips_a_recycled_segment() {
 fn a_recycled_segment_that_fails_to_start_hides_nothing() {
     let harness = Harness::with(|options| (options.limits.segment_size, options.limits.max_size) = (64 << 10, 5 * (64 << 10)));
     let journal = harness.open();
-    store_many(&journal, 0..200, 1500);
+    // Every event fills its page, so the background thread does not rewrite a segment, and the gate holds only the writer.
+    store_many(&journal, 0..200, 3_300);
     let recycled = harness.disk.files_recycled();
     let gate = harness.disk.hold(Step::Rename, ".seg");
     // The failures below must hit the writer and not the background thread, so the background thread must seal all older
@@ -80,12 +81,12 @@ fn a_recycled_segment_that_fails_to_start_hides_nothing() {
         older.for_each(|name| wait_until("a sealed segment", || harness.disk.len(&name) != Some(64 << 10)));
     };
     wait_until_older_are_sealed();
-    let (mut number, mut end) = (200, append(&journal, &sample(200, 8_000).event()).expect("accepted"));
+    let (mut number, mut end) = (200, append(&journal, &sample(200, 7_400).event()).expect("accepted"));
     wait_until("a step at the gate", || {
         if end.try_recv().is_ok_and(|end| end.is_ok()) {
             number += 1;
             wait_until_older_are_sealed();
-            end = append(&journal, &sample(number, 8_000).event()).expect("accepted");
+            end = append(&journal, &sample(number, 7_400).event()).expect("accepted");
         }
         gate.has_waiting()
     });

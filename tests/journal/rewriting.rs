@@ -3,7 +3,7 @@
 use hookhold::journal::Options;
 
 use crate::disk::Step;
-use crate::events::TOPICS;
+use crate::events::{Sample, TOPICS};
 use crate::harness::*;
 use crate::stepped::SteppedJournal;
 
@@ -209,5 +209,108 @@ fn a_damaged_segment_is_not_rewritten() {
     assert!(harness.disk.names(".seg").contains(&first), "the damaged bytes remain for an examination");
     assert_eq!(seqs(&journal.journal).len() as u64, events - 1);
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "the reader counts the damage");
+    journal.close();
+}
+
+/// Stores events of a blocked topic and of a topic whose events are acknowledged, until the journal must rewrite segments to get
+/// space. Returns the journal before the rewriting, and the sequences of the blocked topic.
+fn with_a_blocked_topic(harness: &Harness) -> (SteppedJournal, Vec<u64>) {
+    let mut journal = harness.open_in_steps();
+    let mut blocked = Vec::new();
+    let bytes =
+        |harness: &Harness| harness.disk.names(".seg").iter().map(|name| harness.disk.len(name).unwrap_or(0)).sum::<usize>();
+    for number in 0.. {
+        let position = journal.store(&Sample { topic: number % 2, ..sample(number, 3_400) });
+        if number % 2 == 0 {
+            blocked.push(position.seq);
+        } else {
+            journal.journal.save_cursor(TOPICS[1], position.seq + 1, 1);
+        }
+        if bytes(harness) + (128 << 10) > harness.options.limits.max_size as usize {
+            return (journal, blocked);
+        }
+        if number % 8 == 0 && bytes(harness) + (256 << 10) < harness.options.limits.max_size as usize {
+            journal.run();
+        }
+    }
+    unreachable!("the journal fills up")
+}
+
+fn small_forwarding() -> Harness {
+    let change = |options: &mut Options| {
+        options.forwards = true;
+        (options.limits.segment_size, options.limits.max_size) = (64 << 10, 640 << 10);
+    };
+    Harness::stopped(change)
+}
+
+/// Asserts that the journal contains all events of the blocked topic and all keys, and has lost nothing.
+fn expect_blocked(harness: &Harness, blocked: &[u64], what: &str) {
+    let report = harness.read_only().verify().expect("the journal can be read");
+    assert!(report.damage.is_empty() && report.missing.is_empty(), "{what}: {report:?}");
+    let journal = harness.open();
+    let mut reader = journal.reader(0).for_topic(TOPICS[0]);
+    let read: Vec<u64> = std::iter::from_fn(|| reader.next().expect("readable")).map(|stored| stored.position.seq).collect();
+    assert_eq!(read, blocked, "{what}");
+    let all = blocked.last().expect("events") + 1;
+    assert!((0..all).all(|number| lookup(&journal, &key(number as usize)) == Some(number)), "{what}: a key is lost");
+    let lost = harness.metrics.journal.lost_events.with_label_values(&["corruption"]).get();
+    assert_eq!((harness.metrics.journal.damaged.get(), lost), (0, 0), "{what}");
+    journal.close();
+}
+
+#[test]
+fn copying_a_backlog_can_be_cut_anywhere() {
+    let mut cuts = 0;
+    for power in [false, true] {
+        for step in (1..).step_by(2) {
+            let harness = small_forwarding();
+            let (mut journal, blocked) = with_a_blocked_topic(&harness);
+            harness.disk.die_after(step);
+            journal.run();
+            if !harness.disk.is_dead() {
+                let events = harness.read_only().stat().expect("the journal can be read").events;
+                assert!(events < 2 * blocked.len() as u64, "acknowledged events were omitted: {events}");
+                harness.kill_stepped(journal);
+                expect_blocked(&harness, &blocked, "without a cut");
+                break;
+            }
+            harness.kill_stepped(journal);
+            if power {
+                harness.disk.cut_power();
+            }
+            cuts += 1;
+            expect_blocked(&harness, &blocked, &format!("cut at step {step}, power {power}"));
+        }
+    }
+    assert!(cuts > 30, "{cuts} cuts");
+}
+
+#[test]
+fn damage_in_a_copied_backlog_costs_only_the_damaged_event() {
+    let harness = small_forwarding();
+    let (mut journal, blocked) = with_a_blocked_topic(&harness);
+    journal.run();
+    journal.close();
+    // An event of the blocked topic in a segment that omits the acknowledged events before and after it.
+    let place = |number: u64, name: &String| {
+        let body = format!("body {number} ").into_bytes();
+        harness.disk.bytes(name).windows(body.len()).position(|window| *window == body)
+    };
+    let is_copied = |number: u64, name: &String| {
+        place(number, name).is_some() && place(number - 1, name).is_none() && place(number + 2, name).is_some()
+    };
+    let names = harness.disk.names(".seg");
+    let candidates = blocked[1..].iter().flat_map(|seq| names.iter().map(move |name| (*seq, name)));
+    let (damaged, name) = candidates.into_iter().find(|(seq, name)| is_copied(*seq, name)).expect("a copied backlog");
+    let at = place(damaged, name).expect("the segment contains the event");
+    harness.disk.corrupt(name, at..at + 1, |byte| !byte);
+    let journal = harness.open();
+    let mut reader = journal.reader(0).for_topic(TOPICS[0]);
+    let read: Vec<u64> = std::iter::from_fn(|| reader.next().expect("readable")).map(|stored| stored.position.seq).collect();
+    assert_eq!(read, blocked.iter().copied().filter(|seq| *seq != damaged).collect::<Vec<_>>());
+    assert_eq!(harness.metrics.journal.lost_events.with_label_values(&["corruption"]).get(), 1, "not the omitted events");
+    assert_eq!(lookup(&journal, &key(damaged as usize)), None, "a retry must be stored");
+    assert_eq!(lookup(&journal, &key(damaged as usize - 1)), Some(damaged - 1), "an omitted event is remembered");
     journal.close();
 }

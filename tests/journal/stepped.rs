@@ -59,7 +59,7 @@ impl SteppedJournal {
     pub fn step_writer(&mut self) -> WriterStep {
         loop {
             match self.writer.step() {
-                WriterStep::WaitsForSealing(_) => assert!(self.background.step(), "the writer waits for work that is not due"),
+                WriterStep::WaitsForTask(_) => assert!(self.background.step(), "the writer waits for work that is not due"),
                 step => return step,
             }
         }

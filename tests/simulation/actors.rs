@@ -78,7 +78,7 @@ impl Life {
         }
         let step = writer.step();
         self.trace(format_args!("writer {step:?}"));
-        if !matches!(step, WriterStep::WaitsForSealing(_)) {
+        if !matches!(step, WriterStep::WaitsForTask(_)) {
             let batch = self.state().batch.take();
             self.note_batch(step, batch);
         }
@@ -261,7 +261,7 @@ impl Life {
                 self.dismiss();
                 return Ok(());
             }
-            if let WriterStep::WaitsForSealing(_) = self.step_writer()? {
+            if let WriterStep::WaitsForTask(_) = self.step_writer()? {
                 self.step_background();
             }
         }

@@ -6,7 +6,7 @@ use hookhold::event::{Event, Position};
 use hookhold::event_key::EventKey;
 use hookhold::journal::{AppendRejected, Journal, MemoryLookup, SeenKey};
 
-use crate::events::{Sample, TOPICS};
+use crate::events::Sample;
 use crate::life::{Life, POISON, State};
 use crate::model::{AppendEnd, Checked, Fate};
 
@@ -186,7 +186,7 @@ fn new_sample(rng: &mut fastrand::Rng, next_number: &mut usize, now: u64) -> Sam
     let mut key = [0; 16];
     rng.fill(&mut key);
     Sample {
-        topic: rng.usize(..TOPICS.len()),
+        topic: rng.usize(..USED_TOPICS),
         body,
         id: format!("id-{number}"),
         key: (rng.u8(..5) > 0).then_some(key),
@@ -194,3 +194,5 @@ fn new_sample(rng: &mut fastrand::Rng, next_number: &mut usize, now: u64) -> Sam
         headers: Vec::new(),
     }
 }
+/// Number of topics of which a life stores events.
+const USED_TOPICS: usize = 3;

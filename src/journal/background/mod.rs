@@ -42,6 +42,8 @@ struct TaskQueue {
     to_seal: VecDeque<Arc<Segment>>,
     /// Segments that the background thread could not seal. The thread queues these segments again at its next periodic check.
     retry: VecDeque<Arc<Segment>>,
+    /// Number of finished tasks that may have freed space.
+    finished: usize,
     request: TaskRequest,
     /// Uptime at which the background work must run its periodic checks.
     next_check: Duration,
@@ -63,8 +65,9 @@ pub(super) enum Room<'a> {
     Made { _space: SpaceGuard<'a> },
     /// Segments that must be deleted first, and whose release is not recorded yet.
     NeedsRelease(Vec<Arc<Segment>>, SpaceGuard<'a>),
-    /// There is no space yet. Sealing one of this many queued segments may free some.
-    WaitsForSealing(usize),
+    /// There is no space yet. The next task of the background work may free some. The number counts the tasks that the work has
+    /// finished so far.
+    WaitsForTask(usize),
     /// There is no space, and the journal cannot delete a further segment.
     Full,
 }
@@ -85,6 +88,7 @@ impl Background {
         let tasks = TaskQueue {
             to_seal: unsealed.into(),
             retry: VecDeque::new(),
+            finished: 0,
             request: TaskRequest::Check,
             next_check: Duration::ZERO,
             next_merge: None,
@@ -141,21 +145,36 @@ impl Background {
 
     /// Makes room for a segment of `size` bytes by deleting old segments whose release is recorded.
     pub(super) fn make_room(&self, shared: &Shared, size: u64) -> Room<'_> {
-        // Count the queued segments before `make_space`, so that the writer notices if a segment is sealed during that call.
-        let queued = self.tasks.lock().expect(POISON).to_seal.len();
+        // Count the tasks before `make_space`, so that the writer notices if a task ends during that call.
+        let (finished, seals) = self.progress();
         match self.retention.make_space(shared, size) {
             Space::Made(space) => Room::Made { _space: space },
             Space::NeedsRelease(segments, space) => Room::NeedsRelease(segments, space),
-            Space::Full if queued == 0 || self.is_stopping() => Room::Full,
-            Space::Full => Room::WaitsForSealing(queued),
+            Space::Full if !self.is_stopping() && (seals || rewriting::can_make_space(shared, size)) => {
+                self.wake();
+                Room::WaitsForTask(finished)
+            }
+            Space::Full => Room::Full,
         }
     }
 
-    /// Waits until the number of segments that wait for sealing differs from `queued`, or until the background thread stops.
-    pub(super) fn wait_until_sealed(&self, queued: usize) {
+    /// Returns the number of finished tasks that may have freed space, and whether a segment waits for sealing.
+    fn progress(&self) -> (usize, bool) {
         let tasks = self.tasks.lock().expect(POISON);
-        let waits = |tasks: &mut TaskQueue| tasks.to_seal.len() == queued && tasks.request != TaskRequest::Stop;
+        (tasks.finished, !tasks.to_seal.is_empty())
+    }
+
+    /// Waits until the number of finished tasks differs from `finished`, or until the background thread stops.
+    pub(super) fn wait_for_task(&self, finished: usize) {
+        let tasks = self.tasks.lock().expect(POISON);
+        let waits = |tasks: &mut TaskQueue| tasks.finished == finished && tasks.request != TaskRequest::Stop;
         drop(self.changed.wait_while(tasks, waits).expect(POISON));
+    }
+
+    /// Notes that a task has ended which may have freed space.
+    fn finish_task(&self) {
+        self.tasks.lock().expect(POISON).finished += 1;
+        self.changed.notify_all();
     }
 
     /// Returns the next task. Waits until there is one.
@@ -177,7 +196,8 @@ impl Background {
         let mut tasks = self.tasks.lock().expect(POISON);
         tasks.to_seal.pop_front();
         tasks.retry.extend((!is_sealed).then_some(segment));
-        self.changed.notify_all();
+        drop(tasks);
+        self.finish_task();
     }
 }
 
@@ -253,6 +273,11 @@ fn maintain(shared: &Shared) {
     shared.time.times();
     retention::delete_released(shared, &shared.background.retention.lock());
     retention::release_expired(shared);
+    if rewriting::make_space(shared) {
+        // A further segment may be due.
+        shared.background.wake();
+    }
+    shared.background.finish_task();
     retention::drop_from_page_cache(shared);
     key_retention::delete_old(shared);
     shared.background.reserve.restore(shared);

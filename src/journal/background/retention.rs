@@ -91,6 +91,15 @@ pub(super) fn delete_released(shared: &Shared, _space: &SpaceGuard) {
 
 /// Returns all segments that are sealed and that no topic needs, oldest first. Their release is not recorded yet.
 pub(super) fn deletable(shared: &Shared) -> Vec<Arc<Segment>> {
+    let mut segments = removable(shared);
+    let is_pinned = shared.segments.pinned(shared.options.forwards);
+    segments.retain(|segment| !is_pinned(segment));
+    segments
+}
+
+/// Returns all segments that may be deleted or rewritten as far as the other segments are concerned, oldest first. Their release is
+/// not recorded yet.
+pub(super) fn removable(shared: &Shared) -> Vec<Arc<Segment>> {
     let mut segments = shared.segments.segments();
     // If the newest segment has no commit yet, only the previous segment proves which sequence is next. The previous segment
     // must therefore remain.
@@ -102,8 +111,7 @@ pub(super) fn deletable(shared: &Shared) -> Vec<Arc<Segment>> {
         let sealed = segments.iter().take_while(|segment| segment.is_sealed()).count();
         segments.truncate(sealed);
     }
-    let is_pinned = shared.segments.pinned(shared.options.forwards);
-    segments.retain(|segment| !segment.is_release_recorded() && !is_pinned(segment));
+    segments.retain(|segment| !segment.is_release_recorded());
     segments
 }
 

@@ -1,6 +1,9 @@
-//! Rewrites sealed segments: copies the frames of a segment into a new file without the padding between its commits, and
-//! replaces the segment by this file. Every commit starts with a page, so under little load, each small event occupies a whole
-//! page until its segment is rewritten.
+//! Rewrites sealed segments: copies the frames of a segment into a new file, and replaces the segment by this file. There are two
+//! reasons to do so:
+//! - Every commit starts with a page, so under little load, each small event occupies a whole page. Sealing rewrites a segment that
+//!   is mostly padding.
+//! - A blocked topic needs only its own events of a segment. If the journal needs space, the new file omits all events that no
+//!   topic needs.
 //!
 //! ```text
 //!  write ORDINAL-FIRST-NEW.seg.tmp, sync ─► write ORDINAL-FIRST-NEW.topics, sync ─► rename the segment ─► sync the directory
@@ -9,46 +12,124 @@
 //!
 //! A failure before the rename changes nothing. If both segments exist at a startup, the new one counts.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::Shared;
+use super::super::backlog;
 use super::super::disk::{Disk, DiskFile, TEMPORARY_EXT, write_atomically};
-use super::super::frame::{self, FrameHeader, FrameKind};
-use super::super::frame_scanner::{FrameScanner, ScanStep};
-use super::super::journal_time::JournalMillis;
 use super::super::segment::{Segment, SegmentState};
-use super::super::segment_copy::SegmentCopy;
+use super::super::segment_copy::{FrameCopier, SegmentCopy};
 use super::super::segment_file::SEGMENT_HEADER_LEN;
 use super::super::segment_name::SegmentName;
 use super::super::segment_summary::SegmentSummary;
+use super::retention;
 
-/// Rewrites a sealed segment if more than a third of it is padding. If a step fails, logs the error and leaves the segment as it
-/// is.
+/// Decides which events a new segment contains.
+enum Selection {
+    /// All events.
+    All,
+    /// The events that wait for their topic: those at and above its cursor, and below the end of the backlog. A topic without a
+    /// cursor needs all its events if hookhold forwards events.
+    Waiting { cursors: BTreeMap<Arc<str>, u64>, forwards: bool, backlog_end: Option<u64> },
+}
+
+impl Selection {
+    fn waiting(shared: &Shared) -> Selection {
+        let (segments, forwards) = (&shared.segments, shared.options.forwards);
+        Selection::Waiting { cursors: segments.cursors(), forwards, backlog_end: segments.backlog_end() }
+    }
+
+    fn contains(&self, topic: &str, seq: u64) -> bool {
+        match self {
+            Selection::All => true,
+            Selection::Waiting { cursors, forwards, backlog_end } => {
+                let waits = |cursor: &u64| seq >= *cursor && backlog_end.is_none_or(|end| seq < end);
+                cursors.get(topic).map_or(*forwards, waits)
+            }
+        }
+    }
+
+    /// Returns the number of bytes in the selected frames of a segment.
+    fn bytes(&self, summary: &SegmentSummary) -> u64 {
+        let selected = summary.topics.iter().map(|range| match self {
+            Selection::All => range.bytes,
+            Selection::Waiting { cursors, forwards, backlog_end } => {
+                let cursor = cursors.get(&range.topic).copied().or(forwards.then_some(0));
+                let waiting = cursor.map_or(0..0, |cursor| backlog::waiting_range(range, cursor, *backlog_end));
+                backlog::waiting_bytes(range, &waiting)
+            }
+        });
+        selected.sum()
+    }
+}
+
+/// Rewrites a sealed segment if more than a third of it is padding.
 pub(super) fn rewrite_if_padded(shared: &Shared, segment: &Arc<Segment>) {
-    if !is_padded(segment) {
-        return;
-    }
-    if let Err(error) = rewrite(shared, segment) {
-        let file = segment.name.segment_file();
-        tracing::warn!(segment = file, %error, "cannot rewrite a segment without its padding, so it stays as it is");
+    let events = segment.with_summary(|summary| Selection::All.bytes(summary));
+    // The few frames without events count as padding.
+    if events > 0 && 3 * events < 2 * frames_len(segment) {
+        rewrite(shared, segment, &Selection::All);
     }
 }
 
-/// Returns true if the events take less than two thirds of the segment. The few frames without events count as padding.
-fn is_padded(segment: &Segment) -> bool {
-    let events: u64 = segment.with_summary(|summary| summary.topics.iter().map(|range| range.bytes).sum());
-    let all = segment.size.load(Ordering::Relaxed).saturating_sub(SEGMENT_HEADER_LEN);
-    events > 0 && 3 * events < 2 * all
+/// Rewrites a segment without the events that no topic needs, if the journal soon needs space and cannot delete a segment.
+/// Returns true if it has rewritten one, so that a further segment may be due.
+pub(super) fn make_space(shared: &Shared) -> bool {
+    let limits = shared.options.limits;
+    let deletable: u64 = retention::deletable(shared).iter().map(|segment| segment.size.load(Ordering::Relaxed)).sum();
+    let needed = shared.segments.bytes().saturating_sub(deletable) + AHEAD * limits.segment_size;
+    if needed <= limits.max_size || shared.health.has_failed() {
+        return false;
+    }
+    let selection = Selection::waiting(shared);
+    candidate(shared, &selection).is_some_and(|segment| rewrite(shared, &segment, &selection))
 }
 
-/// Writes the new segment and replaces the old one. Leaves the old segment if it is damaged, or if its release has been requested
-/// meanwhile.
-fn rewrite(shared: &Shared, old: &Arc<Segment>) -> io::Result<()> {
+/// Returns true if [`make_space`] may free space for a segment of `size` bytes.
+pub(super) fn can_make_space(shared: &Shared, size: u64) -> bool {
+    size <= AHEAD * shared.options.limits.segment_size && candidate(shared, &Selection::waiting(shared)).is_some()
+}
+
+/// Returns the segment that would shrink most; `None` if no segment would shrink by [`MIN_GAIN`].
+fn candidate(shared: &Shared, selection: &Selection) -> Option<Arc<Segment>> {
+    let gain = |segment: &Arc<Segment>| {
+        let selected = segment.with_summary(|summary| selection.bytes(summary));
+        let gain = frames_len(segment).saturating_sub(selected);
+        let is_worth_it = gain >= segment.size.load(Ordering::Relaxed) / MIN_GAIN && segment.may_rewrite(selected);
+        (is_worth_it && selected > 0 && segment.replaced.len() < MAX_REWRITES).then_some(gain)
+    };
+    let gains = retention::removable(shared).into_iter().filter_map(|segment| Some((gain(&segment)?, segment)));
+    gains.max_by_key(|(gain, _)| *gain).map(|(_, segment)| segment)
+}
+
+/// Returns the size of a segment without its header.
+fn frames_len(segment: &Segment) -> u64 {
+    segment.size.load(Ordering::Relaxed).saturating_sub(SEGMENT_HEADER_LEN)
+}
+
+/// Rewrites a sealed segment with the selected events. Returns false if the segment stays as it is: because a step has failed, because
+/// the segment is damaged or would hardly shrink, or because its release has been requested meanwhile.
+fn rewrite(shared: &Shared, old: &Arc<Segment>, selection: &Selection) -> bool {
+    let selected = old.with_summary(|summary| selection.bytes(summary));
+    let is_rewritten = try_rewrite(shared, old, selection).unwrap_or_else(|error| {
+        let file = old.name.segment_file();
+        tracing::warn!(segment = file, %error, "cannot rewrite a segment to free space, so it stays as it is; check the disk");
+        false
+    });
+    if !is_rewritten {
+        // Without this, the next check would try it again.
+        old.rewrite_below(selected.saturating_sub(old.size.load(Ordering::Relaxed) / MIN_GAIN));
+    }
+    is_rewritten
+}
+
+fn try_rewrite(shared: &Shared, old: &Arc<Segment>, selection: &Selection) -> io::Result<bool> {
     let name = old.name.replacement(&*shared.background.random)?;
     let temporary = format!("{}{TEMPORARY_EXT}", name.segment_file());
-    let written = write(shared, old, name, &temporary).and_then(|summary| match summary {
+    let written = write(shared, old, name, &temporary, selection).and_then(|summary| match summary {
         Some(summary) => replace(shared, old, name, &temporary, summary),
         None => Ok(false),
     });
@@ -58,57 +139,44 @@ fn rewrite(shared: &Shared, old: &Arc<Segment>) -> io::Result<()> {
             drop(shared.disk.remove(&file));
         }
     }
-    written.map(drop)
+    written
 }
 
-/// Writes and syncs the new segment under a temporary name, and its summary. Returns `None` if the old segment is damaged, or if
-/// the background work must stop.
-fn write(shared: &Shared, old: &Segment, name: SegmentName, temporary: &str) -> io::Result<Option<SegmentSummary>> {
+/// Writes and syncs the new segment under a temporary name, and its summary. Returns `None` if the old segment is damaged or would
+/// hardly shrink, or if the background work must stop.
+fn write(
+    shared: &Shared,
+    old: &Segment,
+    name: SegmentName,
+    temporary: &str,
+    selection: &Selection,
+) -> io::Result<Option<SegmentSummary>> {
     let file = shared.disk.create(temporary, 0)?;
     let replaced: Vec<u64> = old.key_ids().collect();
-    let mut copy = SegmentCopy::new(name, shared.log, shared.identity, &replaced);
-    if !copy_frames(shared, old, &mut copy, &*file)? {
-        return Ok(None);
+    let before = old.summary();
+    let copy = SegmentCopy::new(name, shared.log, shared.identity, &replaced);
+    let mut copier = FrameCopier::new(old.file.clone(), old.name.id, &before, copy);
+    let newer = shared.segments.segments().into_iter().filter(|segment| segment.name > old.name);
+    if matches!(selection, Selection::Waiting { .. }) && newer.count() >= NEWER_LISTS {
+        copier.omit_lists();
     }
-    let (before, mut summary) = (old.summary(), copy.summary());
-    summary.newest = before.newest;
-    if summary.topics != before.topics || summary.next_seq != before.next_seq {
+    while copier.step(|topic, seq| selection.contains(topic, seq))? {
+        if copier.copy().pending() >= CHUNK {
+            if shared.background.is_stopping() {
+                return Ok(None);
+            }
+            write_pending(copier.copy(), &*file)?;
+        }
+    }
+    let Some(mut copy) = copier.finish() else { return Ok(None) };
+    let summary = SegmentSummary { newest: before.newest, next_seq: before.next_seq, ..copy.summary() };
+    let size = old.size.load(Ordering::Relaxed);
+    if summary.end + size / MIN_GAIN > size {
         return Ok(None);
     }
     write_pending(&mut copy, &*file)?;
     write_atomically(&*shared.disk, &name.summary_file(), &summary.encode(name))?;
     Ok(Some(summary))
-}
-
-/// Copies all frames of `old`. Returns false if `old` is damaged, or if the background work must stop.
-fn copy_frames(shared: &Shared, old: &Segment, copy: &mut SegmentCopy, file: &dyn DiskFile) -> io::Result<bool> {
-    let (end, next_seq) = old.with_summary(|summary| (summary.end, summary.next_seq));
-    let mut scanner = FrameScanner::new(old.file.clone(), old.name.id, SEGMENT_HEADER_LEN, end);
-    let mut first_seen = JournalMillis(0);
-    loop {
-        match scanner.step(|header| header.kind != FrameKind::Event || header.seq < next_seq)? {
-            ScanStep::Frame(header) => first_seen = copy_frame(scanner.frame(), header, copy, first_seen),
-            ScanStep::Damage(_) => return Ok(false),
-            ScanStep::End(at) => return Ok(at == end),
-        }
-        if copy.pending() >= CHUNK {
-            if shared.background.is_stopping() {
-                return Ok(false);
-            }
-            write_pending(copy, file)?;
-        }
-    }
-}
-
-/// Copies one frame. `first_seen` is the time of its commit. Returns the time of the commit of the next frame.
-fn copy_frame(bytes: &[u8], header: FrameHeader, copy: &mut SegmentCopy, first_seen: JournalMillis) -> JournalMillis {
-    if header.kind == FrameKind::Event {
-        copy.add_event(bytes, &header, frame::decode_facts(bytes).as_ref(), first_seen);
-        return first_seen;
-    }
-    copy.add_control(bytes, &header);
-    let commit = if header.kind == FrameKind::Commit { frame::decode_commit(bytes) } else { None };
-    commit.map_or(first_seen, |commit| commit.times.journal)
 }
 
 /// Writes and syncs the encoded bytes. Small syncs do not delay the writer's sync as one large sync would.
@@ -134,10 +202,8 @@ fn replace(shared: &Shared, old: &Arc<Segment>, name: SegmentName, temporary: &s
         io::Result::Ok(file)
     };
     let file = rename().inspect_err(|_| old.cancel_release())?;
-    let size = summary.end;
-    shared
-        .segments
-        .replace(old.name, Segment::replacing(name, old.key_ids().collect(), file, size, summary, SegmentState::Sealed));
+    let (size, replaced) = (summary.end, old.key_ids().collect());
+    shared.segments.replace(old.name, Segment::replacing(name, replaced, file, size, summary, SegmentState::Sealed));
     delete_files(&**disk, old.name);
     Ok(true)
 }
@@ -154,3 +220,11 @@ fn delete_files(disk: &dyn Disk, name: SegmentName) {
 
 /// Number of bytes after which a write and a sync are due.
 const CHUNK: usize = 1 << 20;
+/// Number of segments for which the background work provides space in advance.
+const AHEAD: u64 = 2;
+/// A rewritten segment must shrink by at least this part of its size.
+const MIN_GAIN: u64 = 16;
+/// Number of newer segments from which a rewritten segment does not need its lists.
+const NEWER_LISTS: usize = 4;
+/// Maximum number of times that a segment may be rewritten. Each time, its header names a further id.
+pub(super) const MAX_REWRITES: usize = 256;

@@ -27,7 +27,7 @@ mod merge;
 mod merging;
 mod page;
 mod policy;
-mod ranges;
+pub(super) mod ranges;
 mod reader;
 mod retention;
 mod standalone;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Inserts a range, and merges it with the ranges that it overlaps or touches.
-pub(super) fn insert(ranges: &mut Vec<Range<u64>>, added: Range<u64>) {
+pub(crate) fn insert(ranges: &mut Vec<Range<u64>>, added: Range<u64>) {
     let from = ranges.partition_point(|range| range.end < added.start);
     let to = ranges.partition_point(|range| range.start <= added.end);
     let start = ranges[from..to].first().map_or(added.start, |range| range.start.min(added.start));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::super::background::release_reserve;
 use super::super::disk::{Disk, DiskFile, is_full};
 use super::super::errors::OpenError;
-use super::super::frame::FrameDraft;
 use super::super::frame::PAGE;
+use super::super::frame::{FrameDraft, FrameKind};
 use super::super::journal_time::CommitTimes;
 use super::super::keys::KeyIndex;
 use super::super::lock_file::{OwnerRecord, PUBLISHED_LEN, encode_watermark};
@@ -48,7 +48,7 @@ pub(super) fn start(
     let mut control: Vec<FrameDraft> =
         [FrameDraft::cursors(&cursors, true, segments.backlog_end())].into_iter().chain(lists).collect();
     let lost = keys.lost_ranges();
-    control.extend((!lost.is_empty()).then(|| FrameDraft::lost(&lost)));
+    control.extend((!lost.is_empty()).then(|| FrameDraft::ranges(FrameKind::Lost, &lost)));
     let len = control.iter().map(|draft| draft.padded_len() as u64).sum();
     FrameDraft::commit(next_seq, 0, len, times).write_into(&mut bytes, log, next_seq, name.id);
     for draft in control {

@@ -108,11 +108,7 @@ pub(super) fn open(
         unsealed.push(copy.clone());
         segments.add(copy);
     }
-    let has_segment = |id| scan.segments.iter().flat_map(|segment| segment.key_ids()).any(|existing| existing == id);
-    keys::report_missing(&keys, &scan.keys, &scan.listed_keys, has_segment);
-    let unsealed_ids = unsealed.iter().flat_map(|segment| segment.key_ids()).collect();
-    let loaded = keys::load(&keys, std::mem::take(&mut scan.keys), &unsealed_ids, disk);
-    context(loaded, || "cannot sync the journal's directory".into())?;
+    context(load_keys(disk, &mut scan, &keys), || "cannot sync the journal's directory".into())?;
     restore_cursors(&scan, &segments, options, metrics);
     let header = FirstSegment { name: segment_name(ordinal, next_seq)?, log, identity, times: time.times() };
     let owner = owner.unwrap_or(OwnerRecord { number: 0, log, newest: header.name, bound: next_seq });
@@ -227,6 +223,15 @@ fn adopt(disk: &dyn Disk, scanned: &ScannedSegment, watermark: u64, keys: &KeyIn
     keys.add(name, durable.filter_map(ScannedFrame::key));
     let summary = scanned.summary_below(watermark);
     Ok(Segment::replacing(name, replaced, file, size, summary, SegmentState::Unsealed))
+}
+
+/// Loads the key files. Counts those that are missing or damaged, unless sealing writes their keys again.
+fn load_keys(disk: &dyn Disk, scan: &mut DirectoryScan, keys: &KeyIndex) -> io::Result<()> {
+    let has_segment = |id| scan.segments.iter().flat_map(ScannedSegment::rebuilt_key_ids).any(|existing| existing == id);
+    keys::report_missing(keys, &scan.keys, &scan.listed_keys, has_segment);
+    let unsealed = scan.segments.iter().filter(|segment| segment.summary.is_none() && !segment.frames.is_unreadable);
+    let rebuilt = unsealed.flat_map(ScannedSegment::rebuilt_key_ids).collect();
+    keys::load(keys, std::mem::take(&mut scan.keys), &rebuilt, disk)
 }
 
 fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Options, metrics: &Metrics) {
