@@ -35,9 +35,10 @@ pub struct Delivery {
     pub received_at: UnixMillis,
 }
 
-/// A verified delivery: the request, and the values that the source's recipe locates in the request.
+/// A verified delivery: the request, and the values that the source's recipe locates in the request. The parts are in a box,
+/// because an event is moved several times on its way from the verifier to the journal.
 #[derive(Clone, Debug)]
-pub struct Event(EventParts);
+pub struct Event(Box<EventParts>);
 
 /// The fields of an [`Event`]. Both constructors take this struct.
 #[derive(Clone, Debug)]
@@ -79,12 +80,12 @@ pub struct EventRequest {
 impl Event {
     /// Constructs an event for the verifier, which has checked the proof of the delivery.
     pub(crate) fn from_verifier(parts: EventParts) -> Event {
-        Event(parts)
+        Event(Box::new(parts))
     }
 
     /// Constructs an event for the journal's decoder, which has checked the checksum of the frame.
     pub(crate) fn from_journal(parts: EventParts) -> Event {
-        Event(parts)
+        Event(Box::new(parts))
     }
 
     /// Sets the dedupe key and the fingerprint, and returns the event.

@@ -7,6 +7,7 @@
 //! Therefore hookhold completes a delivery even if its sender disconnects after the last byte.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,7 +152,8 @@ impl ServerState {
         let delivery = delivery(head, body, context, arrival);
         let (sender, size) = (context.sender.clone(), charge.received());
         let unanswered = move |outcome, work: usize| sender.record(outcome, size.max(work), Instant::now());
-        let received = self.gateway.receive(live, delivery, charge, arrival.at + deadline, unanswered);
+        // The future is large, so pin it here instead of moving it into `unless_cut`.
+        let received = pin!(self.gateway.receive(live, delivery, charge, arrival.at + deadline, unanswered));
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
     }
 

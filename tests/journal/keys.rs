@@ -287,10 +287,12 @@ fn a_damaged_page_costs_only_its_keys_and_is_counted_once() {
     drop(index);
     let mut index = keys.open();
     assert_eq!(unknown(&index, 0..1_000).len(), 97, "after a restart");
-    // A merge with a later file omits the damaged page.
-    seal(&mut index, 1_000..1_100, DAY);
-    merge_all(&mut index, DAY);
-    assert_eq!(unknown(&index, 0..1_100).len(), 97);
+    // A merge with later files omits the damaged page.
+    for start in (1_000..1_500).step_by(100) {
+        seal(&mut index, start..start + 100, DAY);
+        merge_all(&mut index, DAY);
+    }
+    assert_eq!(unknown(&index, 0..1_500).len(), 97);
     assert_eq!(keys.damaged(), 2, "counted once in each process");
     assert!(!index.is_damaged(), "the damaged page does not exist any more");
 }
@@ -412,7 +414,7 @@ fn a_key_takes_at_most_48_bytes_of_disk_and_3_of_memory() {
     seal(&mut index, KEYS / 2..KEYS, DAY);
     merge_all(&mut index, DAY);
     let sizes = index.sizes();
-    assert_eq!((sizes.keys_on_disk, sizes.asked_files, sizes.keys_in_memory), (KEYS, 1, 0));
+    assert_eq!((sizes.keys_on_disk, sizes.keys_in_memory), (KEYS, 0));
     let files: usize = keys.disk.names(".keys").iter().map(|file| keys.disk.len(file).expect("the file exists")).sum();
     assert_eq!(files as u64, sizes.disk_bytes);
     let (disk, memory) = (files as f64 / KEYS as f64, sizes.filter_bytes as f64 / KEYS as f64);
@@ -450,7 +452,7 @@ fn sealing_proceeds_between_the_steps_of_a_merge() {
     }
     assert!(steps > 20 && next == KEYS + 50, "{steps} steps");
     assert_eq!(unknown(&index, 0..next).len(), 0);
-    assert_eq!(keys.disk.names(".keys").len(), 1);
+    assert!(keys.disk.names(".keys").len() <= MAX_ASKED_FILES, "the merges are over");
 }
 
 #[test]

@@ -4,8 +4,6 @@
 //! The new file has a temporary name until it and the directory entry are synced. Only then may the caller delete the files that
 //! it replaces. An interrupted merge therefore leaves nothing but a temporary file, or files that a valid file replaces.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +12,7 @@ use super::super::disk::{DiskFile, TEMPORARY_EXT};
 use super::super::journal_time::JournalMillis;
 use super::super::planted::is_planted;
 use super::damage::UnreadablePages;
-use super::entry::SeenKey;
+use super::entry::KeyEntry;
 use super::file::KeyFile;
 use super::header::{KeyFileBuilder, KeyFileHeader, KeyFileName};
 use super::index::{KeyEnvironment, KeyIndex};
@@ -39,12 +37,12 @@ pub(super) struct Merge {
 }
 
 /// The entries that a merge has not visited yet.
-struct MergeInputs {
-    readers: Vec<KeyReader>,
-    /// Next entry of each reader.
-    entries: Vec<Option<SeenKey>>,
-    /// Keys of the next entries, smallest key first. Among equal keys, the key with the highest sequence comes first.
-    keys: BinaryHeap<Reverse<(EventKey, Reverse<u64>, usize)>>,
+struct MergeInputs(Vec<MergeInput>);
+
+/// One file that a merge reads, and its next entry. The file has at least one entry left.
+struct MergeInput {
+    reader: KeyReader,
+    next: KeyEntry,
 }
 
 /// Result of one step.
@@ -149,30 +147,32 @@ impl Merge {
 
 impl MergeInputs {
     fn new(readers: Vec<KeyReader>) -> io::Result<MergeInputs> {
-        let count = readers.len();
-        let mut inputs = MergeInputs { readers, entries: vec![None; count], keys: BinaryHeap::new() };
-        (0..count).try_for_each(|reader| inputs.read(reader))?;
-        Ok(inputs)
+        let mut inputs = Vec::with_capacity(readers.len());
+        for mut reader in readers {
+            if let Some(next) = reader.next()? {
+                inputs.push(MergeInput { reader, next });
+            }
+        }
+        Ok(MergeInputs(inputs))
     }
 
     fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.0.is_empty()
     }
 
-    /// Returns the entry with the smallest key, and the newest one among equal keys.
-    fn next(&mut self) -> io::Result<Option<(EventKey, SeenKey)>> {
-        let Some(Reverse((key, _, reader))) = self.keys.pop() else { return Ok(None) };
-        let seen = self.entries[reader].take();
-        self.read(reader)?;
-        Ok(seen.map(|seen| (key, seen)))
-    }
-
-    fn read(&mut self, reader: usize) -> io::Result<()> {
-        if let Some((key, seen)) = self.readers[reader].next()? {
-            self.entries[reader] = Some(seen);
-            self.keys.push(Reverse((key, Reverse(seen.seq), reader)));
+    /// Returns the entry with the smallest key, and the newest one among equal keys. Compares the next entries of all files,
+    /// because a heap would be slower for the few files of a merge.
+    fn next(&mut self) -> io::Result<Option<KeyEntry>> {
+        let order = |at: &usize| {
+            let (key, seen) = &self.0[*at].next;
+            (u128::from_be_bytes(key.0), std::cmp::Reverse(seen.seq))
+        };
+        let Some(at) = (0..self.0.len()).min_by_key(order) else { return Ok(None) };
+        let input = &mut self.0[at];
+        match input.reader.next()? {
+            Some(next) => Ok(Some(std::mem::replace(&mut input.next, next))),
+            None => Ok(Some(self.0.swap_remove(at).next)),
         }
-        Ok(())
     }
 }
 

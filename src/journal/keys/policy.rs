@@ -5,7 +5,8 @@
 //! flush and one compaction can run at the same time, so that a long compaction never delays a flush.
 //!
 //! The merged files of the current bucket have at most three levels by number of keys, and each level has one file, so that each
-//! key is merged only a few times. Once a bucket is over, a compaction merges its files into one. So at most 12 files are asked:
+//! key is merged only a few times. As long as lookups ask few files in total, a level may have several files, because this saves
+//! merges. Once a bucket is over, a compaction merges its files into one. So at most 12 files are asked:
 //!
 //! ```text
 //!  older buckets                     8
@@ -64,7 +65,7 @@ impl MergePolicy {
         let is_target = |file: &&FileFacts| {
             let is_small = level(file.keys) == 0 || !self.may_compact;
             let fits = self.bucket(file) == bucket && is_small && file.bytes + bytes <= self.max_file_bytes();
-            !file.is_busy && (fits || is_full)
+            !file.is_busy && !self.asks_few_files() && (fits || is_full)
         };
         let target = self.asked.last().filter(is_target);
         if target.is_none() && is_full {
@@ -109,8 +110,11 @@ impl MergePolicy {
         (0..group.len()).map(run_from).find(|run| run.len() > 1)
     }
 
-    /// Returns the newest files of the current bucket, if two of them have the same level.
+    /// Returns the newest files of the current bucket, if two of them have the same level and lookups do not ask few files.
     fn levels(&self) -> Option<Vec<u64>> {
+        if self.asks_few_files() {
+            return None;
+        }
         let current = self.current_bucket();
         let mut chosen: Vec<&FileFacts> = Vec::new();
         let (mut keys, mut bytes) = (0, 0);
@@ -129,6 +133,11 @@ impl MergePolicy {
     /// Returns a file that should be rewritten.
     fn stale(&self) -> Option<Vec<u64>> {
         self.asked.iter().find(|file| file.is_stale && !file.is_busy).map(|file| vec![file.id])
+    }
+
+    /// Returns true if lookups ask so few files that one more costs less than a merge.
+    fn asks_few_files(&self) -> bool {
+        self.asked.len() < FEW_ASKED_FILES
     }
 
     fn bucket(&self, file: &FileFacts) -> u64 {
@@ -159,6 +168,8 @@ fn level(keys: u64) -> usize {
 
 /// Maximum number of key files that a fresh key asks.
 pub const MAX_ASKED_FILES: usize = 12;
+/// Number of asked key files below which the merges of the current bucket can wait.
+const FEW_ASKED_FILES: usize = 5;
 /// Default number of keys of sealed segments that may stay in memory.
 pub const MAX_RECENT_KEYS: u64 = 131_072;
 /// Number of recent files above which a flush is due. A flush opens all of them.
