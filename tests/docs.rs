@@ -26,6 +26,43 @@ fn every_relative_link_leads_to_a_file() {
     assert!(links >= 10, "found only {links} links");
 }
 
+/// Checks that each command of the table in durability.md runs exactly one test.
+#[test]
+fn every_command_of_the_table_of_faults_runs_one_test() {
+    let page = fs::read_to_string(root().join("docs/durability.md")).expect("durability.md is readable");
+    let mut commands = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && line.contains("`cargo test")) {
+        for command in row.split('`').filter(|part| part.starts_with("cargo test")) {
+            let words: Vec<&str> = command.split(' ').collect();
+            let ["cargo", "test", kind, target, "--", "--exact", test] = words[..] else {
+                panic!("expected cargo test KIND TARGET -- --exact TEST, found {command}")
+            };
+            let (file, name) = file_of_test(kind, target, test);
+            let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{command}: {}: {error}", file.display()));
+            let found = text.matches(&format!("fn {name}(")).count();
+            assert_eq!(found, 1, "{command}: functions with this name in {}", file.display());
+            let before = text.split(&format!("fn {name}(")).next().unwrap_or_default();
+            let attributes = before.rsplit("\n\n").next().unwrap_or_default();
+            assert!(attributes.contains("#[test]") || attributes.contains("#[tokio::test"), "{command}: {name} is no test");
+            commands += 1;
+        }
+    }
+    assert!(commands >= 40, "found only {commands} commands");
+}
+
+/// Returns the file that contains a test, and the name of its function.
+fn file_of_test(kind: &str, target: &str, test: &str) -> (PathBuf, String) {
+    let (modules, name) = test.rsplit_once("::").unwrap_or(("", test));
+    let file = match (kind, modules) {
+        ("--bin", modules) => format!("src/{}.rs", modules.trim_end_matches("::tests").replace("::", "/")),
+        ("--test", "") if root().join(format!("tests/{target}.rs")).exists() => format!("tests/{target}.rs"),
+        ("--test", "") => format!("tests/{target}/main.rs"),
+        ("--test", module) => format!("tests/{target}/{module}.rs"),
+        _ => panic!("expected --test or --bin, found {kind}"),
+    };
+    (root().join(file), name.to_owned())
+}
+
 #[test]
 fn every_metric_in_the_docs_is_declared() {
     let declared = fs::read_to_string(root().join("src/metrics.rs")).expect("metrics.rs is readable");

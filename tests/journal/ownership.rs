@@ -25,10 +25,10 @@ fn journal_in(parent: &Path) -> (Harness, PathBuf, Journal) {
 
 /// Wakes the background work, which checks the ownership, until the journal has failed.
 fn wait_until_failed(journal: &Journal) {
-    while !journal.failed() {
+    wait_until("the journal to fail", || {
         journal.save_cursor(TOPICS[1], 0, 0);
-        std::thread::yield_now();
-    }
+        journal.failed()
+    });
     let end = append(journal, &sample(1, 100).event());
     let is_rejected = match end {
         Err(rejected) => rejected == AppendRejected::Failed,
