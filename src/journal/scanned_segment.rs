@@ -57,10 +57,9 @@ pub(super) struct SegmentFrames {
     pub(super) key_files: Option<Vec<ListedKeyFile>>,
     /// Last readable list of lost sequences.
     pub(super) lost: Option<Vec<Range<u64>>>,
-    /// Sequences of events that the segment no longer contains, because no topic needed them.
-    omitted: Vec<Range<u64>>,
-    /// Offset after the last frame with such sequences.
-    omitted_end: u64,
+    /// Events that the segment no longer contains, because no topic needed them: the sequence after the last of them, and the
+    /// offset after the last frame that names them.
+    omitted: Option<(u64, u64)>,
     /// Offset of the first page that could not be read.
     pub(super) first_unreadable: Option<u64>,
     /// Offset of the last commit frame.
@@ -79,7 +78,7 @@ impl ScannedSegment {
     /// Returns the ids of key files that sealing replaces if the segment is not sealed. The key file of a replaced segment may
     /// contain keys of events that the segment no longer contains.
     pub(super) fn rebuilt_key_ids(&self) -> impl Iterator<Item = u64> {
-        let is_whole = self.frames.omitted.is_empty();
+        let is_whole = self.frames.omitted.is_none();
         self.key_ids().filter(move |id| is_whole || *id == self.name.id)
     }
 
@@ -114,7 +113,7 @@ impl ScannedSegment {
             summary.end = frame.offset + frame.padded_len();
         }
         summary.next_seq = summary.next_seq.max(self.frames.omitted_seq());
-        summary.end = summary.end.max(self.frames.omitted_end);
+        summary.end = summary.end.max(self.frames.omitted.map_or(0, |(_, end)| end));
         if self.frames.is_unreadable || summary.next_seq < below {
             // The end of the segment is corrupted. Set `end` to the size of the file, so that sealing does not truncate the
             // corrupted bytes as unused space. The age of the lost events is unknown, so set `newest` to the maximum. The
@@ -206,8 +205,9 @@ impl SegmentFrames {
             FrameKind::KeyFiles => self.key_files = frame::decode_key_files(bytes).or(self.key_files.take()),
             FrameKind::Lost => self.lost = frame::decode_ranges(bytes).or(self.lost.take()),
             FrameKind::Omitted => {
-                self.omitted.extend(frame::decode_ranges(bytes).unwrap_or_default());
-                self.omitted_end = offset + frame::padded(header.len) as u64;
+                let last = frame::decode_ranges(bytes).and_then(|ranges| ranges.last().map(|range| range.end));
+                let end = offset + frame::padded(header.len) as u64;
+                self.omitted = Some((last.unwrap_or(0).max(self.omitted_seq()), end));
             }
             FrameKind::Later => {}
         }
@@ -215,7 +215,7 @@ impl SegmentFrames {
 
     /// Returns the sequence after the last omitted event; 0 if there is none.
     fn omitted_seq(&self) -> u64 {
-        self.omitted.last().map_or(0, |range| range.end)
+        self.omitted.map_or(0, |(next_seq, _)| next_seq)
     }
 
     /// Gives the events before the first readable commit frame the times of this commit.
