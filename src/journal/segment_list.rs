@@ -26,8 +26,10 @@ pub(super) fn compare_with_list(segments: &mut Vec<ScannedSegment>) -> (Vec<Segm
     // The frames of failed commits above these sequences stay superseded, even if the segment with their successors is lost.
     for segment in segments.iter_mut() {
         let lost = missing.iter().filter(|lost| segment.name.place() < lost.name.place()).map(|lost| lost.name.first_seq);
-        let itself = listed.iter().filter(|listed| listed.name.place() == segment.name.place()).map(|listed| listed.next_seq);
+        let itself = listed.iter().find(|listed| listed.name.place() == segment.name.place()).map(|listed| listed.next_seq);
         let superseded_from = lost.chain(itself).fold(segment.superseded_from, u64::min);
+        // A listed segment must contain every event up to the listed end.
+        segment.is_followed |= itself.is_some();
         segment.frames.events.retain(|frame| frame.header.seq < superseded_from);
         segment.superseded_from = superseded_from;
     }

@@ -133,7 +133,10 @@ impl Model {
                     // progress of the wall clock to the journal's clock.
                     let is_old = check.now_ms - event.stored_ms >= retain_ms || check.life.hazards.has(Fault::ClockJump);
                     let has_expired = is_old && retain_ms < LONG_MS && check.life.state().incidents > 0;
-                    let may_be_deleted = position.seq < oldest || check.life.hazards.options.forwards || has_expired;
+                    // Without the record of its release, a deleted segment may return, and be older than other deleted ones.
+                    let lacks_record = self.release_exposure == Exposure::Counted && check.has_counted();
+                    let may_be_deleted =
+                        position.seq < oldest || check.life.hazards.options.forwards || has_expired || lacks_record;
                     if check.life.hazards.retention && may_be_deleted && !is_pinned {
                         gone += 1;
                     } else if !check.hides {

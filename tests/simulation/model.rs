@@ -149,11 +149,16 @@ impl Model {
     }
 
     /// Records that the gateway has answered a delivery as a duplicate of the stored event `seq`. The answer is a 2xx, so the
-    /// event must be stored.
-    pub fn answer_duplicate(&mut self, key: [u8; 16], seq: u64, now_ms: u64) -> Checked {
+    /// event must be stored, or Kafka must have it. `may_return` is true if the key of a lost event may return.
+    pub fn answer_duplicate(&mut self, key: [u8; 16], seq: u64, now_ms: u64, may_return: bool) -> Checked {
         let attempts = self.keys.get(&key).map(|key| key.events.clone()).unwrap_or_default();
         if attempts.iter().any(|index| self.events[*index].stored_at().is_some_and(|position| position.seq == seq)) {
             self.counts.count("delivery answered as a duplicate", 1);
+            return Ok(());
+        }
+        let is_lost = |index: &usize| matches!(self.events[*index].fate, Fate::Lost(position) if position.seq == seq);
+        let may_return = may_return || self.keys.get(&key).is_some_and(|key| key.may_return);
+        if attempts.iter().any(is_lost) && (may_return || self.acknowledged.contains(&seq)) {
             return Ok(());
         }
         // A crash, or a sender that has left, has hidden the result of this append.

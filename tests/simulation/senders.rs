@@ -6,7 +6,8 @@ use hookhold::event::{Event, Position};
 use hookhold::event_key::EventKey;
 use hookhold::journal::{AppendRejected, Journal, MemoryLookup, SeenKey};
 
-use crate::events::Sample;
+use crate::events::{Sample, TOPICS};
+use crate::hazards::Fault;
 use crate::life::{Life, POISON, State};
 use crate::model::{AppendEnd, Checked, Fate};
 
@@ -97,7 +98,7 @@ impl Life {
         self.trace(format_args!("duplicate of {}", seen.seq));
         let (now, window) = (self.clock.elapsed_ms(), self.hazards.options.dedupe_window.as_millis() as u64);
         let State { model, opened_ms, .. } = &mut *self.state();
-        model.answer_duplicate(key, seen.seq, now)?;
+        model.answer_duplicate(key, seen.seq, now, self.hazards.has(Fault::MisdirectedWrite))?;
         let events = model.keys.get(&key).into_iter().flat_map(|key| &key.events).map(|index| &model.events[*index]);
         let stored_ms =
             events.filter(|event| event.stored_at().is_some_and(|at| at.seq == seen.seq)).map(|event| event.stored_ms);
