@@ -169,7 +169,10 @@ impl Life {
     fn acknowledge_some(&self) {
         let Some(journal) = self.crew().journal.clone() else { return };
         let position = self.crew().forwarder.as_ref().map(|reader| reader.next_seq());
+        let topics = journal.topic_cursors();
         let State { rng, model, trace, in_flight, .. } = &mut *self.state();
+        // The cursor of a topic moves even if all of its events are lost.
+        topics.iter().for_each(|topic| _ = in_flight.entry(topic.name.to_string()).or_default());
         for (topic, records) in in_flight {
             let count = if rng.bool() { records.len() } else { rng.usize(..=records.len()) };
             let acknowledged: Vec<u64> = records.drain(..count).collect();
@@ -193,6 +196,7 @@ impl Life {
                 break;
             }
         }
+        self.acknowledge_some();
         while self.state().in_flight.values().any(|records| !records.is_empty()) {
             self.acknowledge_some();
         }

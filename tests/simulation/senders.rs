@@ -6,7 +6,7 @@ use hookhold::event::{Event, Position};
 use hookhold::event_key::EventKey;
 use hookhold::journal::{AppendRejected, Journal, MemoryLookup, SeenKey};
 
-use crate::events::{Sample, TOPICS};
+use crate::events::Sample;
 use crate::hazards::Fault;
 use crate::life::{Life, POISON, State};
 use crate::model::{AppendEnd, Checked, Fate};
@@ -133,6 +133,7 @@ impl Life {
         let events: Vec<Event> = samples.iter().map(Sample::event).collect();
         let appended = journal.append_batch(&events[0], &events[1..], Box::new(complete));
         let state = &mut *self.state();
+        state.trace.line(format_args!("append {first} {appended:?}"));
         let fate = match appended {
             Ok(()) => Fate::Unknown,
             Err(AppendRejected::TopicFull) => {
@@ -142,7 +143,6 @@ impl Life {
             Err(AppendRejected::Overloaded) => return Err("the queue is never full".into()),
             Err(_) => Fate::Superseded,
         };
-        state.trace.line(format_args!("append {first} {fate:?}"));
         for key in samples.iter().filter_map(|sample| sample.key) {
             match fate {
                 Fate::Unknown => drop(state.pending.entry(key).or_insert(0)),
