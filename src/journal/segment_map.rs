@@ -215,8 +215,11 @@ impl SegmentMap {
         for (name, saved) in cursors {
             let state = topics.entry(name);
             state.saved = Some(*saved);
+            // The cursor may have moved during the commit, even to the value that an older commit contains.
             if state.cursor == state.saved {
                 topics.moved.remove(name);
+            } else {
+                topics.moved.insert(name.clone());
             }
         }
     }

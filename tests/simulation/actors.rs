@@ -181,7 +181,8 @@ impl Life {
             let last = acknowledged.last().map(|seq| seq + 1);
             let cursor = if records.is_empty() { position.max(last) } else { last };
             let known = model.cursors.entry(topic.clone()).or_default();
-            let Some(cursor) = cursor.filter(|cursor| *cursor > known.saved) else { continue };
+            let current = topics.iter().find(|current| *current.name == **topic).map_or(0, |current| current.cursor);
+            let Some(cursor) = cursor.filter(|cursor| *cursor > known.saved.max(current)) else { continue };
             known.saved = cursor;
             known.moves.push((self.clock.elapsed_ms(), cursor));
             trace.line(format_args!("cursor {topic} {cursor}"));
