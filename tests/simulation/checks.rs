@@ -309,9 +309,13 @@ impl Model {
             (model.found, model.saved) = (Some(cursor), cursor);
             model.moves.clear();
         }
-        for (topic, cursor) in &self.cursors {
-            let is_found = cursor.found.is_none() || cursors.iter().any(|found| *found.name == **topic);
-            ensure!(is_found || may_fall_back, "the cursor {:?} of {topic} is lost", cursor.found);
+        for (topic, cursor) in &mut self.cursors {
+            if cursors.iter().all(|found| *found.name != **topic) {
+                ensure!(cursor.found.is_none() || may_fall_back, "the cursor {:?} of {topic} is lost", cursor.found);
+                // The process does not know the topic, so it forwards the topic's events from the oldest one.
+                cursor.saved = 0;
+                cursor.moves.clear();
+            }
         }
         Ok(())
     }
