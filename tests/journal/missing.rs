@@ -111,3 +111,24 @@ fn a_startup_finishes_a_recorded_release() {
     assert_eq!(lookup(&journal, &key(0)), Some(0), "the key outlives the event");
     journal.close();
 }
+
+#[test]
+fn a_list_without_its_lost_sequences_does_not_hide_a_missing_segment() {
+    let harness = Harness::with_sealed_segments();
+    let lost = sequences(&harness, 1);
+    remove_segment(&harness, 1);
+    let journal = harness.open();
+    harness.kill(journal);
+    // A power cut during this startup may tear its first commit: the list without the segment survives, and the last frame of the
+    // commit does not, which contains the lost sequences.
+    let newest = harness.disk.names(".seg").pop().expect("a segment");
+    let end = 1 + harness.disk.bytes(&newest).iter().rposition(|byte| *byte != 0).expect("a commit");
+    harness.disk.corrupt(&newest, end - 16..end, |_| 0);
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 2, "counted again");
+    for seq in lost.clone() {
+        assert_eq!(lookup(&journal, &key(seq as usize)), None, "the retry of the lost event {seq} must be stored");
+    }
+    assert_eq!(seqs(&journal), (0..60).filter(|seq| !lost.contains(seq)).collect::<Vec<_>>());
+    journal.close();
+}
