@@ -44,7 +44,9 @@ impl ControlFrames {
             control.drafts.push(FrameDraft::key_files(&shared.keys.list()));
         } else {
             control.drafts.extend((!control.cursors.is_empty()).then(|| FrameDraft::cursors(&control.cursors, false, None)));
-            control.drafts.extend((!releases.is_empty()).then(|| release_frame(releases)));
+            if !releases.is_empty() {
+                control.drafts.extend(release_frames(shared, releases));
+            }
         }
         control.add_lost(shared, lost_version, is_new_segment);
         control
@@ -53,7 +55,7 @@ impl ControlFrames {
     /// Returns the control frames of a commit that only records these releases. The commit also records new lost ranges, because
     /// the keys of lost events must be forgotten before their segment is deleted.
     pub(super) fn release(shared: &Shared, lost_version: u64, segments: Vec<Arc<Segment>>) -> ControlFrames {
-        let drafts = vec![release_frame(&segments)];
+        let drafts = release_frames(shared, &segments).into();
         let mut control = ControlFrames { drafts, releases: segments, ..ControlFrames::default() };
         control.add_lost(shared, lost_version, false);
         control
@@ -88,8 +90,10 @@ pub(super) fn first_control_len(shared: &Shared) -> u64 {
         + 16 * lost
 }
 
-fn release_frame(segments: &[Arc<Segment>]) -> FrameDraft {
-    FrameDraft::release(segments.iter().map(|segment| segment.name))
+/// Returns the frames that record the release of these segments. The last list of the key files may be older than the key files of
+/// these segments. Without the segments, only a new list shows that these key files must exist.
+fn release_frames(shared: &Shared, segments: &[Arc<Segment>]) -> [FrameDraft; 2] {
+    [FrameDraft::release(segments.iter().map(|segment| segment.name)), FrameDraft::key_files(&shared.keys.list())]
 }
 
 /// Returns the cursors for the next commit. The first commit of a segment contains all cursors. Every other commit contains the

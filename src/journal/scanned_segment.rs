@@ -79,6 +79,11 @@ impl ScannedSegment {
         self.header.iter().flat_map(|header| header.replaced.iter().copied()).chain([self.name.id])
     }
 
+    /// Returns the ids of which a key file must have one, because only that file contains the keys of omitted events.
+    pub(super) fn needed_key_ids(&self) -> &[u64] {
+        self.header.as_ref().filter(|_| self.frames.omitted.is_some()).map_or(&[], |header| &header.replaced)
+    }
+
     /// Returns the ids of key files that sealing replaces if the segment is not sealed. The key file of a replaced segment may
     /// contain keys of events that the segment no longer contains.
     pub(super) fn rebuilt_key_ids(&self) -> impl Iterator<Item = u64> {

@@ -268,8 +268,8 @@ impl CommitWriter {
         self.state.next_seq += count;
         self.lost_version = control.lost_version.unwrap_or(self.lost_version);
         self.shared.segments.set_saved(&control.cursors);
-        if offset == 0 {
-            self.shared.keys.set_list_recorded();
+        if offset == 0 || !control.releases.is_empty() {
+            self.shared.keys.set_list_recorded(offset == 0);
         }
         for segment in &control.releases {
             segment.set_release_recorded();

@@ -1,6 +1,7 @@
 //! Tests of missing segments: a segment without a recorded release is lost, and its loss is counted.
 
 use std::io;
+use std::time::Duration;
 
 use crate::disk::Step;
 use crate::events::TOPICS;
@@ -130,5 +131,25 @@ fn a_list_without_its_lost_sequences_does_not_hide_a_missing_segment() {
         assert_eq!(lookup(&journal, &key(seq as usize)), None, "the retry of the lost event {seq} must be stored");
     }
     assert_eq!(seqs(&journal), (0..60).filter(|seq| !lost.contains(seq)).collect::<Vec<_>>());
+    journal.close();
+}
+
+#[test]
+fn a_missing_key_file_is_counted_although_its_segment_was_deleted_before_the_next_segment_started() {
+    let harness = Harness::stopped(|options| options.limits.retain = Duration::from_secs(10));
+    let mut journal = harness.open_in_steps();
+    for number in 0..40 {
+        journal.store(&sample(number, 2_000));
+    }
+    assert!(harness.disk.names(".keys").is_empty(), "no segment has been sealed, so no list contains a key file");
+    let newest = harness.disk.names(".seg").pop();
+    harness.clock.advance(20_000);
+    journal.run();
+    assert_eq!(harness.disk.names(".seg"), Vec::from_iter(newest), "every older segment has been deleted");
+    journal.close();
+    let file = harness.disk.names(".keys").remove(0);
+    harness.disk.remove_file(&file);
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "the missing keys are counted");
     journal.close();
 }

@@ -314,3 +314,29 @@ fn damage_in_a_copied_backlog_costs_only_the_damaged_event() {
     assert_eq!(lookup(&journal, &key(damaged as usize - 1)), Some(damaged - 1), "an omitted event is remembered");
     journal.close();
 }
+
+#[test]
+fn the_missing_keys_of_omitted_events_are_counted_although_no_list_contains_their_file() {
+    let harness = small_forwarding();
+    let mut journal = harness.open_in_steps();
+    for number in 0..120 {
+        let position = journal.store(&Sample { topic: number % 2, ..sample(number, 3_400) });
+        if number % 2 == 1 {
+            journal.journal.save_cursor(TOPICS[1], position.seq + 1, 1);
+        }
+    }
+    assert!(harness.disk.names(".keys").is_empty(), "no segment has been sealed, so no list contains a key file");
+    let (before, newest) = (harness.disk.names(".seg"), harness.disk.names(".seg").pop());
+    journal.run();
+    assert_eq!(harness.disk.names(".seg").pop(), newest, "no segment has started since then");
+    journal.close();
+    let is_rewritten = |file: &&String| harness.disk.len(file).is_none();
+    let rewritten = before.iter().find(is_rewritten).expect("a segment without the acknowledged events");
+    harness.disk.remove_file(&rewritten.replace(".seg", ".keys"));
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "the missing keys are counted");
+    journal.close();
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once");
+    journal.close();
+}

@@ -111,7 +111,7 @@ pub(super) struct RecentFile {
 pub(super) struct FileNames {
     /// Files that the background thread must delete.
     pub(super) obsolete: Vec<KeyFileName>,
-    /// Ids in the list of key files of the newest segments. If such a file vanishes without a replacement, its keys are lost.
+    /// Ids in the lists of key files of the two newest segments. If such a file vanishes without a replacement, its keys are lost.
     listed: [BTreeSet<u64>; 2],
     /// Ids of the lists that the writer has asked for since then.
     pending_lists: Vec<BTreeSet<u64>>,
@@ -346,13 +346,16 @@ impl KeyIndex {
         list
     }
 
-    /// Notes that the last list of [`KeyIndex::list`] is on disk. If the write of a list fails, an older list stays in force.
-    pub(crate) fn set_list_recorded(&self) {
+    /// Notes that the last list of [`KeyIndex::list`] is on disk, and whether a segment starts with it. If the write of a list fails,
+    /// an older list stays in force.
+    pub(crate) fn set_list_recorded(&self, starts_segment: bool) {
         let FileNames { listed: [newest, previous], pending_lists, .. } = &mut *self.names();
         let recorded = pending_lists.pop();
         pending_lists.clear();
-        if let Some(recorded) = recorded.filter(|ids| ids != newest) {
-            *previous = std::mem::replace(newest, recorded);
+        match recorded.filter(|ids| ids != newest) {
+            Some(recorded) if starts_segment => *previous = std::mem::replace(newest, recorded),
+            Some(recorded) => newest.extend(recorded),
+            None => {}
         }
     }
 

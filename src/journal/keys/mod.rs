@@ -44,4 +44,4 @@ pub(super) use merging::KeyMerging;
 pub use policy::{MAX_ASKED_FILES, MAX_RECENT_KEYS};
 pub(super) use retention::{EvictedKeys, delete_old};
 pub use standalone::StandaloneKeys;
-pub(super) use startup::{load, report_missing};
+pub(super) use startup::{load, report_missing, report_missing_of_segment};

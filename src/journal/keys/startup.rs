@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::super::disk::{Disk, DiskFile};
+use super::super::segment_name::SegmentName;
 use super::directory::{FoundKeyFile, KeyDirectory};
 use super::entry::ListedKeyFile;
 use super::file::KeyFile;
@@ -69,6 +70,24 @@ pub(crate) fn report_missing(
         if !has_segment(*id) && !is_damaged(*id) {
             index.damage.lose_file(&format!("{id:016x}.keys"), &format!("no file with its {keys} keys"));
         }
+    }
+}
+
+/// Counts the key file of a segment that omits events if no file has one of `ids`. The newest list may be older than the file, so
+/// the list does not show that the file is missing.
+pub(crate) fn report_missing_of_segment(
+    index: &KeyIndex,
+    directory: &KeyDirectory,
+    listed: &[ListedKeyFile],
+    segment: SegmentName,
+    ids: &[u64],
+) {
+    let Some(oldest) = ids.first() else { return };
+    let is_damaged = |id: u64| directory.damaged.iter().any(|(name, _)| name.id() == id);
+    let is_known = |id: u64| directory.has_keys_of(id) || is_damaged(id) || listed.iter().any(|file| file.id == id);
+    if !ids.iter().any(|id| is_known(*id)) {
+        let file = SegmentName { id: *oldest, ..segment }.key_file();
+        index.damage.lose_file(&file, "no file with the keys of the events that the segment omits");
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) fn start(
         true => OpenError::NoRoom { bytes: small },
         false => OpenError::Io { what: "cannot start the first segment of the journal".into(), source },
     })?;
-    keys.set_list_recorded();
+    keys.set_list_recorded(true);
     let mut summary = SegmentSummary::empty(next_seq);
     (summary.end, summary.newest) = (end, times.journal);
     let active = Segment::new(name, file, size, summary, SegmentState::Unsealed);

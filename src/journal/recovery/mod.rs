@@ -229,6 +229,9 @@ fn adopt(disk: &dyn Disk, scanned: &ScannedSegment, watermark: u64, keys: &KeyIn
 fn load_keys(disk: &dyn Disk, scan: &mut DirectoryScan, keys: &KeyIndex) -> io::Result<()> {
     let has_segment = |id| scan.segments.iter().flat_map(ScannedSegment::rebuilt_key_ids).any(|existing| existing == id);
     keys::report_missing(keys, &scan.keys, &scan.listed_keys, has_segment);
+    for segment in &scan.segments {
+        keys::report_missing_of_segment(keys, &scan.keys, &scan.listed_keys, segment.name, segment.needed_key_ids());
+    }
     let unsealed = scan.segments.iter().filter(|segment| segment.summary.is_none() && !segment.frames.is_unreadable);
     let rebuilt = unsealed.flat_map(ScannedSegment::rebuilt_key_ids).collect();
     keys::load(keys, std::mem::take(&mut scan.keys), &rebuilt, disk)
