@@ -93,6 +93,26 @@ fn the_sequences_of_a_missing_newest_segment_are_never_used_again() {
 }
 
 #[test]
+fn a_temporary_read_error_of_the_lock_file_does_not_hide_a_missing_newest_segment() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    let mut stored = 0;
+    while harness.disk.names(".seg").len() < 2 {
+        store(&journal, &sample(stored, 2_000));
+        stored += 1;
+    }
+    harness.kill(journal);
+    remove_segment(&harness, 1);
+    // The first read is that of the newest record. The other page of the file contains the record of the first segment.
+    harness.disk.fail_medium(Step::Read, "lock");
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "the missing segment is counted");
+    let next = store(&journal, &sample(stored, 100));
+    assert!(next.seq > stored as u64, "{next} after {stored} events");
+    journal.close();
+}
+
+#[test]
 fn a_startup_finishes_a_recorded_release() {
     let harness = Harness::with_sealed_segments();
     let mut harness = harness;
