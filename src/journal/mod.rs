@@ -59,6 +59,7 @@ mod segment_list;
 mod segment_map;
 mod segment_name;
 mod segment_summary;
+mod unfinished_list;
 mod unforwarded;
 mod wall_offsets;
 mod writer;

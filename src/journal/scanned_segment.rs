@@ -13,6 +13,7 @@ use super::scanned_frame::{ScannedFrame, UNKNOWN_TIMES};
 use super::segment_file::{SEGMENT_HEADER_LEN, SegmentHeader};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
+use super::unfinished_list::UnfinishedList;
 use super::wall_offsets::WallOffsets;
 use crate::clock::UnixMillis;
 
@@ -60,10 +61,6 @@ pub(super) struct SegmentFrames {
     /// Events that the segment no longer contains, because no topic needed them: the sequence after the last of them, and the
     /// offset after the last frame that names them.
     omitted: Option<(u64, u64)>,
-    /// List of the older segments while the scan reads its commit, and the offset after the last frame since the list.
-    unfinished_list: Option<(Vec<ListedSegment>, u64)>,
-    /// Offset after the last frame of the current commit.
-    commit_end: u64,
     /// Offset of the first page that could not be read.
     pub(super) first_unreadable: Option<u64>,
     /// Offset of the last commit frame.
@@ -165,7 +162,7 @@ impl SegmentFrames {
         let file = disk.open(&segment.name.segment_file())?;
         let scanner = FrameScanner::new(file, segment.name.id, SEGMENT_HEADER_LEN, segment.size);
         let mut scanner = scanner.skip_unreadable();
-        let mut damaged = None;
+        let (mut damaged, mut list) = (None, UnfinishedList::default());
         loop {
             let is_current = |header: &FrameHeader| match header.kind {
                 FrameKind::Event => header.seq < segment.superseded_from,
@@ -180,6 +177,7 @@ impl SegmentFrames {
                 ScanStep::Damage(range) => damaged = Some(range),
                 ScanStep::Frame(header) => {
                     frames.damage.extend(damaged.take().map(|range| (range, header)));
+                    frames.listed = list.add(&header, scanner.frame_offset(), scanner.frame()).or(frames.listed.take());
                     frames.add(header, scanner.frame_offset(), scanner.frame());
                     if header.kind == FrameKind::Event {
                         next_seq = header.seq + 1;
@@ -190,8 +188,6 @@ impl SegmentFrames {
     }
 
     fn add(&mut self, header: FrameHeader, offset: u64, bytes: &[u8]) {
-        let end = offset + frame::padded(header.len) as u64;
-        self.finish_list(&header, offset, end);
         match header.kind {
             FrameKind::Event => {
                 self.announced_end = self.announced_end.max(header.seq + 1);
@@ -201,7 +197,6 @@ impl SegmentFrames {
             FrameKind::Commit => {
                 self.last_commit = offset;
                 if let Some(commit) = frame::decode_commit(bytes) {
-                    self.commit_end = offset.saturating_add(commit.length);
                     // Recovery copies events with unknown times if it has found no readable commit.
                     if commit.times != UNKNOWN_TIMES {
                         self.times = Some(commit.times);
@@ -212,29 +207,16 @@ impl SegmentFrames {
                 }
             }
             FrameKind::Cursors => frame::decode_cursors(bytes).into_iter().for_each(|frame| self.cursors.add_newer(frame)),
-            FrameKind::Segments => self.unfinished_list = frame::decode_segments(bytes).map(|listed| (listed, end)),
             FrameKind::Release => self.released.extend(frame::decode_release(bytes).unwrap_or_default()),
             FrameKind::KeyFiles => self.key_files = frame::decode_key_files(bytes).or(self.key_files.take()),
             FrameKind::Lost => self.lost = frame::decode_ranges(bytes).or(self.lost.take()),
             FrameKind::Omitted => {
                 let last = frame::decode_ranges(bytes).and_then(|ranges| ranges.last().map(|range| range.end));
+                let end = offset + frame::padded(header.len) as u64;
                 self.omitted = Some((last.unwrap_or(0).max(self.omitted_seq()), end));
             }
-            FrameKind::Later => {}
-        }
-        if let Some((listed, _)) = self.unfinished_list.take_if(|(_, list_end)| *list_end == self.commit_end) {
-            self.listed = Some(listed);
-        }
-    }
-
-    /// Uses the list of the older segments once the list of the key files and the lost sequences have followed it, and discards the
-    /// list if damage follows it. A segment that is counted as lost is not in the list. If a torn commit contains this list, and
-    /// not the lost sequences, an older list must show the loss again.
-    fn finish_list(&mut self, header: &FrameHeader, offset: u64, end: u64) {
-        match self.unfinished_list.take_if(|(_, list_end)| *list_end == offset) {
-            Some((listed, _)) if header.kind == FrameKind::KeyFiles => self.unfinished_list = Some((listed, end)),
-            Some((listed, _)) => self.listed = Some(listed),
-            None => self.unfinished_list = None,
+            // `UnfinishedList` reads the list of the older segments.
+            FrameKind::Segments | FrameKind::Later => {}
         }
     }
 

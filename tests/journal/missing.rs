@@ -118,10 +118,10 @@ fn a_startup_finishes_a_recorded_release() {
     let mut harness = harness;
     harness.options.limits.max_size = 4 * harness.options.limits.segment_size;
     let before = harness.disk.names(".seg");
-    let journal = harness.open();
+    // The journal records releases to make room, but cannot delete the files.
     harness.disk.fail(Step::Remove, ".seg", io::ErrorKind::Other, 1_000);
     harness.disk.fail(Step::Rename, ".spare", io::ErrorKind::Other, 1_000);
-    // The journal records releases to make room, but cannot delete the files.
+    let journal = harness.open();
     store_many(&journal, 60..70, 2_000);
     harness.kill(journal);
     assert!(before.iter().all(|name| harness.disk.len(name).is_some()), "nothing has been deleted");
