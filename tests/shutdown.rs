@@ -187,11 +187,11 @@ fn a_failed_start_names_the_journal_in_use() {
 
 #[test]
 fn a_low_open_file_limit_is_logged_at_start() {
-    for (connections, lines) in [(1_000, 1), (10, 0)] {
+    for (connections, lines) in [(2_000, 1), (10, 0)] {
         let home = home(&format!("drain_delay = \"0s\"\nmax_connections = {connections}"));
-        let process = home.launch_with(&["sh", "-c", "ulimit -n 1000 && exec \"$0\" \"$@\""]);
+        let process = home.launch_with(&["sh", "-c", "ulimit -n 2000 && exec \"$0\" \"$@\""]);
         wait_until("the listener is open", || listens(&home));
-        let said = home.log().lines().filter(|line| line.contains("limit=1000 ") && line.contains("LimitNOFILE")).count();
+        let said = home.log().lines().filter(|line| line.contains("limit=2000 ") && line.contains("LimitNOFILE")).count();
         assert_eq!(said, lines, "{}", home.log());
         drop(process);
     }
