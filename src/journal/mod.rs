@@ -59,6 +59,7 @@ mod segment_list;
 mod segment_map;
 mod segment_name;
 mod segment_summary;
+mod steps;
 mod unfinished_list;
 mod unforwarded;
 mod wall_offsets;
@@ -106,6 +107,7 @@ pub use reader::{ReadError, Reader, StoredEvent};
 use segment_file::JournalIdentity;
 use segment_map::SegmentMap;
 pub use segment_map::TopicCursor;
+pub use steps::{BackgroundSteps, WriterSteps};
 pub use unforwarded::UnforwardedEvents;
 use writer::CommitWriter;
 pub use writer::WriterStep;
@@ -127,12 +129,6 @@ pub struct Environment {
     /// Metrics that the journal updates.
     pub metrics: Arc<Metrics>,
 }
-
-/// The writer of a journal that has no threads. The caller performs its steps.
-pub struct WriterSteps(CommitWriter);
-
-/// The background work of a journal that has no threads. The caller performs its steps.
-pub struct BackgroundSteps(Arc<Shared>);
 
 struct Shared {
     disk: Arc<dyn Disk>,
@@ -377,21 +373,6 @@ impl Journal {
             self.0.background.close();
         }
         self.0.resources.lock().expect(POISON).lock = None;
-    }
-}
-
-impl WriterSteps {
-    /// Saves the next batch of the queue if one is due.
-    pub fn step(&mut self) -> WriterStep {
-        self.0.step()
-    }
-}
-
-impl BackgroundSteps {
-    /// Performs the next task if one is due, and then the periodic checks. Returns false if no task was due or the journal is
-    /// closed.
-    pub fn step(&mut self) -> bool {
-        background::step(&self.0)
     }
 }
 

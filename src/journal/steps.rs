@@ -1,0 +1,28 @@
+//! The steps of a journal that has no threads: [`Journal::open_in_steps`](super::Journal::open_in_steps) opens it, and the caller
+//! performs the steps of the writer and of the background work.
+
+use std::sync::Arc;
+
+use super::writer::{CommitWriter, WriterStep};
+use super::{Shared, background};
+
+/// The writer of a journal that has no threads. The caller performs its steps.
+pub struct WriterSteps(pub(super) CommitWriter);
+
+/// The background work of a journal that has no threads. The caller performs its steps.
+pub struct BackgroundSteps(pub(super) Arc<Shared>);
+
+impl WriterSteps {
+    /// Saves the next batch of the queue if one is due.
+    pub fn step(&mut self) -> WriterStep {
+        self.0.step()
+    }
+}
+
+impl BackgroundSteps {
+    /// Performs the next task if one is due, and then the periodic checks. Returns false if no task was due or the journal is
+    /// closed.
+    pub fn step(&mut self) -> bool {
+        background::step(&self.0)
+    }
+}
