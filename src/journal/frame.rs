@@ -313,10 +313,8 @@ pub(super) fn decode_event(frame: &[u8]) -> Option<Event> {
         }),
         body: Bytes::copy_from_slice(input.bytes()?),
     };
-    while let Some((tag, value)) = input.optional_field() {
-        if tag == ACCOUNT {
-            parts.account = Some(std::str::from_utf8(value).ok()?.into());
-        }
+    if let Some(account) = input.optional_value(ACCOUNT) {
+        parts.account = Some(std::str::from_utf8(account).ok()?.into());
     }
     Some(Event::from_journal(parts))
 }
@@ -335,13 +333,9 @@ pub(super) fn decode_cursors(frame: &[u8]) -> Option<CursorsFrame> {
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let count = input.u32()?;
     let cursors: Option<Vec<_>> = (0..count).map(|_| Some((input.text()?.into(), input.u64()?))).collect();
-    let mut found = CursorsFrame { is_complete: frame[25] & ALL_TOPICS != 0, cursors: cursors?, backlog_end: None };
-    while let Some((tag, value)) = input.optional_field() {
-        if tag == BACKLOG_END {
-            found.backlog_end = u64_at(value, 0);
-        }
-    }
-    Some(found)
+    let (is_complete, cursors) = (frame[25] & ALL_TOPICS != 0, cursors?);
+    let backlog_end = input.optional_value(BACKLOG_END).and_then(|end| u64_at(end, 0));
+    Some(CursorsFrame { is_complete, cursors, backlog_end })
 }
 
 /// Decodes the list of older segments from a valid segments frame.

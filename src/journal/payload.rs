@@ -43,6 +43,12 @@ impl PayloadWriter {
         }
     }
 
+    /// Appends an optional field with ids, unless there are none.
+    pub(super) fn optional_ids(&mut self, tag: u16, ids: &[u64]) {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        self.optional_field(tag, (!ids.is_empty()).then_some(&bytes));
+    }
+
     /// Appends the `Display` text of a value without allocating a string.
     pub(super) fn display(&mut self, value: &impl fmt::Display) {
         let at = self.0.len();
@@ -97,10 +103,21 @@ impl<'a> PayloadReader<'a> {
 
     /// Reads the next optional field, and returns its tag and its value; `None` at the end of the payload, or where its padding
     /// starts. No field has the tag 0.
-    pub(super) fn optional_field(&mut self) -> Option<(u16, &'a [u8])> {
+    fn optional_field(&mut self) -> Option<(u16, &'a [u8])> {
         let tag = u16::from_le_bytes(self.take(2)?.try_into().ok()?);
         let value = self.bytes()?;
         (tag != 0).then_some((tag, value))
+    }
+
+    /// Reads the optional fields up to the one with this tag, and returns its value; `None` if there is no such field.
+    pub(super) fn optional_value(&mut self, tag: u16) -> Option<&'a [u8]> {
+        std::iter::from_fn(|| self.optional_field()).find(|(found, _)| *found == tag).map(|(_, value)| value)
+    }
+
+    /// Reads the optional field with ids that [`PayloadWriter::optional_ids`] has written.
+    pub(super) fn optional_ids(&mut self, tag: u16) -> Vec<u64> {
+        let ids = self.optional_value(tag).unwrap_or_default();
+        ids.chunks_exact(8).filter_map(|id| u64_at(id, 0)).collect()
     }
 
     pub(super) fn headers(&mut self) -> Option<Vec<HeaderField>> {

@@ -60,8 +60,7 @@ pub(super) fn encode_header(name: SegmentName, log: LogId, identity: JournalIden
     }
     out[64..80].copy_from_slice(&identity.hash_key);
     let mut out = PayloadWriter(out);
-    let replaced: Vec<u8> = replaced.iter().flat_map(|id| id.to_le_bytes()).collect();
-    out.optional_field(REPLACED, Some(&replaced).filter(|ids| !ids.is_empty()).map(Vec::as_slice));
+    out.optional_ids(REPLACED, replaced);
     let mut out = out.0;
     let length = out.len() as u32;
     out[16..20].copy_from_slice(&length.to_le_bytes());
@@ -94,13 +93,7 @@ pub(super) fn read_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<
         other => return Err(other_format(other.unwrap_or(0))),
     }
     let hash_key = header[64..80].try_into().expect("16 bytes");
-    let mut optional = PayloadReader { bytes: header, at: HEADER_FIELDS_LEN };
-    let mut replaced = Vec::new();
-    while let Some((tag, value)) = optional.optional_field() {
-        if tag == REPLACED {
-            replaced.extend(value.chunks_exact(8).filter_map(|id| u64_at(id, 0)));
-        }
-    }
+    let replaced = PayloadReader { bytes: header, at: HEADER_FIELDS_LEN }.optional_ids(REPLACED);
     Ok(u64_at(header, 56).map(|journal| SegmentHeader { identity: JournalIdentity { journal, hash_key }, replaced }))
 }
 

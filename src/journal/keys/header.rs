@@ -166,12 +166,7 @@ impl KeyFileHeader {
         }
         let is_consistent = blocks.iter().map(|block| u64::from(block.keys)).sum::<u64>() == facts.count
             && blocks.is_sorted_by_key(|block| block.first);
-        let mut replaced = Vec::new();
-        while let Some((tag, value)) = reader.optional_field() {
-            if tag == REPLACED {
-                replaced.extend(value.chunks_exact(8).map(|id| u64::from_le_bytes(id.try_into().expect("8 bytes"))));
-            }
-        }
+        let replaced = reader.optional_ids(REPLACED);
         is_consistent.then_some(KeyFileHeader { id, facts, blocks, replaced, len: bytes.len() as u64 })
     }
 
@@ -189,8 +184,7 @@ impl KeyFileHeader {
             out.u64(block.first);
             [block.keys, block.filter_len, block.filter_crc, 0].into_iter().for_each(|number| out.u32(number));
         }
-        let replaced: Vec<u8> = self.replaced.iter().flat_map(|id| id.to_le_bytes()).collect();
-        out.optional_field(REPLACED, Some(&replaced).filter(|ids| !ids.is_empty()).map(Vec::as_slice));
+        out.optional_ids(REPLACED, &self.replaced);
         let mut bytes = out.0;
         debug_assert!(bytes.len() as u64 <= self.len, "the header is longer than its reserved pages");
         bytes.resize(self.len as usize, 0);
