@@ -26,31 +26,54 @@ pub(super) struct Backlog {
     pub(super) overhead_bytes: u64,
 }
 
+/// The events that wait for a topic: those at and above its cursor, and below the end of the backlog.
+pub(super) struct WaitingEvents {
+    pub(super) cursors: BTreeMap<Arc<str>, u64>,
+    /// True if all events of a topic without a cursor wait. False if none of them waits.
+    pub(super) forwards: bool,
+    /// Sequence from which on no event waits for a topic; `None` if the journal forwards events.
+    pub(super) backlog_end: Option<u64>,
+}
+
+impl WaitingEvents {
+    /// Returns the sequences in one segment at which events of the topic may wait. The range is empty if no event waits.
+    pub(super) fn sequences(&self, range: &TopicRange) -> Range<u64> {
+        let cursor = self.cursors.get(&range.topic).copied().or(self.forwards.then_some(0));
+        cursor.map_or(0..0, |cursor| waiting_range(range, cursor, self.backlog_end))
+    }
+
+    /// Returns true if an event of `topic` with this sequence waits.
+    pub(super) fn contains(&self, topic: &str, seq: u64) -> bool {
+        let waits = |cursor: &u64| seq >= *cursor && self.backlog_end.is_none_or(|end| seq < end);
+        self.cursors.get(topic).map_or(self.forwards, waits)
+    }
+
+    /// Returns the total size of the waiting frames in one segment, in bytes.
+    pub(super) fn bytes(&self, summary: &SegmentSummary) -> u64 {
+        summary.topics.iter().map(|range| waiting_bytes(range, &self.sequences(range))).sum()
+    }
+}
+
 /// Backlogs of all topics, computed from the summaries of all segments.
 pub(super) struct Backlogs {
-    cursors: BTreeMap<Arc<str>, u64>,
-    forwards: bool,
-    backlog_end: Option<u64>,
+    waiting: WaitingEvents,
     /// Number of bytes as which the topic's frames in one segment count at least.
     min_pinned: u64,
     topics: BTreeMap<Arc<str>, Backlog>,
 }
 
 impl Backlogs {
-    /// Creates an empty backlog for each topic with a cursor. If `forwards` is true, a topic without a cursor needs all its
-    /// events. If `forwards` is false, a topic without a cursor needs no event. No event at or above `backlog_end` waits for a
-    /// topic. The frames of a topic in one segment count as at least `min_pinned` bytes.
-    pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool, backlog_end: Option<u64>, min_pinned: u64) -> Backlogs {
-        let topics = cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
-        Backlogs { cursors, forwards, backlog_end, min_pinned, topics }
+    /// Creates an empty backlog for each topic with a cursor. The frames of a topic in one segment count as at least `min_pinned`
+    /// bytes.
+    pub(super) fn new(waiting: WaitingEvents, min_pinned: u64) -> Backlogs {
+        let topics = waiting.cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
+        Backlogs { waiting, min_pinned, topics }
     }
 
     /// Adds the waiting frames of one segment. The newest segment exists anyway, so its frames count as they are.
     pub(super) fn add(&mut self, summary: &SegmentSummary, is_newest: bool) {
-        let default = self.forwards.then_some(0);
         for range in &summary.topics {
-            let Some(cursor) = self.cursors.get(&range.topic).copied().or(default) else { continue };
-            let waiting = waiting_range(range, cursor, self.backlog_end);
+            let waiting = self.waiting.sequences(range);
             if !waiting.is_empty() {
                 let backlog = self.topics.entry(range.topic.clone()).or_default();
                 let waiting = waiting_bytes(range, &waiting);

@@ -9,10 +9,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::backlog::{Backlogs, waiting_range};
+use super::backlog::{Backlogs, WaitingEvents, waiting_range};
 use super::directory_scan::DirectoryScan;
 use super::disk::Disk;
-use super::frame::{self, FrameKind};
+use super::frame::{self, CursorsFrame, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::lock_file::{LOCK_FILE, OwnerRecord, PublishedWatermark};
 use super::reader::StoredEvent;
@@ -193,8 +193,9 @@ impl ReadOnlyJournal {
         for (topic, cursor) in &scan.cursors.cursors {
             stat.topics.push(TopicStat { cursor: Some(*cursor), ..TopicStat::empty(topic) });
         }
-        let backlog_end = scan.cursors.backlog_end;
-        let mut backlogs = Backlogs::new(scan.cursors.cursors.iter().cloned().collect(), false, backlog_end, 0);
+        let CursorsFrame { cursors, backlog_end, .. } = &scan.cursors;
+        let waiting = WaitingEvents { cursors: cursors.iter().cloned().collect(), forwards: false, backlog_end: *backlog_end };
+        let mut backlogs = Backlogs::new(waiting, 0);
         for index in 0..scan.segments.len() {
             let summary = scan.summary(index, stat.next);
             backlogs.add(&summary, false);

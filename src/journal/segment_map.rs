@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::POISON;
-use super::backlog::{Backlog, BacklogShares, Backlogs, min_pinned, waiting_bytes, waiting_range};
+use super::backlog::{Backlog, BacklogShares, Backlogs, WaitingEvents, min_pinned, waiting_bytes, waiting_range};
 use super::frame::ListedSegment;
 use super::options::Options;
 use super::segment::Segment;
@@ -319,7 +319,7 @@ impl SegmentMap {
     /// the next call of this function.
     pub(super) fn update_backlogs(&self, options: &Options) -> (BTreeMap<Arc<str>, Backlog>, BacklogShares) {
         let min_pinned = min_pinned(&options.limits);
-        let mut backlogs = Backlogs::new(self.cursors(), options.forwards, self.backlog_end, min_pinned);
+        let mut backlogs = Backlogs::new(self.waiting(options.forwards), min_pinned);
         let segments = self.segments();
         for segment in &segments {
             let is_newest = segment.name == segments[segments.len() - 1].name;
@@ -337,13 +337,17 @@ impl SegmentMap {
         (backlogs, topics.shares)
     }
 
-    /// Returns a predicate that is true for segments with events that wait for their topic. If `forwards` is true, all events of
-    /// a topic without a cursor wait. The predicate uses a copy of the current cursors.
+    /// Returns the events that wait for their topic now. If `forwards` is true, all events of a topic without a cursor wait.
+    pub(super) fn waiting(&self, forwards: bool) -> WaitingEvents {
+        WaitingEvents { cursors: self.cursors(), forwards, backlog_end: self.backlog_end }
+    }
+
+    /// Returns a predicate that is true for segments with events that wait for their topic, as [`SegmentMap::waiting`] does. The
+    /// predicate uses a copy of the current cursors.
     pub(super) fn pinned(&self, forwards: bool) -> impl Fn(&Segment) -> bool + use<> {
-        let (cursors, backlog_end) = (self.cursors(), self.backlog_end);
+        let waiting = self.waiting(forwards);
         move |segment| {
-            let waits = |range: &TopicRange, cursor: &u64| !waiting_range(range, *cursor, backlog_end).is_empty();
-            let pins = |range: &TopicRange| cursors.get(&range.topic).map_or(forwards, |cursor| waits(range, cursor));
+            let pins = |range: &TopicRange| !waiting.sequences(range).is_empty();
             segment.with_summary(|summary| summary.topics.iter().any(pins))
         }
     }

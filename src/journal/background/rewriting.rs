@@ -12,13 +12,12 @@
 //!
 //! A failure before the rename changes nothing. If both segments exist at a startup, the new one counts.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::Shared;
-use super::super::backlog;
+use super::super::backlog::WaitingEvents;
 use super::super::disk::{Disk, DiskFile, TEMPORARY_EXT, write_atomically};
 use super::super::segment::{Segment, SegmentState};
 use super::super::segment_copy::{FrameCopier, SegmentCopy};
@@ -31,38 +30,28 @@ use super::retention;
 enum Selection {
     /// All events.
     All,
-    /// The events that wait for their topic: those at and above its cursor, and below the end of the backlog. A topic without a
-    /// cursor needs all its events if hookhold forwards events.
-    Waiting { cursors: BTreeMap<Arc<str>, u64>, forwards: bool, backlog_end: Option<u64> },
+    /// The events that wait for their topic.
+    Waiting(WaitingEvents),
 }
 
 impl Selection {
     fn waiting(shared: &Shared) -> Selection {
-        let (segments, forwards) = (&shared.segments, shared.options.forwards);
-        Selection::Waiting { cursors: segments.cursors(), forwards, backlog_end: segments.backlog_end() }
+        Selection::Waiting(shared.segments.waiting(shared.options.forwards))
     }
 
     fn contains(&self, topic: &str, seq: u64) -> bool {
         match self {
             Selection::All => true,
-            Selection::Waiting { cursors, forwards, backlog_end } => {
-                let waits = |cursor: &u64| seq >= *cursor && backlog_end.is_none_or(|end| seq < end);
-                cursors.get(topic).map_or(*forwards, waits)
-            }
+            Selection::Waiting(waiting) => waiting.contains(topic, seq),
         }
     }
 
     /// Returns the number of bytes in the selected frames of a segment.
     fn bytes(&self, summary: &SegmentSummary) -> u64 {
-        let selected = summary.topics.iter().map(|range| match self {
-            Selection::All => range.bytes,
-            Selection::Waiting { cursors, forwards, backlog_end } => {
-                let cursor = cursors.get(&range.topic).copied().or(forwards.then_some(0));
-                let waiting = cursor.map_or(0..0, |cursor| backlog::waiting_range(range, cursor, *backlog_end));
-                backlog::waiting_bytes(range, &waiting)
-            }
-        });
-        selected.sum()
+        match self {
+            Selection::All => summary.topics.iter().map(|range| range.bytes).sum(),
+            Selection::Waiting(waiting) => waiting.bytes(summary),
+        }
     }
 }
 
@@ -79,9 +68,12 @@ pub(super) fn rewrite_if_padded(shared: &Shared, segment: &Arc<Segment>) {
 /// Returns true if it has rewritten one, so that a further segment may be due.
 pub(super) fn make_space(shared: &Shared) -> bool {
     let limits = shared.options.limits;
-    let deletable: u64 = retention::deletable(shared).iter().map(|segment| segment.size.load(Ordering::Relaxed)).sum();
-    let needed = shared.segments.bytes().saturating_sub(deletable) + AHEAD * limits.segment_size;
+    let needed = shared.segments.bytes() + AHEAD * limits.segment_size;
     if needed <= limits.max_size || shared.health.has_failed() {
+        return false;
+    }
+    let deletable: u64 = retention::deletable(shared).iter().map(|segment| segment.size.load(Ordering::Relaxed)).sum();
+    if needed.saturating_sub(deletable) <= limits.max_size {
         return false;
     }
     let selection = Selection::waiting(shared);
@@ -157,7 +149,7 @@ fn write(
     let copy = SegmentCopy::new(name, shared.log, shared.identity, &replaced);
     let mut copier = FrameCopier::new(old.file.clone(), old.name.id, &before, copy);
     let newer = shared.segments.segments().into_iter().filter(|segment| segment.name > old.name);
-    if matches!(selection, Selection::Waiting { .. }) && newer.count() >= NEWER_LISTS {
+    if matches!(selection, Selection::Waiting(_)) && newer.count() >= NEWER_LISTS {
         copier.omit_lists();
     }
     while copier.step(|topic, seq| selection.contains(topic, seq))? {
