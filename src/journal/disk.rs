@@ -217,6 +217,13 @@ impl DiskFile for LocalFile {
     }
 }
 
+/// Reads `buffer.len()` bytes at `offset`, as [`DiskFile::read_at`] does. Repeats a failed read, because an I/O error may be temporary.
+/// For callers that would otherwise do without these bytes for good.
+pub(super) fn read_patiently(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let repeated = (1..READ_ATTEMPTS).find_map(|_| file.read_at(buffer, offset).ok());
+    repeated.map_or_else(|| file.read_at(buffer, offset), Ok)
+}
+
 /// Writes a file under a temporary name, syncs the file and renames it, so that `name` never refers to an incomplete file.
 pub(super) fn write_atomically(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}{TEMPORARY_EXT}");
@@ -264,6 +271,8 @@ fn fill_with_zeroes(file: &File, mut offset: u64, size: u64) -> io::Result<()> {
 
 /// Extension of a file that is still being written.
 pub(super) const TEMPORARY_EXT: &str = ".tmp";
+/// Number of attempts of [`read_patiently`].
+const READ_ATTEMPTS: u32 = 3;
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 const ZERO_CHUNK: usize = 1 << 20;

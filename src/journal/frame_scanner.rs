@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::checksum::Checksum;
-use super::disk::DiskFile;
+use super::disk::{DiskFile, read_patiently};
 use super::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKind, PAGE};
 
 /// Result of [`FrameScanner::step`].
@@ -199,11 +199,11 @@ impl FrameScanner {
             let from = at + done as u64;
             let end = ((from + 1).next_multiple_of(PAGE) - at).min(buffer.len() as u64) as usize;
             let page = &mut buffer[done..end];
-            // An I/O error may be temporary, and the caller may never read the page again.
-            match (0..READ_ATTEMPTS).find_map(|_| self.file.read_at(page, from).ok()) {
-                Some(read) if read < page.len() => return done + read,
-                Some(_) => {}
-                None => {
+            // The caller may never read the page again.
+            match read_patiently(&*self.file, page, from) {
+                Ok(read) if read < page.len() => return done + read,
+                Ok(_) => {}
+                Err(_) => {
                     page.fill(0);
                     self.first_unreadable = Some(self.first_unreadable.map_or(from, |first| first.min(from)));
                 }
@@ -238,5 +238,3 @@ impl FrameScanner {
 }
 
 const CHUNK: usize = 256 * 1024;
-/// Number of attempts to read a page before the scanner skips it.
-const READ_ATTEMPTS: u32 = 3;

@@ -14,7 +14,7 @@
 
 use std::io;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, read_patiently};
 use super::frame::PAGE;
 use super::payload::{u32_at, u64_at};
 use super::segment_name::SegmentName;
@@ -52,7 +52,7 @@ impl PublishedWatermark {
     /// bytes.
     pub(super) fn read(lock: &dyn DiskFile) -> io::Result<Option<PublishedWatermark>> {
         let mut bytes = [0; PUBLISHED_LEN];
-        let read = read_at(lock, &mut bytes, 0)?;
+        let read = read_patiently(lock, &mut bytes, 0)?;
         let is_valid = read == bytes.len() && bytes[16..20] == crc32c::crc32c(&bytes[..16]).to_le_bytes();
         let published = u64_at(&bytes, 0).zip(u64_at(&bytes, 8)).filter(|_| is_valid);
         Ok(published.map(|(log, watermark)| PublishedWatermark { log: LogId(log), watermark }))
@@ -102,7 +102,8 @@ impl OwnerRecord {
     /// An unreadable page counts as damaged, because each page only adds to what the segments prove.
     fn read_at(lock: &dyn DiskFile, offset: u64) -> Option<OwnerRecord> {
         let mut page = vec![0; PAGE as usize];
-        let read = read_at(lock, &mut page, offset).ok()?;
+        // The next opening overwrites a record that this opening cannot read.
+        let read = read_patiently(lock, &mut page, offset).ok()?;
         let fields = page[..read].get(..u32_at(&page, 12)? as usize).filter(|fields| fields.len() >= RECORD_LEN)?;
         let is_valid = fields[..8] == *MAGIC && fields[8..12] == crc32c::crc32c(&fields[12..]).to_le_bytes();
         let newest = SegmentName { ordinal: u64_at(fields, 32)?, id: u64_at(fields, 40)?, first_seq: u64_at(fields, 48)? };
@@ -130,16 +131,7 @@ impl LockEvidence {
     }
 }
 
-/// Reads a part of the lock file. Repeats a failed read, because an I/O error may be temporary, and the next opening overwrites the
-/// record that this opening could not read.
-fn read_at(lock: &dyn DiskFile, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    let repeated = (1..READ_ATTEMPTS).find_map(|_| lock.read_at(bytes, offset).ok());
-    repeated.map_or_else(|| lock.read_at(bytes, offset), Ok)
-}
-
 const MAGIC: &[u8; 8] = b"hookownr";
-/// Number of attempts to read a part of the file.
-const READ_ATTEMPTS: u32 = 3;
 /// Length in bytes of the fields that always exist.
 const RECORD_LEN: usize = 64;
 /// Length in bytes that every event frame exceeds.

@@ -96,10 +96,9 @@ impl ScannedSegment {
         let is_corruption = |next: &FrameHeader| next.kind == FrameKind::Commit || next.seq < below;
         let damage = self.frames.damage.iter().filter(|(_, next)| is_corruption(next)).map(|(range, _)| range.clone());
         let mut corruption: Vec<_> = damage.collect();
-        let last = self.frames.events.iter().rev().find(|frame| frame.header.seq < below);
+        let last = self.last_below(below);
         let end = last.map_or(SEGMENT_HEADER_LEN, |frame| frame.offset + frame.padded_len());
-        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1).max(self.frames.omitted_seq());
-        if next_seq < below && corruption.last().is_none_or(|range| range.end <= end) {
+        if self.lacks_events(below) && corruption.last().is_none_or(|range| range.end <= end) {
             corruption.push(end.min(self.size)..self.size);
         }
         if self.header.is_none() && last.is_some() {
@@ -135,9 +134,18 @@ impl ScannedSegment {
     /// has synced all earlier bytes, so a page before a commit frame is durable.
     pub(super) fn needs_unreadable_page(&self, watermark: u64) -> bool {
         let below = watermark.min(self.expected_end());
-        let last = self.frames.events.iter().rev().find(|frame| frame.header.seq < below);
-        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1).max(self.frames.omitted_seq());
-        self.frames.first_unreadable.is_some_and(|page| page < self.frames.last_commit || next_seq < below)
+        self.frames.first_unreadable.is_some_and(|page| page < self.frames.last_commit || self.lacks_events(below))
+    }
+
+    /// Returns the last readable event below `below`.
+    fn last_below(&self, below: u64) -> Option<&ScannedFrame> {
+        self.frames.events.iter().rev().find(|frame| frame.header.seq < below)
+    }
+
+    /// Returns true if the segment contains neither an event nor an omission up to `below`.
+    fn lacks_events(&self, below: u64) -> bool {
+        let next_seq = self.last_below(below).map_or(self.name.first_seq, |frame| frame.header.seq + 1);
+        next_seq.max(self.frames.omitted_seq()) < below
     }
 
     /// Returns the times of the last commit whose times are known. A summary records only the time of the journal's clock.

@@ -58,4 +58,9 @@ impl KeyDirectory {
     pub(crate) fn has_keys_of(&self, segment: u64) -> bool {
         self.ids.contains(&segment)
     }
+
+    /// Returns true if the file with this id exists, and has no valid header.
+    pub(super) fn is_damaged(&self, id: u64) -> bool {
+        self.damaged.iter().any(|(name, _)| name.id() == id)
+    }
 }

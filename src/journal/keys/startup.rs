@@ -65,9 +65,8 @@ pub(crate) fn report_missing(
     listed: &[ListedKeyFile],
     has_segment: impl Fn(u64) -> bool,
 ) {
-    let is_damaged = |id: u64| directory.damaged.iter().any(|(name, _)| name.id() == id);
     for ListedKeyFile { id, keys } in listed.iter().filter(|file| !directory.has_keys_of(file.id)) {
-        if !has_segment(*id) && !is_damaged(*id) {
+        if !has_segment(*id) && !directory.is_damaged(*id) {
             index.damage.lose_file(&format!("{id:016x}.keys"), &format!("no file with its {keys} keys"));
         }
     }
@@ -83,8 +82,7 @@ pub(crate) fn report_missing_of_segment(
     ids: &[u64],
 ) {
     let Some(oldest) = ids.first() else { return };
-    let is_damaged = |id: u64| directory.damaged.iter().any(|(name, _)| name.id() == id);
-    let is_known = |id: u64| directory.has_keys_of(id) || is_damaged(id) || listed.iter().any(|file| file.id == id);
+    let is_known = |id: u64| directory.has_keys_of(id) || directory.is_damaged(id) || listed.iter().any(|file| file.id == id);
     if !ids.iter().any(|id| is_known(*id)) {
         let file = SegmentName { id: *oldest, ..segment }.key_file();
         index.damage.lose_file(&file, "no file with the keys of the events that the segment omits");
