@@ -4,7 +4,6 @@
 use super::errors::{OpenError, context};
 use super::options::Options;
 use super::recovery::renew_identity;
-use super::writer::WriterStep;
 use super::{Environment, Journal};
 
 /// Ids of a journal before and after [`Journal::renew_identity`].
@@ -25,18 +24,14 @@ impl Journal {
             let (disk, clock, random, metrics) = (disk.clone(), clock.clone(), random.clone(), metrics.clone());
             Journal::open_in_steps(Environment { disk, clock, random, metrics }, options.clone())
         };
-        let close = |journal: Journal, mut writer: super::WriterSteps| {
-            journal.close();
-            while writer.step() != WriterStep::Ended {}
-        };
-        let (journal, writer, _) = open()?;
+        let (journal, writer, background) = open()?;
         let previous = journal.0.identity;
         let renewed = renew_identity(&*disk, &*random, previous);
-        close(journal, writer);
+        journal.close_in_steps(writer, background);
         let id = context(renewed, || "cannot write the journal's meta file".into())?.journal;
         // This opening starts a segment whose header has the new id. If `meta` is damaged later, the newest header replaces it.
-        let (journal, writer, _) = open()?;
-        close(journal, writer);
+        let (journal, writer, background) = open()?;
+        journal.close_in_steps(writer, background);
         Ok(RenewedIdentity { previous: previous.journal, id })
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::backlog::Backlog;
 use super::errors::OpenError;
 use super::options::Options;
-use super::writer::WriterStep;
 use super::{Environment, Journal};
 
 /// Events of one topic that wait although the journal does not forward events.
@@ -41,7 +40,7 @@ impl Journal {
     /// `below`, and closes the journal again. Returns the number of events that waited. The events stay in the journal like
     /// acknowledged events, and their keys stay known.
     pub fn give_up(environment: Environment, options: Options, topic: &str, below: u64) -> Result<u64, OpenError> {
-        let (journal, mut writer, _) = Journal::open_in_steps(environment, options)?;
+        let (journal, writer, background) = Journal::open_in_steps(environment, options)?;
         let cursor = journal.0.segments.cursors().get(topic).copied();
         let below = below.min(journal.durable_watermark());
         let mut events = 0;
@@ -50,8 +49,7 @@ impl Journal {
             journal.save_cursor(topic, below, 0);
             tracing::warn!(topic, events, from = cursor, below, "gave up the waiting events of a topic");
         }
-        journal.close();
-        while writer.step() != WriterStep::Ended {}
+        journal.close_in_steps(writer, background);
         match journal.failed() || journal.0.segments.has_moved_cursors() {
             false => Ok(events),
             true => Err(OpenError::Io {
