@@ -127,7 +127,7 @@ impl Source {
         let path = table.take("path").map_or(Some(format!("/hooks/{name}")), path);
         let public_url_location = table.location_of("public_url");
         let public_url = table.take("public_url").map(url::read).or_else(|| defaults.public_url.clone());
-        let topic = table.take("topic").map_or(Some(defaults.topic.replace("{source}", name)), topic);
+        let topic = topic(&mut table, &defaults.topic, name);
         let headers = table.take_list("headers").unwrap_or_default();
         let allow_from = allow_from(&mut table);
         let max_rate = table.take_rate("max_rate");
@@ -260,7 +260,12 @@ fn path(item: Item) -> Option<String> {
     item.unexpected(PATH)
 }
 
-pub(crate) fn topic(item: Item) -> Option<String> {
+/// Takes the topic of the source `name` from its section. If there is none, returns the topic of the template `default`.
+pub(crate) fn topic(section: &mut TomlTable, default: &str, name: &str) -> Option<String> {
+    section.take("topic").map_or_else(|| Some(default.replace("{source}", name)), topic_name)
+}
+
+fn topic_name(item: Item) -> Option<String> {
     let text = item.clone().string_as(TOPIC)?;
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if (1..=249).contains(&text.len()) && text.bytes().all(legal) && text != "." && text != ".." {

@@ -6,13 +6,15 @@ mod release;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use hookhold::config::JournalConfig;
+use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{JournalStat, OpenError, TopicStat, VerifyReport};
 use hookhold::units::bytes_about;
 use serde_json::json;
 
-use super::{Context, ExitStatus, VerbResult, causes, report, table};
+use super::{Context, ExitStatus, UsageError, VerbResult, causes, journal_disk, report, table, volume};
 
 /// Show the journal's sizes and cursors, verify every frame, or change a stopped journal.
 #[derive(clap::Args)]
@@ -58,6 +60,14 @@ pub(super) fn run(context: &Context, args: JournalArgs) -> VerbResult {
     };
     out.flush()?;
     Ok(end)
+}
+
+/// Opens the directory of the journal for a verb that changes the journal.
+fn disk_for_changes(config: &JournalConfig) -> Result<Arc<LocalDisk>, Box<dyn Error>> {
+    match volume::error(config, &volume::file_system(config)?) {
+        Some(error) => Err(UsageError(error).into()),
+        None => Ok(journal_disk(config)?),
+    }
 }
 
 /// Returns the id of a journal as text.

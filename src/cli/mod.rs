@@ -165,9 +165,8 @@ impl Context {
 
     /// Opens the journal read-only. Another process may be writing to the journal.
     fn journal(&self) -> Result<ReadOnlyJournal, Box<dyn Error>> {
-        let dir = JournalConfig::load(&self.file()?)?.dir;
-        let disk = LocalDisk::existing(&dir).map_err(|error| NoJournal { dir, error })?;
-        Ok(ReadOnlyJournal::open(Arc::new(disk))?)
+        let config = JournalConfig::load(&self.file()?)?;
+        Ok(ReadOnlyJournal::open(journal_disk(&config)?)?)
     }
 
     /// Finds the configuration file: the file that `--config` names, otherwise the first default file that exists.
@@ -182,11 +181,22 @@ impl Context {
     }
 }
 
+/// Opens the existing directory of the journal.
+fn journal_disk(config: &JournalConfig) -> Result<Arc<LocalDisk>, NoJournal> {
+    let opened = LocalDisk::existing(&config.dir);
+    opened.map(Arc::new).map_err(|error| NoJournal { dir: config.dir.clone(), error })
+}
+
 /// Returns the error for a source name that the configuration does not contain. The message lists the names of the configured
 /// sources.
 fn unknown_source(name: &str, names: &[String]) -> UsageError {
-    let (configured, hint) = (names.join(", "), did_you_mean(name, names));
-    UsageError(format!("SOURCE: expected a configured source ({configured}), found {}{hint}", name.escape_debug()))
+    unknown_name("SOURCE: expected a configured source", name, names)
+}
+
+/// Returns the error for an argument that is none of the known names. The message starts with `expected`, and lists these names.
+fn unknown_name(expected: &str, name: &str, names: &[String]) -> UsageError {
+    let (known, hint) = (names.join(", "), did_you_mean(name, names));
+    UsageError(format!("{expected} ({known}), found {}{hint}", name.escape_debug()))
 }
 
 /// Returns the error for the mistakes in recipe files.

@@ -45,10 +45,10 @@ pub(super) fn topics(root: &mut TomlTable) -> Option<BTreeMap<String, String>> {
     let default = root.take_table("kafka")?.take("topic").and_then(|item| item.parse(TOPIC_NAME, topic));
     let default = default.unwrap_or_else(|| TOPIC.to_owned());
     let mut sources = root.take_section("sources");
-    let topics = sources.keys().into_iter().filter_map(|name| {
-        let stated = sources.take_table(&name)?.take("topic").and_then(source::topic);
-        Some((stated.unwrap_or_else(|| default.replace("{source}", &name)), name))
-    });
+    let topics = sources
+        .keys()
+        .into_iter()
+        .filter_map(|name| Some((source::topic(&mut sources.take_table(&name)?, &default, &name)?, name)));
     Some(topics.collect())
 }
 

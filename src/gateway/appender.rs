@@ -224,7 +224,8 @@ pub(super) const SYNC_FAILED: &str =
 const WRITE_FAILED: &str = "journal write: expected success, found an I/O error; run `dmesg` to find the cause";
 const FULL: &str =
     "journal: expected space or a deletable segment, found neither; see hookhold_forward_blocked, or enlarge max_size or disk";
-const TOPIC_FULL: &str = "topic: expected room in its backlog and its share of max_size, found none; see hookhold_forward_blocked, or raise max_backlog";
+const TOPIC_FULL: &str = "topic: expected room in its backlog and its share of max_size, found none; see \
+                          hookhold_forward_blocked, or raise max_backlog";
 const BATCH_TOO_LARGE: &str =
     "batch: expected events that fit into the journal, found more; raise max_size and max_backlog, or set split = false";
 const QUEUE_FULL: &str = "journal writer: expected space in its queue, found it full; move [journal] dir to a faster disk";

@@ -1,16 +1,14 @@
 //! `hookhold journal new-identity`: draws another id for the journal of a cloned volume.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 
 use hookhold::config::JournalConfig;
-use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{ReadOnlyJournal, RenewedIdentity};
 use hookhold::{log, service};
 use serde_json::json;
 
-use super::super::{Context, ExitStatus, NoJournal, UsageError, VerbResult, volume};
-use super::{id_text, report_open_error};
+use super::super::{Context, ExitStatus, UsageError, VerbResult};
+use super::{disk_for_changes, id_text, report_open_error};
 
 /// Draw another id for the journal of a cloned volume.
 ///
@@ -22,11 +20,7 @@ pub(super) struct NewIdentityArgs {}
 /// Draws another id, and prints it.
 pub(super) fn run(context: &Context, _args: &NewIdentityArgs, out: &mut impl Write) -> VerbResult {
     let config = JournalConfig::load(&context.file()?)?;
-    if let Some(error) = volume::error(&config, &volume::file_system(&config)?) {
-        return Err(UsageError(error).into());
-    }
-    let dir = config.dir.clone();
-    let disk = Arc::new(LocalDisk::existing(&dir).map_err(|error| NoJournal { dir, error })?);
+    let disk = disk_for_changes(&config)?;
     // An opening for writing would create a journal in an empty directory.
     if ReadOnlyJournal::open(disk.clone())?.stat()?.segments == 0 {
         let dir = config.dir.display();

@@ -2,18 +2,15 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 
 use hookhold::config::{JournalConfig, KafkaConfig};
-use hookhold::diagnostic::did_you_mean;
-use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{OpenError, ReadOnlyJournal, TopicStat};
 use hookhold::units::bytes_about;
 use hookhold::{log, service};
 use serde_json::{Value, json};
 
-use super::super::{Context, ExitStatus, NoJournal, UsageError, VerbResult, volume};
-use super::report_open_error;
+use super::super::{Context, ExitStatus, UsageError, VerbResult, unknown_name};
+use super::{disk_for_changes, report_open_error};
 
 /// Give up the events that wait for a topic to which hookhold does not forward any more.
 ///
@@ -56,11 +53,7 @@ pub(super) fn run(context: &Context, args: &ReleaseArgs, out: &mut impl Write) -
     if let Some(source) = topics.as_ref().and_then(|topics| topics.get(&args.topic)) {
         return Err(still_forwarded(&args.topic, source).into());
     }
-    if let Some(error) = volume::error(&config, &volume::file_system(&config)?) {
-        return Err(UsageError(error).into());
-    }
-    let dir = config.dir.clone();
-    let disk = Arc::new(LocalDisk::existing(&dir).map_err(|error| NoJournal { dir, error })?);
+    let disk = disk_for_changes(&config)?;
     let mut journal = ReadOnlyJournal::open(disk.clone())?;
     let stat = journal.stat()?;
     let waiting = Waiting::of(&args.topic, &stat.topics, &mut journal)?;
@@ -115,7 +108,8 @@ impl Waiting {
     /// Finds the waiting events of `topic`. Fails if the journal does not know the topic.
     fn of(topic: &str, topics: &[TopicStat], journal: &mut ReadOnlyJournal) -> Result<Waiting, Box<dyn Error>> {
         let Some(stat) = topics.iter().find(|stat| &*stat.topic == topic) else {
-            return Err(unknown_topic(topic, topics).into());
+            let names: Vec<String> = topics.iter().map(|stat| stat.topic.to_string()).collect();
+            return Err(unknown_name("TOPIC: expected a topic of the journal", topic, &names).into());
         };
         let mut seen_at = |seq: u64| -> io::Result<SeenAt> {
             journal.seek(seq);
@@ -169,10 +163,4 @@ impl Waiting {
             "released": is_released,
         })
     }
-}
-
-fn unknown_topic(topic: &str, topics: &[TopicStat]) -> UsageError {
-    let names: Vec<&str> = topics.iter().map(|stat| &*stat.topic).collect();
-    let (known, hint) = (names.join(", "), did_you_mean(topic, names.iter().copied()));
-    UsageError(format!("TOPIC: expected a topic of the journal ({known}), found {}{hint}", topic.escape_debug()))
 }
