@@ -1,44 +1,96 @@
 //! The keys in memory: the keys of unsealed segments, and the keys of the newest sealed segments. The keys are in shards, so that
 //! lookups and the writer rarely wait for each other.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasherDefault;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::super::POISON;
 use super::super::segment_name::SegmentName;
 use super::entry::{KeyEntry, SeenKey};
 use super::ranges;
-use crate::event_key::{EventKey, PassThroughHasher};
+use crate::event_key::EventKey;
 
 /// Keys in memory. If a key has several entries, the newest entry counts.
 pub(super) struct MemoryKeys {
-    shards: Vec<Mutex<Shard>>,
+    shards: Vec<Shard>,
     /// Entries of each unsealed segment in the order of their sequences.
     unsealed: Mutex<BTreeMap<SegmentName, Vec<KeyEntry>>>,
 }
 
-type Shard = HashMap<EventKey, SeenKey, BuildHasherDefault<PassThroughHasher>>;
+/// A part of the keys, in a cache line of its own, because different processors often lock neighbouring shards at the same time.
+#[derive(Default)]
+#[repr(align(64))]
+struct Shard(Mutex<ShardKeys>);
+
+/// The keys of a shard. The table contains positions in the list instead of entries, so that it is small enough for the
+/// processor's cache. Nearly every lookup and insertion is that of a new key, and uses only the table and the end of the list.
+#[derive(Default)]
+struct ShardKeys {
+    table: HashTable<u32>,
+    entries: Vec<KeyEntry>,
+}
+
+impl ShardKeys {
+    fn find(&self, key: &EventKey) -> Option<SeenKey> {
+        let at = self.table.find(hash(key), |at| self.entries[*at as usize].0 == *key)?;
+        Some(self.entries[*at as usize].1)
+    }
+
+    /// Adds an entry, unless the key has a newer one.
+    fn insert(&mut self, (key, seen): KeyEntry) {
+        let ShardKeys { table, entries } = self;
+        let found = table.entry(hash(&key), |at| entries[*at as usize].0 == key, |at| hash(&entries[*at as usize].0));
+        match found {
+            Entry::Occupied(found) => {
+                let newest = &mut entries[*found.get() as usize].1;
+                if newest.seq < seen.seq {
+                    *newest = seen;
+                }
+            }
+            Entry::Vacant(vacant) => {
+                vacant.insert(entries.len() as u32);
+                entries.push((key, seen));
+            }
+        }
+    }
+
+    /// Removes all entries whose sequences are in one of the sorted ranges.
+    fn remove(&mut self, sequences: &[Range<u64>]) {
+        let ShardKeys { table, entries } = self;
+        entries.retain(|(_, seen)| !ranges::contain(sequences, seen.seq));
+        entries.shrink_to(2 * entries.len());
+        table.clear();
+        table.shrink_to(2 * entries.len(), |_| 0);
+        for (at, (key, _)) in (0..).zip(&*entries) {
+            table.insert_unique(hash(key), at, |at| hash(&entries[*at as usize].0));
+        }
+    }
+}
+
+/// Returns the last eight bytes of a key as its hash. A key is itself a keyed hash, so a sender cannot find keys that collide.
+fn hash(key: &EventKey) -> u64 {
+    let (_, last) = key.0.split_last_chunk::<8>().expect("a key has 16 bytes");
+    u64::from_le_bytes(*last)
+}
 
 impl MemoryKeys {
     pub(super) fn new() -> MemoryKeys {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
         MemoryKeys { shards, unsealed: Mutex::default() }
     }
 
     /// Returns the newest entry of a key.
     pub(super) fn find(&self, key: &EventKey) -> Option<SeenKey> {
-        self.shard(key).get(key).copied()
+        self.shard(key).find(key)
     }
 
     /// Adds an entry, unless the key has a newer one.
-    pub(super) fn insert(&self, (key, seen): KeyEntry) {
-        let mut shard = self.shard(&key);
-        let newest = shard.entry(key).or_insert(seen);
-        if newest.seq < seen.seq {
-            *newest = seen;
-        }
+    pub(super) fn insert(&self, entry: KeyEntry) {
+        self.shard(&entry.0).insert(entry);
     }
 
     /// Adds entries of an unsealed segment.
@@ -69,21 +121,18 @@ impl MemoryKeys {
 
     /// Removes all entries whose sequences are in one of the sorted ranges.
     pub(super) fn remove(&self, sequences: &[Range<u64>]) {
-        for shard in &self.shards {
-            let mut shard = shard.lock().expect(POISON);
-            shard.retain(|_, seen| !ranges::contain(sequences, seen.seq));
-            let len = shard.len();
-            shard.shrink_to(2 * len);
+        for Shard(shard) in &self.shards {
+            shard.lock().expect(POISON).remove(sequences);
         }
     }
 
     /// Returns the number of keys.
     pub(super) fn len(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.lock().expect(POISON).len() as u64).sum()
+        self.shards.iter().map(|Shard(shard)| shard.lock().expect(POISON).entries.len() as u64).sum()
     }
 
-    fn shard(&self, key: &EventKey) -> MutexGuard<'_, Shard> {
-        self.shards[key.0[1] as usize % SHARDS].lock().expect(POISON)
+    fn shard(&self, key: &EventKey) -> MutexGuard<'_, ShardKeys> {
+        self.shards[key.0[1] as usize % SHARDS].0.lock().expect(POISON)
     }
 }
 
