@@ -30,6 +30,7 @@ mod directory_scan;
 pub mod disk;
 mod errors;
 mod file_system;
+mod foreign_segments;
 mod frame;
 mod frame_scanner;
 mod journal_clock;
