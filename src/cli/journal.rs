@@ -135,7 +135,7 @@ fn report_text(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
         writeln!(out, "damaged: {}, bytes {from} to {to} ({})", damage.file, bytes_about(to - from))?;
     }
     for file in &report.missing {
-        writeln!(out, "missing: {file}; its events are lost, and `hookhold run` counts them at its next start")?;
+        writeln!(out, "missing: {file}; restore it now, or `hookhold run` counts its events as lost at its next start")?;
     }
     if report.lost > 0 {
         writeln!(out, "{} sequences of lost events are recorded; hookhold stores retries of these events", report.lost)?;
@@ -148,7 +148,8 @@ fn report_text(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
         )?;
     }
     let found = match report.damage.len() {
-        0 => "no damage".to_owned(),
+        0 if report.missing.is_empty() => "no damage".to_owned(),
+        0 => "no damage in the files that exist".to_owned(),
         count => format!("{count} damaged ranges; the events in these ranges are lost, and all other events are readable"),
     };
     writeln!(out, "{} events in {} segments, {found}", report.events, report.segments)

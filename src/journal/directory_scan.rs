@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::disk::Disk;
 use super::errors::{if_readable, in_file};
+use super::foreign_segments;
 use super::frame::{CursorsFrame, ListedSegment};
 use super::journal_time::CommitTimes;
 use super::keys::{KeyDirectory, ListedKeyFile};
@@ -18,7 +19,7 @@ use super::scanned_cursors::ScannedCursors;
 use super::scanned_frame::{ScannedFrame, UNKNOWN_TIMES};
 use super::scanned_segment::{ScannedSegment, SegmentFrames};
 use super::segment_file;
-use super::segment_list::{compare_with_list, find_superseded, is_newest_lost};
+use super::segment_list::{LostNewest, compare_with_list, find_superseded};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
 use super::wall_offsets::WallOffsets;
@@ -45,8 +46,8 @@ pub(super) struct DirectoryScan {
     pub(super) missing: Vec<ListedSegment>,
     /// Record of the last opening; `None` if the lock file has no valid record.
     pub(super) owner: Option<OwnerRecord>,
-    /// The same record if the segment that it names is missing or has lost its content.
-    pub(super) lost_newest: Option<OwnerRecord>,
+    /// The loss of the segment that this record names; `None` if the segment exists.
+    pub(super) lost_newest: Option<LostNewest>,
     /// Sequences of lost events whose keys are forgotten.
     pub(super) lost: Vec<Range<u64>>,
     /// Key files.
@@ -64,10 +65,11 @@ impl DirectoryScan {
         let evidence = LockEvidence::read(disk);
         let keys = KeyDirectory::read(disk)?;
         let (mut segments, unused) = scan_segments(disk, &keys)?;
+        foreign_segments::remove(disk, &mut segments, evidence.owner)?;
         let replaced = replaced_segments::find(segments.iter().map(|segment| (segment.name, segment.header.as_ref())));
         segments.retain(|segment| !replaced.contains(&segment.name));
-        let lost_newest = evidence.owner.filter(|owner| is_newest_lost(owner, &segments));
-        find_superseded(&mut segments, lost_newest.map(|owner| owner.newest));
+        let mut lost_newest = LostNewest::find(&evidence, &segments);
+        find_superseded(&mut segments, lost_newest.map(|lost| lost.owner.newest));
         let (mut cursors, mut lost, mut listed_keys, mut is_listed) = (ScannedCursors::default(), None, None, false);
         for segment in segments.iter_mut().rev() {
             if segment.summary.is_none() || !cursors.is_complete || !is_listed {
@@ -80,11 +82,12 @@ impl DirectoryScan {
         }
         let (mut released, missing) = compare_with_list(&mut segments);
         released.extend(replaced);
+        lost_newest.iter_mut().for_each(|lost| lost.start_after(&segments));
         let watermarks = segments.iter().map(|segment| {
             let sealed = segment.summary.as_ref().map_or(0, |summary| summary.next_seq);
             segment.name.first_seq.max(segment.frames.watermark).max(sealed)
         });
-        let proven = evidence.watermark.filter(|_| lost_newest.is_none()).or(lost_newest.map(|owner| owner.newest.first_seq));
+        let proven = evidence.watermark.filter(|_| lost_newest.is_none()).or(lost_newest.map(|lost| lost.owner.newest.first_seq));
         let durable_watermark = watermarks.chain(proven).max().unwrap_or(0);
         for segment in &mut segments {
             segment.frames.is_unreadable = segment.needs_unreadable_page(durable_watermark);

@@ -81,13 +81,23 @@ impl LocalDisk {
         Ok(LocalDisk { dir, path })
     }
 
+    /// Opens a regular file. Rejects everything else: a journal does not continue behind a symbolic link, and the opening of a
+    /// named pipe would wait for another process.
     fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
-        Ok(openat(&self.dir, name, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?.into())
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let irregular =
+            |found| Err(io::Error::new(io::ErrorKind::InvalidInput, format!("expected a regular file, found {found}")));
+        match openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::LOOP) => irregular("a symbolic link"),
+            Err(Errno::ISDIR) => irregular("a directory"),
+            opened => Ok(File::from(opened?)),
+        }
+        .and_then(|file| if file.metadata()?.is_file() { Ok(file) } else { irregular("another kind of file") })
     }
 
     /// Opens the directory once more. The new descriptor has a lock of its own.
     fn open_dir(&self) -> io::Result<File> {
-        self.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY)
+        Ok(openat(&self.dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?.into())
     }
 }
 

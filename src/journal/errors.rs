@@ -50,7 +50,7 @@ pub enum OpenError {
     #[error("expected a journal that no process has open, found one that another hookhold uses; stop that process")]
     Locked,
     /// The disk has no room for the copy of the unconfirmed events or for a small first segment.
-    #[error("expected at least {bytes} free bytes on the journal's disk, found fewer; free some disk space")]
+    #[error("expected at least {bytes} free bytes and a free inode on the journal's disk, found fewer; free some disk space")]
     NoRoom {
         /// Required free space on the disk, in bytes.
         bytes: u64,

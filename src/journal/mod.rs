@@ -30,6 +30,7 @@ mod directory_scan;
 pub mod disk;
 mod errors;
 mod file_system;
+mod foreign_segments;
 mod frame;
 mod frame_scanner;
 mod journal_clock;
@@ -328,7 +329,7 @@ impl Journal {
         let cursor = if is_planted("cursor before acknowledgement") { cursor + 1 } else { cursor };
         let has_left_segment = self.0.segments.move_cursor(topic, cursor);
         self.0.queue.cursor_moved(acknowledged, self.0.time.clock().uptime());
-        if has_left_segment || self.0.health.has_no_room() {
+        if has_left_segment || self.0.health.has_no_segment() {
             self.0.background.wake();
         }
     }
@@ -352,6 +353,8 @@ impl Journal {
                 "expected free space for a new segment of the journal, found none; see hookhold_forward_blocked for blocked \
                  topics, free some disk space or raise journal.max_size",
             )
+        } else if self.0.health.has_no_segment() {
+            Some("expected a new segment of the journal, found an error when creating its file; see the log, and check the disk")
         } else {
             None
         }

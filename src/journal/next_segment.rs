@@ -36,11 +36,12 @@ pub(super) fn create(
     Ok((name, file))
 }
 
-/// Creates the lock file again if an operator has deleted it.
+/// Creates the lock file again if an operator has deleted it. If the file cannot be opened for another reason, the writer still has
+/// it open.
 fn restore_lock_file(shared: &Shared, state: &mut WriterState) -> io::Result<()> {
-    match shared.disk.open(LOCK_FILE) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        found => return found.map(drop),
+    let opened = shared.disk.open(LOCK_FILE);
+    if !opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
     }
     tracing::warn!("{LOCK_FILE}: the journal's lock file has been deleted, so hookhold creates it again");
     let file = shared.disk.create(LOCK_FILE, LOCK_FILE_LEN)?;

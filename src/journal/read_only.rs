@@ -232,7 +232,7 @@ impl ReadOnlyJournal {
         let mut report = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
         report.lost = scan.lost.iter().map(|range| range.end - range.start).sum();
         report.missing = scan.missing.iter().map(|missing| missing.name.segment_file()).collect();
-        report.missing.extend(scan.lost_newest.map(|owner| owner.newest.segment_file()));
+        report.missing.extend(scan.lost_newest.map(|lost| lost.owner.newest.segment_file()));
         report.unconfirmed = scan.unconfirmed.iter().filter(|(_, frame)| frame.header.seq >= watermark).count() as u64;
         for (name, events, corruption) in checked {
             report.events += events;
@@ -334,7 +334,7 @@ impl ReadOnlyJournal {
     fn first_started<'a>(&self, segments: impl Iterator<Item = &'a (SegmentName, u64)>) -> io::Result<Option<ScannedFile>> {
         for (name, size) in segments {
             let file = self.disk.open(&name.segment_file())?;
-            if segment_file::is_started(&*self.disk, &file, *name, *size) {
+            if segment_file::is_started(&*self.disk, &file, *name, *size) && !segment_file::is_misplaced(&*file, *name) {
                 let scanner = FrameScanner::new(file, name.id, SEGMENT_HEADER_LEN, *size).skip_unreadable();
                 return Ok(Some(ScannedFile { name: *name, scanner, superseded_from: None }));
             }

@@ -70,6 +70,13 @@ pub(super) struct SegmentFrames {
 }
 
 impl ScannedSegment {
+    /// Returns the sequence after the last event of the segment that the scan knows.
+    pub(super) fn end(&self) -> u64 {
+        let read = self.frames.events.last().map_or(0, |frame| frame.header.seq + 1);
+        let sealed = self.summary.as_ref().map_or(0, |summary| summary.next_seq);
+        read.max(sealed).max(self.name.first_seq)
+    }
+
     /// Returns the ids under which a key file may contain the keys of the segment: its own id, and those of the segments that it
     /// replaces.
     pub(super) fn key_ids(&self) -> impl Iterator<Item = u64> {

@@ -45,6 +45,8 @@ pub(super) struct JournalIdentity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
     pub(super) identity: JournalIdentity,
+    /// Place of the segment; see [`SegmentName::place`].
+    pub(super) place: (u64, u64),
     /// Ids of the segments that this segment replaces, oldest first.
     pub(super) replaced: Vec<u64>,
 }
@@ -94,7 +96,15 @@ pub(super) fn read_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<
     }
     let hash_key = header[64..80].try_into().expect("16 bytes");
     let replaced = PayloadReader { bytes: header, at: HEADER_FIELDS_LEN }.optional_ids(REPLACED);
-    Ok(u64_at(header, 56).map(|journal| SegmentHeader { identity: JournalIdentity { journal, hash_key }, replaced }))
+    let numbers = u64_at(header, 48).zip(u64_at(header, 40)).zip(u64_at(header, 56));
+    Ok(numbers.map(|(place, journal)| SegmentHeader { identity: JournalIdentity { journal, hash_key }, place, replaced }))
+}
+
+/// Returns true if the header shows that the file has another place than its name states, so an operator has copied or renamed it.
+/// Such a file must not supersede any event.
+pub(super) fn is_misplaced(file: &dyn DiskFile, name: SegmentName) -> bool {
+    let header = read_header(file, name);
+    header.is_ok_and(|header| header.is_some_and(|header| header.place != name.place()))
 }
 
 /// Returns the error for a file of another format.

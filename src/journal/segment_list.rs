@@ -2,7 +2,7 @@
 //! segments, from the list at the start of the newest segment, and from the record of the owner.
 
 use super::frame::ListedSegment;
-use super::lock_file::OwnerRecord;
+use super::lock_file::{LockEvidence, OwnerRecord};
 use super::scanned_segment::ScannedSegment;
 use super::segment_name::SegmentName;
 
@@ -36,10 +36,37 @@ pub(super) fn compare_with_list(segments: &mut Vec<ScannedSegment>) -> (Vec<Segm
     (released, missing)
 }
 
-/// Returns true if the newest segment of the last opening is missing, or has lost its content. Later openings that were interrupted
-/// may have left segments after the bound of its sequences.
-pub(super) fn is_newest_lost(owner: &OwnerRecord, segments: &[ScannedSegment]) -> bool {
-    segments.iter().all(|segment| segment.name.ordinal < owner.newest.ordinal || segment.name.first_seq >= owner.bound)
+/// The newest segment of the last opening, which is missing or has lost its content.
+#[derive(Clone, Copy)]
+pub(super) struct LostNewest {
+    /// Record that names the segment.
+    pub(super) owner: OwnerRecord,
+    /// Sequence after the last event of the segments that exist. Segments between them and the newest one may be missing as well,
+    /// because only the newest segment lists them.
+    pub(super) from: u64,
+    /// Sequence below which the lost events are known to have been durable.
+    pub(super) known_end: u64,
+}
+
+impl LostNewest {
+    /// Returns the loss if the newest segment of the last opening is missing, or has lost its content. Later openings that were
+    /// interrupted may have left segments after the bound of its sequences.
+    pub(super) fn find(evidence: &LockEvidence, segments: &[ScannedSegment]) -> Option<LostNewest> {
+        let owner = evidence.owner?;
+        let is_newer = |segment: &ScannedSegment| segment.name.ordinal >= owner.newest.ordinal;
+        if segments.iter().any(|segment| is_newer(segment) && segment.name.first_seq < owner.bound) {
+            return None;
+        }
+        let first_seq = owner.newest.first_seq;
+        let known_end = evidence.watermark.unwrap_or(first_seq).clamp(first_seq, owner.bound);
+        Some(LostNewest { owner, from: first_seq, known_end })
+    }
+
+    /// Determines where the loss starts. `segments` contains the frames of all unsealed segments.
+    pub(super) fn start_after(&mut self, segments: &[ScannedSegment]) {
+        let older = segments.iter().filter(|segment| segment.name.first_seq < self.owner.bound);
+        self.from = older.map(ScannedSegment::end).max().unwrap_or(0).min(self.from);
+    }
 }
 
 /// Determines for each segment at which sequence a newer segment supersedes its events. A lost segment supersedes events as well.

@@ -57,7 +57,8 @@ impl SegmentName {
         let mut parts = file.strip_suffix(ext)?.splitn(3, '-');
         let (ordinal, first_seq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         let name = SegmentName { ordinal, first_seq, id: u64::from_str_radix(parts.next()?, 16).ok()? };
-        (name.with_ext(ext) == file).then_some(name)
+        let is_possible = ordinal < IMPOSSIBLE && first_seq < IMPOSSIBLE;
+        (is_possible && name.with_ext(ext) == file).then_some(name)
     }
 
     fn with_ext(self, ext: &str) -> String {
@@ -65,6 +66,9 @@ impl SegmentName {
     }
 }
 
+/// Number that neither an ordinal nor a sequence reaches. A file with such a number is not ours, and the next number after it might
+/// not exist.
+const IMPOSSIBLE: u64 = 1 << 62;
 pub(super) const SEGMENT_EXT: &str = ".seg";
 pub(super) const SPARE_EXT: &str = ".spare";
 /// Name of a new spare file.

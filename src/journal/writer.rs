@@ -397,13 +397,8 @@ impl CommitWriter {
     fn log_no_segment(&mut self, error: &io::Error, size: u64) -> AppendError {
         let is_usual = size == self.shared.options.limits.segment_size;
         let is_new = !std::mem::replace(&mut self.no_segment_logged, true);
-        if (is_usual && self.shared.health.set_no_room()) || is_new {
-            tracing::warn!(
-                %error,
-                size,
-                "cannot start a new segment of the journal; see hookhold_forward_blocked for blocked topics, free some disk \
-                 space or raise journal.max_size"
-            );
+        if (is_usual && self.shared.health.set_no_segment(is_full(error))) || is_new {
+            tracing::warn!(%error, size, "{}", if is_full(error) { NO_ROOM } else { NO_SEGMENT });
         }
         if is_full(error) { AppendError::Full } else { AppendError::Write }
     }
@@ -432,5 +427,9 @@ fn fitting(events: &VecDeque<PendingAppend>, room: u64) -> usize {
     events.iter().take_while(|event| left.checked_sub(event.len()).inspect(|rest| left = *rest).is_some()).count()
 }
 
+const NO_ROOM: &str = "cannot start a new segment of the journal; see hookhold_forward_blocked for blocked topics, free some disk space \
+                       or raise journal.max_size";
+const NO_SEGMENT: &str = "cannot create the file of a new segment of the journal, so hookhold rejects new events and tries again; \
+                          check the disk, and whether its file system is read-only";
 /// Capacity in bytes to which the writer shrinks its buffer after a larger commit.
 const USUAL_COMMIT_BYTES: usize = 1 << 20;

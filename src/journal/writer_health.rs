@@ -10,6 +10,8 @@ enum Availability {
     Available,
     /// State while the writer has no room for a new segment.
     NoRoom,
+    /// State while the writer cannot create a new segment for another reason, for example on a read-only file system.
+    NoSegment,
     /// Final state after a failed sync or a panic of a journal thread.
     Failed,
 }
@@ -36,18 +38,25 @@ impl WriterHealth {
         self.availability.load(Ordering::Acquire) == Availability::Failed as u8
     }
 
-    /// Changes the availability from `Available` to `NoRoom`, because the writer cannot start a segment.
-    /// Returns true if the previous availability was `Available`.
-    pub(super) fn set_no_room(&self) -> bool {
-        self.change(Availability::Available, Availability::NoRoom)
+    /// Changes the availability from `Available` to `NoRoom` or `NoSegment`, because the writer cannot start a segment. Returns true
+    /// if the previous availability was `Available`.
+    pub(super) fn set_no_segment(&self, is_full: bool) -> bool {
+        self.change(Availability::Available, if is_full { Availability::NoRoom } else { Availability::NoSegment })
     }
 
-    /// Changes the availability from `NoRoom` to `Available`, because the writer can start a segment again.
+    /// Changes the availability to `Available`, because the writer can start a segment again. Does nothing after a failure.
     pub(super) fn set_room(&self) {
         self.change(Availability::NoRoom, Availability::Available);
+        self.change(Availability::NoSegment, Availability::Available);
     }
 
-    /// Returns true while the writer cannot start a segment.
+    /// Returns true while the writer cannot start a segment, for whatever reason.
+    pub(super) fn has_no_segment(&self) -> bool {
+        let availability = self.availability.load(Ordering::Relaxed);
+        availability == Availability::NoRoom as u8 || availability == Availability::NoSegment as u8
+    }
+
+    /// Returns true while the writer cannot start a segment because there is no room.
     pub(super) fn has_no_room(&self) -> bool {
         self.availability.load(Ordering::Relaxed) == Availability::NoRoom as u8
     }

@@ -186,6 +186,38 @@ fn a_topic_whose_cursor_is_lost_restarts_at_its_oldest_event() {
     open.close();
 }
 
+/// A reader finds a damaged event and passes it. The key file still contains the key of this event when a commit saves the cursor.
+#[test]
+fn a_cursor_passes_a_lost_event_only_with_a_record_of_the_loss() {
+    let harness = forwarding(32 << 10);
+    let mut open = harness.open_in_steps();
+    for number in 0..30 {
+        open.store(&sample(number, 2_000));
+    }
+    open.run();
+    open.close();
+    let segment = harness.disk.names(".seg").remove(0);
+    let bytes = harness.disk.bytes(&segment);
+    let at = bytes.windows(7).position(|window| window == b"body 3 ").expect("the segment contains the event");
+    harness.disk.corrupt(&segment, at..at + 1, |byte| !byte);
+    let mut open = harness.open_in_steps();
+    assert_eq!(lookup(&open.journal, &key(3)), Some(3), "the event has not been read yet");
+    assert_eq!(seqs(&open.journal), (0..30).filter(|seq| *seq != 3).collect::<Vec<_>>());
+    harness.clock.advance(1_000);
+    open.journal.save_cursor(TOPICS[0], 10, 9);
+    harness.clock.advance(1_000);
+    // Without background work, no merge replaces the key file.
+    assert_eq!(open.step_writer(), WriterStep::Saved);
+    harness.kill_stepped(open);
+    assert_eq!(saved(&harness)[TOPICS[0]], 10);
+    let has_key = |file: &String| harness.disk.bytes(file).windows(16).any(|window| window == key(3).0);
+    assert!(harness.disk.names(".keys").iter().any(has_key), "the key file is not rewritten yet");
+    let open = harness.open_in_steps();
+    assert_eq!(open.journal.topic_cursors()[0].cursor, 10, "no reader will find the damage again");
+    assert_eq!(lookup(&open.journal, &key(3)), None, "the retry of the lost event must be stored");
+    open.close();
+}
+
 /// Acknowledges random numbers of events, with and without new events, and kills the process at a random time.
 #[test]
 fn a_crash_repeats_at_most_fifty_milliseconds_or_a_hundred_acknowledgements() {

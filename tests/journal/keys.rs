@@ -206,6 +206,29 @@ fn merges_lose_no_key_and_no_newer_entry() {
     }
 }
 
+/// Each read takes several pages of keys. A read for each key would make a merge of many keys slow.
+#[test]
+fn a_merge_reads_key_files_in_blocks() {
+    let keys = Keys::without_recent_keys(11);
+    let mut index = keys.open();
+    seal(&mut index, 0..5_000, DAY);
+    seal(&mut index, 5_000..10_000, DAY);
+    let reads = Arc::new(AtomicU64::new(0));
+    let counter = reads.clone();
+    keys.disk.observe(move |step, name| {
+        if step == Step::Read && name.ends_with(".keys") {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let before = keys.disk.bytes_read();
+    merge_all(&mut index, DAY);
+    let (reads, bytes) = (reads.load(Ordering::SeqCst), keys.disk.bytes_read() - before);
+    assert!(only_file(&keys).starts_with("merged-"));
+    assert!(bytes > 10_000 * 42, "the merge has read only {bytes} bytes of 10,000 keys");
+    assert!((1..=20).contains(&reads), "{reads} reads for 10,000 keys");
+    assert_eq!(unknown(&index, 0..10_000), [0; 0]);
+}
+
 /// Interrupts each step of the merges, and a step of the startup after it. The seed determines what the power cuts lose.
 #[test]
 fn a_power_cut_in_any_step_of_a_merge_loses_no_key() {

@@ -22,6 +22,11 @@ fn remove_segment(harness: &Harness, index: usize) {
     }
 }
 
+/// Returns the number of events that the metric counts as lost with a segment.
+fn lost_events(harness: &Harness) -> u64 {
+    harness.metrics.journal.lost_events.with_label_values(&["missing_segment"]).get()
+}
+
 #[test]
 fn a_missing_segment_is_counted_and_its_keys_are_forgotten() {
     let harness = Harness::with_sealed_segments();
@@ -35,8 +40,7 @@ fn a_missing_segment_is_counted_and_its_keys_are_forgotten() {
     let report = harness.read_only().verify().expect("the journal can be read");
     assert_eq!((report.missing, report.lost), (Vec::new(), lost.end - lost.start), "the loss stays visible");
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "one missing segment");
-    let counted = harness.metrics.journal.lost_events.with_label_values(&["missing_segment"]);
-    assert_eq!(counted.get(), lost.end - lost.start);
+    assert_eq!(lost_events(&harness), lost.end - lost.start);
     assert_eq!(seqs(&journal), (0..60).filter(|seq| !lost.contains(seq)).collect::<Vec<_>>());
     let expect_keys = |journal: &hookhold::journal::Journal| {
         for number in 0..60 {
@@ -50,6 +54,26 @@ fn a_missing_segment_is_counted_and_its_keys_are_forgotten() {
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once");
     expect_keys(&journal);
     journal.close();
+}
+
+#[test]
+fn a_segment_that_is_restored_after_its_loss_was_counted_is_never_deleted() {
+    let harness = Harness::with_sealed_segments();
+    let lost = sequences(&harness, 1);
+    let name = harness.disk.names(".seg").remove(1);
+    let bytes = harness.disk.bytes(&name);
+    remove_segment(&harness, 1);
+    harness.open_in_steps().close();
+    harness.disk.put_file(&name, &bytes);
+    for _ in 0..2 {
+        let journal = harness.open();
+        assert_eq!(seqs(&journal), (0..60).filter(|seq| !lost.contains(seq)).collect::<Vec<_>>());
+        journal.close();
+        let aside = format!("{name}.lost");
+        assert!(harness.disk.len(&aside).is_some(), "the file has been deleted");
+        assert!(harness.disk.bytes(&aside) == bytes, "an operator can still read the events");
+    }
+    assert_eq!(lost_events(&harness), lost.end - lost.start, "counted once");
 }
 
 #[test]
@@ -83,6 +107,7 @@ fn the_sequences_of_a_missing_newest_segment_are_never_used_again() {
     assert_eq!(harness.read_only().verify().expect("the journal can be read").missing, [name]);
     let journal = harness.open();
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "the missing segment is counted");
+    assert_eq!(lost_events(&harness), 3, "the published watermark proves how many events it had");
     let next = store(&journal, &sample(0, 100));
     assert!(next.seq > stored[2].seq, "{next} after {}", stored[2]);
     journal.close();
@@ -90,6 +115,38 @@ fn the_sequences_of_a_missing_newest_segment_are_never_used_again() {
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once");
     assert_eq!(seqs(&journal), [next.seq]);
     journal.close();
+}
+
+/// Only the newest segment lists the segment before it, so no file names a segment that vanishes together with the newest one. Its
+/// key file still contains the keys of its events.
+#[test]
+fn segments_that_vanish_with_the_newest_one_are_counted_and_their_keys_forgotten() {
+    for missing in [2, 3, usize::MAX] {
+        let harness = Harness::new();
+        let journal = harness.open();
+        store_many(&journal, 0..60, 2_000);
+        let segments = harness.disk.names(".seg").len();
+        harness.disk.wait_for(|files| has_sealed(files, segments - 1));
+        harness.kill(journal);
+        let left = segments.saturating_sub(missing);
+        let from = if left == 0 { 0 } else { sequences(&harness, left - 1).end };
+        assert!(from < sequences(&harness, segments - 2).end, "an older segment vanishes as well");
+        (left..segments).rev().for_each(|index| remove_segment(&harness, index));
+        let journal = harness.open();
+        let what = format!("{left} of {segments} segments are left");
+        assert_eq!(lost_events(&harness), 60 - from, "{what}");
+        assert_eq!(seqs(&journal), (0..from).collect::<Vec<_>>(), "{what}");
+        for seq in 0..60 {
+            let expected = (seq < from).then_some(seq);
+            assert_eq!(lookup(&journal, &key(seq as usize)), expected, "{what}: the retry of a lost event must be stored");
+        }
+        assert!(store(&journal, &sample(60, 100)).seq >= 60, "{what}");
+        journal.close();
+        let journal = harness.open();
+        assert_eq!(lost_events(&harness), 60 - from, "{what}: counted once");
+        assert!((from..60).all(|seq| lookup(&journal, &key(seq as usize)).is_none()), "{what}: after a restart");
+        journal.close();
+    }
 }
 
 #[test]

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use hookhold::event::Position;
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{AppendError, Journal, OpenError, SystemRandom};
 
-use crate::disk::Step;
+use crate::disk::{PATIENCE, Step};
 use crate::events::TOPICS;
 use crate::harness::*;
 
@@ -116,7 +118,9 @@ fn a_missing_or_damaged_meta_file_is_rebuilt() {
     journal.close();
     let meta = harness.disk.bytes("meta");
     let expect_rebuilt = |damaged: u64| {
-        let journal = harness.open();
+        let opened = harness.try_open();
+        assert!(opened.is_ok(), "the meta file prevents the start: {:?}", opened.err());
+        let journal = opened.expect("it is open");
         assert_eq!((journal.hash_key(), seqs(&journal)), (hash_key, vec![0]));
         assert_eq!(lookup(&journal, &key(0)), Some(0));
         journal.close();
@@ -158,6 +162,47 @@ fn files_with_foreign_names_are_never_deleted() {
     assert!(ours.iter().all(|name| harness.disk.len(name).is_none()), "{:?}", harness.disk.names(""));
 }
 
+/// An operator may copy a segment under another name, or copy segments of another journal into the directory.
+#[test]
+fn a_foreign_segment_costs_no_event_and_is_never_deleted() {
+    let same_places = Harness::with_sealed_segments();
+    let other_places = Harness::new();
+    let journal = other_places.open();
+    store_many(&journal, 0..60, 1_700);
+    journal.close();
+    let all = |harness: &Harness| {
+        harness.disk.names(".seg").into_iter().map(|name| (name.clone(), harness.disk.bytes(&name))).collect::<Vec<_>>()
+    };
+    for case in 0..7 {
+        let harness = Harness::with_sealed_segments();
+        let first = harness.disk.names(".seg").remove(0);
+        let (_, id) = first.rsplit_once('-').expect("a segment name");
+        let foreign = match case {
+            0 => vec![(format!("0000000099-0-{id}"), harness.disk.bytes(&first))],
+            1 => vec![(format!("0000000002-5-{id}"), harness.disk.bytes(&first))],
+            2 => all(&same_places),
+            3 => all(&other_places),
+            4 => vec![("18446744073709551615-0-00000000000000aa.seg".into(), vec![7; 9_000])],
+            5 => vec![("4294967295-18446744073709551615-00000000000000aa.seg".into(), vec![7; 9_000])],
+            _ => vec![("0000000002-18446744073709551615-00000000000000aa.seg".into(), vec![7; 9_000])],
+        };
+        foreign.iter().for_each(|(name, bytes)| harness.disk.put_file(name, bytes));
+        for opening in 0..3 {
+            let what = format!("case {case}, opening {opening}");
+            let journal = harness.open();
+            assert_eq!(seqs(&journal), (0..60 + opening).collect::<Vec<_>>(), "{what}");
+            assert!((0..60).all(|number| lookup(&journal, &key(number)) == Some(number as u64)), "{what}");
+            assert_eq!(store(&journal, &sample(60 + opening as usize, 100)).seq, 60 + opening, "{what}");
+            journal.close();
+            let mut outside = harness.read_only();
+            let read = std::iter::from_fn(|| outside.next().expect("readable")).count() as u64;
+            assert!(matches!(case, 2 | 3) || read == 61 + opening, "{what}: another process reads {read} events");
+            assert!(foreign.iter().all(|(name, bytes)| harness.disk.bytes(name) == *bytes), "{what}: a file has changed");
+        }
+        assert_eq!(harness.metrics.journal.damaged.get(), 0, "case {case}: no event is lost");
+    }
+}
+
 #[test]
 fn a_journal_of_format_1_is_rejected_and_both_formats_are_named() {
     let mut meta = [b"hookmeta", &1u32.to_le_bytes()[..], &[7; 16]].concat();
@@ -175,11 +220,50 @@ fn a_file_that_cannot_be_read_does_not_prevent_the_start() {
     let harness = Harness::with_sealed_segments();
     for ending in [".keys", SUMMARY_EXT, "meta", "lock", "reserve"] {
         harness.disk.fail(Step::Read, ending, io::ErrorKind::Other, 1_000);
-        let journal = harness.open();
+        let opened = harness.try_open();
+        assert!(opened.is_ok(), "{ending} prevents the start: {:?}", opened.err());
+        let journal = opened.expect("it is open");
         assert_eq!(seqs(&journal), (0..60).collect::<Vec<_>>(), "{ending}");
         assert!((0..60).all(|number| lookup(&journal, &key(number)) == Some(number as u64)), "{ending}");
         harness.disk.clear_faults();
         journal.close();
+    }
+}
+
+/// Replaces a file by something else, as an interrupted restore may. The opening of a named pipe would wait until another process
+/// writes to it.
+#[test]
+fn a_file_that_is_no_regular_file_neither_delays_nor_prevents_a_start() {
+    for kind in ["pipe", "directory", "link"] {
+        for ending in ["meta", ".keys", SUMMARY_EXT, "reserve"] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let harness = Harness::new();
+            let open = || {
+                let disk = Arc::new(LocalDisk::create(dir.path()).expect("a disk"));
+                let (options, clock, metrics) = (harness.options.clone(), harness.clock.clone(), harness.metrics.clone());
+                let (sender, opened) = channel();
+                std::thread::spawn(move || sender.send(Journal::open(disk, options, clock, metrics)));
+                let opened = opened.recv_timeout(PATIENCE);
+                opened.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for a start, {ending} is a {kind}"))
+            };
+            let journal = open().expect("the journal opens");
+            store_many(&journal, 0..60, 2_000);
+            let paths = || std::fs::read_dir(dir.path()).expect("a directory").map(|entry| entry.expect("an entry").path());
+            let find = || paths().filter(|path| path.to_str().is_some_and(|path| path.ends_with(ending))).min();
+            wait_until("a file of this kind", || find().is_some());
+            journal.close();
+            let path = find().expect("a file of this kind");
+            std::fs::remove_file(&path).expect("the file can be deleted");
+            match kind {
+                "pipe" => assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo can be run").success()),
+                "directory" => std::fs::create_dir(&path).expect("a directory can be created"),
+                _ => std::os::unix::fs::symlink("/dev/zero", &path).expect("a link can be created"),
+            }
+            let journal = open().unwrap_or_else(|error| panic!("{ending} is a {kind}: {error}"));
+            assert_eq!(seqs(&journal), (0..60).collect::<Vec<_>>(), "{ending} is a {kind}");
+            assert!((0..60).all(|number| lookup(&journal, &key(number)) == Some(number as u64)), "{ending} is a {kind}");
+            journal.close();
+        }
     }
 }
 

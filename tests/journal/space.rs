@@ -1,5 +1,6 @@
 //! Tests of full disks, full journals, and the reserve.
 
+use std::io;
 use std::time::Duration;
 
 use hookhold::journal::{AppendError, AppendRejected, OpenError};
@@ -60,6 +61,26 @@ fn availability_returns_without_traffic_once_space_is_free() {
     journal.close();
 }
 
+/// A message about missing space would lead the operator to a wrong place.
+#[test]
+fn a_read_only_file_system_is_not_called_a_full_disk() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    harness.disk.fail(Step::Create, ".seg", io::ErrorKind::ReadOnlyFilesystem, 1_000);
+    harness.disk.fail(Step::Create, ".spare", io::ErrorKind::ReadOnlyFilesystem, 1_000);
+    let error = (0..100).find_map(|number| try_store(&journal, &sample(number, 5_000)).err());
+    assert_eq!(error, Some(AppendError::Write));
+    let reason = journal.unavailable_reason(Duration::MAX).expect("a reason");
+    assert!(reason.contains("check the disk") && !reason.contains("space"), "{reason}");
+    harness.disk.clear_faults();
+    wait_until("an available journal", || {
+        journal.save_cursor(TOPICS[1], 0, 0);
+        journal.unavailable_reason(Duration::MAX).is_none()
+    });
+    store(&journal, &sample(200, 5_000));
+    journal.close();
+}
+
 #[test]
 fn an_event_too_large_does_not_stop_smaller_ones() {
     let harness = Harness::with(|options| options.limits.max_size = 200 << 10);
@@ -92,8 +113,8 @@ fn a_missing_reserve_is_preallocated_once_space_is_free() {
     journal.close();
 }
 
-#[test]
-fn recovery_uses_the_reserve_on_a_full_disk() {
+/// Returns a harness with a killed journal whose last seven events, 35 KB, are unconfirmed.
+fn with_unconfirmed_events() -> Harness {
     let harness = Harness::with(|options| options.limits.segment_size = 64 << 10);
     let journal = harness.open();
     let gate = harness.disk.hold(Step::Sync, ".seg");
@@ -111,6 +132,12 @@ fn recovery_uses_the_reserve_on_a_full_disk() {
     harness.disk.corrupt("lock", 0..24, |_| 0);
     let unconfirmed = harness.read_only().verify().expect("the journal can be read").unconfirmed;
     assert_eq!(unconfirmed, 7);
+    harness
+}
+
+#[test]
+fn recovery_uses_the_reserve_on_a_full_disk() {
+    let harness = with_unconfirmed_events();
     harness.disk.set_limit(harness.disk.used() - 12_288);
 
     // The copy of the unconfirmed events uses the space of the reserve. The disk then has no room for the new segment that
@@ -126,6 +153,25 @@ fn recovery_uses_the_reserve_on_a_full_disk() {
 
     // The disk has room for the new segment, but not for the new segment and the reserve.
     harness.disk.set_limit(harness.disk.used() + 80_000);
+    let journal = harness.open();
+    assert_eq!(seqs(&journal), (0..8).collect::<Vec<_>>());
+    journal.close();
+}
+
+#[test]
+fn a_startup_without_room_for_its_copy_changes_nothing() {
+    let harness = with_unconfirmed_events();
+    // An earlier version or a smaller `segment_size` may leave a reserve that is too small for the copy.
+    harness.disk.put_file("reserve", &[0; 16 << 10]);
+    harness.disk.set_limit(harness.disk.used());
+    let files = || harness.disk.names("").into_iter().map(|name| (harness.disk.bytes(&name), name)).collect::<Vec<_>>();
+    let before = files();
+    for attempt in 1..=2 {
+        let Err(OpenError::NoRoom { bytes }) = harness.try_open() else { panic!("the disk has no room for the copy") };
+        assert!(bytes > 16 << 10, "{bytes} bytes");
+        assert!(files() == before, "attempt {attempt} leaves {:?}", harness.disk.names(""));
+    }
+    harness.disk.set_limit(u64::MAX);
     let journal = harness.open();
     assert_eq!(seqs(&journal), (0..8).collect::<Vec<_>>());
     journal.close();

@@ -291,7 +291,7 @@ fn maintain(shared: &Shared) {
 /// file. Without this function, the journal would stay unavailable: the writer tries again only when an event arrives, and load
 /// balancers send no deliveries while `/readyz` returns 503.
 fn restore_availability(shared: &Shared) {
-    if !shared.health.has_no_room() {
+    if !shared.health.has_no_segment() {
         return;
     }
     let _space = match shared.background.retention.make_space(shared, shared.options.limits.segment_size) {

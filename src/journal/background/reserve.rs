@@ -6,7 +6,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::Shared;
-use super::super::disk::{Disk, is_full, write_atomically};
+use super::super::disk::{Disk, TEMPORARY_EXT, is_full, write_atomically};
 
 /// Reserve of an open journal. The field `missing` is true while the file of the reserve does not exist.
 pub(super) struct Reserve {
@@ -42,15 +42,21 @@ impl Reserve {
     }
 }
 
-/// Writes `bytes` to the file `name`. If the disk is full, deletes the reserve, calls `on_release` and writes the file again.
+/// Writes `bytes` to the file `name`. If the disk is full, deletes the reserve, calls `on_release` and writes the file again. If the
+/// file does not fit even then, preallocates the reserve again, because nothing uses its space.
 pub(crate) fn write_with_reserve(disk: &dyn Disk, name: &str, bytes: &[u8], on_release: impl FnOnce()) -> io::Result<()> {
     write_atomically(disk, name, bytes).or_else(|error| {
         if !is_full(&error) {
             return Err(error);
         }
+        let size = disk.list()?.iter().find(|(file, _)| file == RESERVE_FILE).map_or(0, |(_, size)| *size);
         release_reserve(disk).map_err(|_| error)?;
         on_release();
-        write_atomically(disk, name, bytes)
+        write_atomically(disk, name, bytes).inspect_err(|_| {
+            // The next startup deletes the temporary file, but until then the file would occupy the reserve's space.
+            drop(disk.remove(&format!("{name}{TEMPORARY_EXT}")));
+            drop(disk.create(RESERVE_FILE, size));
+        })
     })
 }
 

@@ -29,6 +29,7 @@ use super::scanned_frame::ScannedFrame;
 use super::scanned_segment::ScannedSegment;
 use super::segment::{Segment, SegmentState};
 use super::segment_file::JournalIdentity;
+use super::segment_list::LostNewest;
 use super::segment_map::SegmentMap;
 use super::segment_name::{KEYS_EXT, NEW_SPARE, SEGMENT_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName};
 use super::writer_state::WriterState;
@@ -82,8 +83,8 @@ pub(super) fn open(
     let keys = KeyIndex::new(options.key_limits(), Arc::new(KeyDamage::new(metrics.journal.damaged.clone())));
     scan.lost.iter().for_each(|range| _ = keys.forget(range.clone()));
     report_missing(&scan, options, &keys, metrics);
-    let (owner, lost_newest) = (scan.owner, scan.lost_newest);
-    lost_newest.iter().for_each(|owner| report_missing_newest(owner, &keys, metrics));
+    scan.lost_newest.iter().for_each(|lost| report_missing_newest(lost, &scan, options, &keys, metrics));
+    let (owner, lost_newest) = (scan.owner, scan.lost_newest.map(|lost| lost.owner));
 
     let newest = scan.segments.last().map(|segment| segment.name).max(lost_newest.map(|owner| owner.newest));
     let mut ordinal = newest.map_or(1, |newest| newest.ordinal + 1);
@@ -116,7 +117,8 @@ pub(super) fn open(
     // The record of a release and the name of a replacement may be only in the page cache, and a power cut could lose them. By now
     // both are synced: the list in the new segment does not contain the released segments.
     for name in &scan.released {
-        context(delete_released(disk, *name), || format!("{}: cannot delete the segment", name.segment_file()))?;
+        let removed = if is_recorded_as_lost(&scan, *name) { set_aside(disk, *name) } else { delete_released(disk, *name) };
+        context(removed, || format!("{}: cannot delete the segment", name.segment_file()))?;
     }
     let reserve_exists = restore_reserve(disk, options.limits.segment_size);
     Ok(Recovered { log, identity, time, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
@@ -162,11 +164,29 @@ fn delete_released(disk: &dyn Disk, name: SegmentName) -> io::Result<()> {
     }
 }
 
+/// Returns true if the journal has recorded this segment as lost. An operator has then restored the file too late: hookhold may have
+/// stored retries of its events, and the cursors have passed its place.
+fn is_recorded_as_lost(scan: &DirectoryScan, name: SegmentName) -> bool {
+    let exists = scan.segments.iter().any(|segment| segment.name.place() == name.place());
+    !exists && scan.lost.iter().any(|range| range.contains(&name.first_seq))
+}
+
+/// Renames a segment that the journal does not read any more but must not delete.
+fn set_aside(disk: &dyn Disk, name: SegmentName) -> io::Result<()> {
+    let (file, aside) = (name.segment_file(), format!("{}{LOST_EXT}", name.segment_file()));
+    tracing::error!(
+        file,
+        aside,
+        "the journal has already counted the events of this segment as lost, so hookhold renames the file and does not read it; to \
+         read its events, move it under its old name to an empty directory and use `hookhold tail` there"
+    );
+    disk.rename(&file, &aside)
+}
+
 /// Counts the events of missing segments as lost, and forgets their keys. If hookhold forwards events, the keys of events below
 /// all cursors remain, because Kafka has these events.
 fn report_missing(scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metrics: &Metrics) {
-    let knows_all = options.forwards && scan.cursors.is_complete;
-    let lowest = scan.cursors.cursors.iter().map(|(_, cursor)| *cursor).min().filter(|_| knows_all).unwrap_or(0);
+    let lowest = lowest_cursor(scan, options);
     for ListedSegment { name, next_seq } in scan.missing.iter().filter(|_| !is_planted("gap taken for a release")) {
         let from = name.first_seq.max(lowest);
         metrics.journal.damaged.inc();
@@ -183,12 +203,23 @@ fn report_missing(scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metr
     }
 }
 
-/// Counts the newest segment as lost, and forgets its keys. The number of its events is unknown.
-fn report_missing_newest(owner: &OwnerRecord, keys: &KeyIndex, metrics: &Metrics) {
+/// Counts the newest segment as lost, and forgets its keys and those of the segments before it that are missing as well. Unlike the
+/// number of the events, the bound of their sequences is always known. The keys of events below all cursors remain.
+fn report_missing_newest(lost: &LostNewest, scan: &DirectoryScan, options: &Options, keys: &KeyIndex, metrics: &Metrics) {
+    let bound = lost.owner.bound;
+    let from = lost.from.max(lowest_cursor(scan, options)).min(lost.known_end);
     metrics.journal.damaged.inc();
-    _ = keys.forget(owner.newest.first_seq..owner.bound);
-    let segment = owner.newest.segment_file();
-    tracing::error!(segment, "the newest segment is missing, so its events are lost; {RESTORE}");
+    let events = keys.forget(from..lost.known_end);
+    metrics.journal.lost_events.with_label_values(&[MISSING]).inc_by(events);
+    _ = keys.forget(lost.known_end..bound);
+    let segment = lost.owner.newest.segment_file();
+    tracing::error!(segment, from, events, "the newest segment is missing, so its events are lost; {RESTORE}");
+}
+
+/// Returns the sequence below which Kafka has all events; 0 if this is not known.
+fn lowest_cursor(scan: &DirectoryScan, options: &Options) -> u64 {
+    let knows_all = options.forwards && scan.cursors.is_complete;
+    scan.cursors.cursors.iter().map(|(_, cursor)| *cursor).min().filter(|_| knows_all).unwrap_or(0)
 }
 
 fn report_corruption(disk: &dyn Disk, scan: &DirectoryScan, metrics: &Metrics) -> HashSet<(String, u64)> {
@@ -258,7 +289,9 @@ fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Option
 }
 
 const UNREADABLE: &str = "the segment cannot be read, so its topics wait until it can be read; check the disk";
-const RESTORE: &str = "stop hookhold and restore the file from a backup, or check the disk";
+const RESTORE: &str = "hookhold stores retries of these events; check the disk";
+/// Extension of a segment file that an operator has restored after its loss was counted.
+const LOST_EXT: &str = ".lost";
 /// Cause of lost events in `hookhold_lost_events_total`.
 const MISSING: &str = "missing_segment";
 const NO_RANDOM: &str = "the operating system returned no random number";
