@@ -18,7 +18,7 @@ use super::scanned_cursors::ScannedCursors;
 use super::scanned_frame::{ScannedFrame, UNKNOWN_TIMES};
 use super::scanned_segment::{ScannedSegment, SegmentFrames};
 use super::segment_file;
-use super::segment_list::{compare_with_list, find_superseded, is_newest_lost};
+use super::segment_list::{self, compare_with_list, find_superseded};
 use super::segment_name::SegmentName;
 use super::segment_summary::SegmentSummary;
 use super::wall_offsets::WallOffsets;
@@ -45,7 +45,7 @@ pub(super) struct DirectoryScan {
     pub(super) missing: Vec<ListedSegment>,
     /// Record of the last opening; `None` if the lock file has no valid record.
     pub(super) owner: Option<OwnerRecord>,
-    /// The same record if the segment that it names is missing or has lost its content.
+    /// The same record, with a lower bound if a newer segment exists, if the segment that it names is missing or has lost its content.
     pub(super) lost_newest: Option<OwnerRecord>,
     /// Sequences of lost events whose keys are forgotten.
     pub(super) lost: Vec<Range<u64>>,
@@ -66,12 +66,14 @@ impl DirectoryScan {
         let (mut segments, unused) = scan_segments(disk, &keys)?;
         let replaced = replaced_segments::find(segments.iter().map(|segment| (segment.name, segment.header.as_ref())));
         segments.retain(|segment| !replaced.contains(&segment.name));
-        let lost_newest = evidence.owner.filter(|owner| is_newest_lost(owner, &segments));
+        find_superseded(&mut segments, None);
+        let read = |segment: &ScannedSegment| in_file(SegmentFrames::read(disk, segment), || segment.name.segment_file());
+        let lost_newest = segment_list::lost_newest(evidence.owner, &segments, |segment| Ok(read(segment)?.listed.is_some()))?;
         find_superseded(&mut segments, lost_newest.map(|owner| owner.newest));
         let (mut cursors, mut lost, mut listed_keys, mut is_listed) = (ScannedCursors::default(), None, None, false);
         for segment in segments.iter_mut().rev() {
             if segment.summary.is_none() || !cursors.is_complete || !is_listed {
-                segment.frames = in_file(SegmentFrames::read(disk, segment), || segment.name.segment_file())?;
+                segment.frames = read(segment)?;
                 cursors.add_older(&segment.frames.cursors);
                 lost = lost.or_else(|| segment.frames.lost.clone());
                 listed_keys = listed_keys.or_else(|| segment.frames.key_files.clone());

@@ -1,6 +1,8 @@
 //! Determines which segments are missing or released, and which events of older segments are superseded: from the order of the
 //! segments, from the list at the start of the newest segment, and from the record of the owner.
 
+use std::io;
+
 use super::frame::ListedSegment;
 use super::lock_file::OwnerRecord;
 use super::scanned_segment::ScannedSegment;
@@ -36,10 +38,30 @@ pub(super) fn compare_with_list(segments: &mut Vec<ScannedSegment>) -> (Vec<Segm
     (released, missing)
 }
 
-/// Returns true if the newest segment of the last opening is missing, or has lost its content. Later openings that were interrupted
-/// may have left segments after the bound of its sequences.
-pub(super) fn is_newest_lost(owner: &OwnerRecord, segments: &[ScannedSegment]) -> bool {
-    segments.iter().all(|segment| segment.name.ordinal < owner.newest.ordinal || segment.name.first_seq >= owner.bound)
+/// Returns the record of the last opening if its newest segment is missing, or has lost its content. The bound of the returned record
+/// is at most the first sequence of each newer segment. `has_list` reads a segment, and returns true if the list at its start is
+/// readable.
+///
+/// The journal never deletes the newest segment with a synced commit. A newer segment may exist nevertheless: the process may have
+/// died before it has synced the first commit of this segment, or the record may be older than this segment. In the latter case,
+/// the list of the newer segment shows what is missing. Interrupted openings may also have left segments after the bound.
+pub(super) fn lost_newest(
+    owner: Option<OwnerRecord>,
+    segments: &[ScannedSegment],
+    has_list: impl Fn(&ScannedSegment) -> io::Result<bool>,
+) -> io::Result<Option<OwnerRecord>> {
+    let Some(owner) = owner else { return Ok(None) };
+    if segments.iter().any(|segment| segment.name.place() == owner.newest.place()) {
+        return Ok(None);
+    }
+    let newer = || segments.iter().filter(|segment| segment.name.ordinal >= owner.newest.ordinal);
+    for segment in newer().filter(|segment| segment.name.first_seq < owner.bound) {
+        if segment.summary.is_some() || has_list(segment)? {
+            return Ok(None);
+        }
+    }
+    let bound = newer().map(|segment| segment.name.first_seq).fold(owner.bound, u64::min);
+    Ok(Some(OwnerRecord { bound, ..owner }))
 }
 
 /// Determines for each segment at which sequence a newer segment supersedes its events. A lost segment supersedes events as well.
