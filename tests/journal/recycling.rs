@@ -102,3 +102,37 @@ fn a_recycled_segment_that_fails_to_start_hides_nothing() {
     assert_eq!(last, Some(number as u64 - 1), "the segment without a commit supersedes no event");
     assert_eq!(harness.metrics.journal.damaged.get(), 0);
 }
+
+/// A failed rename may have taken effect. The writer then continues in the previous segment, and the renamed file must supersede
+/// nothing.
+#[test]
+fn a_rename_of_a_spare_that_fails_too_late_hides_no_event() {
+    let harness = Harness::stopped(|options| {
+        (options.limits.segment_size, options.limits.max_size) = (64 << 10, 5 * (64 << 10));
+    });
+    let mut journal = harness.open_in_steps();
+    let mut number = 0;
+    while harness.disk.names(".spare").iter().all(|name| !name.contains('-')) {
+        journal.store(&sample(number, 3_300));
+        journal.run();
+        number += 1;
+    }
+    let spare = harness.disk.names(".spare");
+    harness.disk.fail_rename_late(".seg");
+    // The next event that does not fit into the segment is rejected. A smaller one fits.
+    let rejected = loop {
+        let end = append(&journal.journal, &sample(number, 20_000).event()).expect("accepted");
+        journal.step_writer();
+        match end.try_recv().expect("a result") {
+            Ok(_) => number += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(rejected, AppendError::Write);
+    assert!(spare.iter().all(|name| harness.disk.len(name).is_none()), "the rename has taken effect");
+    let last = journal.store(&sample(number, 100));
+    harness.kill_stepped(journal);
+    let journal = harness.open_in_steps();
+    assert_eq!(seqs(&journal.journal).last(), Some(&last.seq), "the segment without a commit supersedes no event");
+    assert_eq!(harness.metrics.journal.damaged.get(), 0);
+}
