@@ -118,7 +118,7 @@ impl Model {
     fn check(&mut self, check: &Check, read: &[StoredEvent]) -> Checked {
         self.check_each(check, read)?;
         let positions: BTreeMap<u64, Position> = read.iter().map(|stored| (stored.position.seq, stored.position)).collect();
-        self.find_stored_and_deleted(check, &positions);
+        self.find_stored_and_unread(check, &positions);
         let oldest = check.journal.oldest_seq();
         let retain_ms = check.life.hazards.options.limits.retain.as_millis() as u64;
         let (mut gone, mut lost) = (0, 0);
@@ -171,13 +171,20 @@ impl Model {
             let position = stored.position;
             let attempts = self.attempts_of(stored.event.body());
             ensure!(!attempts.is_empty(), "{position} was never appended");
+            let arrived = stored.event.received_at().0;
+            // The model has chosen one of several attempts if it knows only the sequence of an event, from its key. Every attempt has its
+            // own time of arrival, which shows whether the choice was right.
+            let is_chosen = |at: Position| at.seq == position.seq && at.log == UNKNOWN_LOG;
+            let is_wrong = |index: &usize| {
+                let event = &self.events[*index];
+                event.stored_at().is_some_and(is_chosen) && event.sample.received_at != arrived
+            };
             // A misdirected write may leave an event at a place where only some scans find it.
             let is_here = |index: &usize| match self.events[*index].fate {
-                Fate::Stored(at) | Fate::Lost(at) => is_same(at, position),
+                Fate::Stored(at) | Fate::Lost(at) => is_same(at, position) && !is_wrong(index),
                 _ => false,
             };
             let is_open = |index: &usize| matches!(self.events[*index].fate, Fate::Unknown | Fate::Failed);
-            let arrived = stored.event.received_at().0;
             // A lost event no longer supersedes the failed events that had the same sequence.
             let is_lost = |event: &ModelEvent| matches!(event.fate, Fate::Lost(at) if at.seq == position.seq);
             let may_return = |index: &usize| self.events[*index].has_failed && self.events.iter().any(is_lost);
@@ -188,9 +195,12 @@ impl Model {
                 let fates: Vec<Fate> = attempts.iter().map(|index| self.events[*index].fate).collect();
                 return Err(format!("{position} contains an event that is superseded or stored elsewhere: {fates:?}"));
             };
+            let wrong: Vec<usize> = attempts.iter().copied().filter(is_wrong).collect();
             if is_open(&index) {
                 self.counts.count("event recovered", 1);
             }
+            // The attempt that was chosen instead has no result.
+            wrong.into_iter().for_each(|index| self.events[index].fate = Fate::Unknown);
             if self.events[index].stored_at().is_none_or(|at| at.log == UNKNOWN_LOG) {
                 self.set_stored(index, position, check.now_ms);
             }
@@ -205,9 +215,10 @@ impl Model {
     }
 
     /// Marks an event with the fate `Unknown` or `Failed` as stored if the journal contains the key of the event, but not the
-    /// event. The journal has then recovered the event and immediately deleted it.
-    fn find_stored_and_deleted(&mut self, check: &Check, positions: &BTreeMap<u64, Position>) {
-        let last = if check.life.hazards.retention { self.events.len() } else { 0 };
+    /// event. The journal has then recovered the event, and has immediately deleted it or cannot read it.
+    fn find_stored_and_unread(&mut self, check: &Check, positions: &BTreeMap<u64, Position>) {
+        let may_delete = check.life.hazards.retention;
+        let last = if may_delete || !check.hidden.is_empty() { self.events.len() } else { 0 };
         for index in (0..last).rev() {
             let event = &self.events[index];
             let (Fate::Unknown | Fate::Failed, Some(key)) = (event.fate, event.sample.key) else { continue };
@@ -215,7 +226,8 @@ impl Model {
             if self.keys[&key].events.iter().any(|other| self.events[*other].stored_at().is_some()) {
                 continue;
             }
-            if let Some(seq) = self.lookup(check, &key).filter(|seq| !positions.contains_key(seq)) {
+            let is_unread = |seq: &u64| !positions.contains_key(seq) && (may_delete || check.is_hidden(*seq));
+            if let Some(seq) = self.lookup(check, &key).filter(is_unread) {
                 self.set_stored(index, Position { log: UNKNOWN_LOG, seq }, check.now_ms);
             }
         }
