@@ -185,8 +185,13 @@ impl Model {
                 _ => false,
             };
             let is_open = |index: &usize| matches!(self.events[*index].fate, Fate::Unknown | Fate::Failed);
-            // A lost event no longer supersedes the failed events that had the same sequence.
-            let is_lost = |event: &ModelEvent| matches!(event.fate, Fate::Lost(at) if at.seq == position.seq);
+            // A lost event no longer supersedes the failed events that had the same sequence. It may have become lost since the last
+            // check: two faults may hit the only copy of a commit and the record of the owner, so that nothing shows the loss.
+            let is_lost = |event: &ModelEvent| match event.fate {
+                Fate::Lost(at) => at.seq == position.seq,
+                Fate::Stored(at) => at.seq == position.seq && check.may_be_lost(event),
+                _ => false,
+            };
             let may_return = |index: &usize| self.events[*index].has_failed && self.events.iter().any(is_lost);
             let is_mine =
                 |index: &usize| self.events[*index].sample.received_at == arrived && (is_open(index) || may_return(index));
@@ -196,7 +201,13 @@ impl Model {
                 return Err(format!("{position} contains an event that is superseded or stored elsewhere: {fates:?}"));
             };
             let wrong: Vec<usize> = attempts.iter().copied().filter(is_wrong).collect();
-            if is_open(&index) {
+            let was_open = is_open(&index);
+            if self.events[index].fate == Fate::Superseded {
+                for event in self.events.iter_mut().filter(|event| is_lost(event)) {
+                    event.fate = event.stored_at().map_or(event.fate, Fate::Lost);
+                }
+            }
+            if was_open {
                 self.counts.count("event recovered", 1);
             }
             // The attempt that was chosen instead has no result.
@@ -339,6 +350,11 @@ const LONG_MS: u64 = LONG.as_millis() as u64;
 impl Check<'_> {
     fn is_hidden(&self, seq: u64) -> bool {
         self.hidden.iter().any(|range| range.contains(&seq))
+    }
+
+    /// Returns true if the journal may lose this event because of the faults so far.
+    fn may_be_lost(&self, event: &ModelEvent) -> bool {
+        event.exposure == Exposure::Silent || (event.exposure == Exposure::Counted && self.has_counted())
     }
 
     /// Returns true if a process of this life has counted damage.
