@@ -68,12 +68,14 @@ impl DirectoryScan {
         foreign_segments::remove(disk, &mut segments, evidence.owner)?;
         let replaced = replaced_segments::find(segments.iter().map(|segment| (segment.name, segment.header.as_ref())));
         segments.retain(|segment| !replaced.contains(&segment.name));
-        let mut lost_newest = LostNewest::find(&evidence, &segments);
+        find_superseded(&mut segments, None);
+        let read = |segment: &ScannedSegment| in_file(SegmentFrames::read(disk, segment), || segment.name.segment_file());
+        let mut lost_newest = LostNewest::find(&evidence, &segments, |segment| Ok(read(segment)?.listed.is_some()))?;
         find_superseded(&mut segments, lost_newest.map(|lost| lost.owner.newest));
         let (mut cursors, mut lost, mut listed_keys, mut is_listed) = (ScannedCursors::default(), None, None, false);
         for segment in segments.iter_mut().rev() {
             if segment.summary.is_none() || !cursors.is_complete || !is_listed {
-                segment.frames = in_file(SegmentFrames::read(disk, segment), || segment.name.segment_file())?;
+                segment.frames = read(segment)?;
                 cursors.add_older(&segment.frames.cursors);
                 lost = lost.or_else(|| segment.frames.lost.clone());
                 listed_keys = listed_keys.or_else(|| segment.frames.key_files.clone());

@@ -32,7 +32,7 @@ pub trait Disk: Send + Sync {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Truncates a file to `size` bytes. The caller must ensure that no thread is still writing to the file.
     fn truncate(&self, name: &str, size: u64) -> io::Result<()>;
-    /// Renames a file. Replaces `to` if it exists.
+    /// Renames a file. Replaces `to` if it exists. If this function fails, the file may have the old or the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Deletes a file.
     fn remove(&self, name: &str) -> io::Result<()>;

@@ -24,16 +24,42 @@ pub(super) fn create(
     let name = SegmentName::new(state.next_ordinal, state.next_seq, random)?;
     let disk = &shared.disk;
     let spare = if size == shared.options.limits.segment_size { shared.background.take_spare() } else { None };
-    let renamed = spare.and_then(|Spare { name: spare, file }| {
-        let renamed = disk.rename(&spare, &name.segment_file()).inspect_err(|_| drop(disk.remove(&spare)));
-        renamed.ok().map(|()| file)
-    });
+    let renamed = match spare {
+        Some(Spare { name: spare, file }) => match disk.rename(&spare, &name.segment_file()) {
+            Ok(()) => Some(file),
+            Err(_) => {
+                discard(shared, &spare, &name.segment_file())?;
+                None
+            }
+        },
+        None => None,
+    };
     let file = renamed.map_or_else(|| disk.create(&name.segment_file(), size), Ok)?;
     if !is_planted("missing directory sync") {
         shared.sync_dir()?;
     }
     state.next_ordinal += 1;
     Ok((name, file))
+}
+
+/// Deletes the spare file after a failed rename, which may have taken effect. If the writer cannot start a segment, it stores smaller
+/// events in the previous segment. A file with the name `renamed` could supersede these events at the next startup, for example if a
+/// page of the file cannot be read. If this name cannot be deleted, the journal therefore fails.
+fn discard(shared: &Shared, spare: &str, renamed: &str) -> io::Result<()> {
+    drop(shared.disk.remove(spare));
+    match shared.disk.remove(renamed) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::error!(
+                file = renamed,
+                %error,
+                "neither the rename nor the deletion of a file of the journal has succeeded, so the process exits; check the disk"
+            );
+            shared.health.set_failed();
+            shared.listeners.notify_watchers();
+            Err(error)
+        }
+        _ => shared.sync_dir(),
+    }
 }
 
 /// Creates the lock file again if an operator has deleted it. If the file cannot be opened for another reason, the writer still has

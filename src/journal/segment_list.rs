@@ -1,6 +1,8 @@
 //! Determines which segments are missing or released, and which events of older segments are superseded: from the order of the
 //! segments, from the list at the start of the newest segment, and from the record of the owner.
 
+use std::io;
+
 use super::frame::ListedSegment;
 use super::lock_file::{LockEvidence, OwnerRecord};
 use super::scanned_segment::ScannedSegment;
@@ -49,17 +51,32 @@ pub(super) struct LostNewest {
 }
 
 impl LostNewest {
-    /// Returns the loss if the newest segment of the last opening is missing, or has lost its content. Later openings that were
-    /// interrupted may have left segments after the bound of its sequences.
-    pub(super) fn find(evidence: &LockEvidence, segments: &[ScannedSegment]) -> Option<LostNewest> {
-        let owner = evidence.owner?;
-        let is_newer = |segment: &ScannedSegment| segment.name.ordinal >= owner.newest.ordinal;
-        if segments.iter().any(|segment| is_newer(segment) && segment.name.first_seq < owner.bound) {
-            return None;
+    /// Returns the loss if the newest segment of the last opening is missing, or has lost its content. The bound of the returned
+    /// record is at most the first sequence of each newer segment. `has_list` reads a segment, and returns true if the list at its
+    /// start is readable.
+    ///
+    /// The journal never deletes the newest segment with a synced commit. A newer segment may exist nevertheless: the process may
+    /// have died before it has synced the first commit of this segment, or the record may be older than this segment. In the latter
+    /// case, the list of the newer segment shows what is missing. Interrupted openings may also have left segments after the bound.
+    pub(super) fn find(
+        evidence: &LockEvidence,
+        segments: &[ScannedSegment],
+        has_list: impl Fn(&ScannedSegment) -> io::Result<bool>,
+    ) -> io::Result<Option<LostNewest>> {
+        let Some(owner) = evidence.owner else { return Ok(None) };
+        if segments.iter().any(|segment| segment.name.place() == owner.newest.place()) {
+            return Ok(None);
         }
-        let first_seq = owner.newest.first_seq;
-        let known_end = evidence.watermark.unwrap_or(first_seq).clamp(first_seq, owner.bound);
-        Some(LostNewest { owner, from: first_seq, known_end })
+        let newer = || segments.iter().filter(|segment| segment.name.ordinal >= owner.newest.ordinal);
+        for segment in newer().filter(|segment| segment.name.first_seq < owner.bound) {
+            if segment.summary.is_some() || has_list(segment)? {
+                return Ok(None);
+            }
+        }
+        let from = owner.newest.first_seq;
+        let bound = newer().map(|segment| segment.name.first_seq).fold(owner.bound, u64::min).max(from);
+        let known_end = evidence.watermark.unwrap_or(from).clamp(from, bound);
+        Ok(Some(LostNewest { owner: OwnerRecord { bound, ..owner }, from, known_end }))
     }
 
     /// Determines where the loss starts. `segments` contains the frames of all unsealed segments.

@@ -292,6 +292,9 @@ impl CommitWriter {
         let mut offset = state.offset;
         if offset == SEGMENT_HEADER_LEN {
             buffer.extend_from_slice(&encode_header(state.active.name, shared.log, shared.identity, &[]));
+            if is_planted("forgotten page zero") {
+                buffer.fill(0);
+            }
             offset = 0;
         }
         let others = batch.iter().map(PendingAppend::len).sum::<u64>() + control.len();

@@ -119,6 +119,8 @@ enum Failure {
     Kind(io::ErrorKind),
     /// EIO: the medium cannot read or write a sector.
     Medium,
+    /// EIO of a rename that has taken effect.
+    Late,
 }
 
 /// A fault that breaks the guarantees of the disk.
@@ -254,6 +256,11 @@ impl SimDisk {
     /// Makes the next step of this kind fail with EIO on a file whose name ends with `ending`.
     pub fn fail_medium(&self, step: Step, ending: &str) {
         self.rule(step, ending, Action::Fail { error: Failure::Medium, times: 1 });
+    }
+
+    /// Makes the next rename to a name with this ending take effect and fail.
+    pub fn fail_rename_late(&self, ending: &str) {
+        self.rule(Step::Rename, ending, Action::Fail { error: Failure::Late, times: 1 });
     }
 
     /// Makes the next sync succeed without effect on a file whose name ends with `ending`.

@@ -1,9 +1,11 @@
 //! Tests of cursors: how soon a moved cursor is on disk, and which cursors a crash or damage may cost.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hookhold::journal::WriterStep;
 
+use crate::disk::Step;
 use crate::events::{Sample, TOPICS};
 use crate::harness::*;
 use crate::stepped::*;
@@ -156,6 +158,35 @@ fn moved_cursors_survive_a_lost_first_commit() {
     assert_eq!(cursors, expected);
     assert!(harness.metrics.journal.damaged.get() >= before + 3, "two damaged frames, and an incomplete list of cursors");
     open.close();
+}
+
+#[test]
+fn a_cursor_that_moves_back_during_a_commit_is_saved() {
+    let harness = forwarding(1 << 20);
+    let mut open = harness.open_in_steps();
+    for number in 0..10 {
+        open.store(&sample(number, 100));
+    }
+    let save = |open: &mut SteppedJournal, cursor: u64| {
+        open.journal.save_cursor(TOPICS[0], cursor, 1);
+        harness.clock.advance(1_000);
+        assert_eq!(open.step_writer(), WriterStep::Saved);
+    };
+    save(&mut open, 3);
+    // While the writer syncs the commit with the cursor 7, the cursor moves back to the value of the commit before.
+    let (journal, has_moved) = (open.journal.clone(), AtomicBool::new(false));
+    harness.disk.observe(move |step, name| {
+        if step == Step::Sync && name.ends_with(".seg") && !has_moved.swap(true, Ordering::SeqCst) {
+            journal.save_cursor(TOPICS[0], 3, 0);
+        }
+    });
+    save(&mut open, 7);
+    harness.disk.observe(|_, _| {});
+    assert_eq!(open.journal.topic_cursors()[0].cursor, 3);
+    harness.clock.advance(1_000);
+    open.step_writer();
+    harness.kill_stepped(open);
+    assert_eq!(saved(&harness)[TOPICS[0]], 3);
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use hookhold::journal::AppendError;
+
+use crate::disk::Step;
 use crate::events::Sample;
 use crate::harness::*;
 
@@ -149,6 +152,28 @@ fn corruption_forgets_the_keys_of_lost_events() {
     let has_key = |file: &String| harness.disk.bytes(file).windows(16).any(|window| window == key(3).0);
     assert!(!harness.disk.names(".keys").iter().any(has_key));
     assert_eq!(lookup(&harness.open(), &key(3)), None, "after a restart as well");
+}
+
+#[test]
+fn an_unreadable_page_of_a_torn_commit_blocks_no_topic() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    store(&journal, &sample(0, 100));
+    let gate = harness.disk.hold(Step::Sync, ".seg");
+    let torn = append(&journal, &sample(1, 100).event()).expect("accepted");
+    gate.wait_for(1);
+    harness.disk.kill();
+    gate.release();
+    assert_eq!(torn.recv().expect("a result"), Err(AppendError::Sync));
+    journal.close();
+    let segment = harness.disk.names(".seg").pop().expect("a segment");
+    let end = harness.disk.bytes(&segment).iter().rposition(|byte| *byte != 0).expect("a commit");
+    harness.disk.spoil(&segment, end..end + 1);
+    let journal = harness.open();
+    assert_eq!(harness.metrics.journal.damaged.get(), 0, "no sender has an answer for the torn commit");
+    let next = store(&journal, &sample(1, 100));
+    assert_eq!(seqs(&journal), [0, next.seq], "every event can be forwarded");
+    journal.close();
 }
 
 #[test]

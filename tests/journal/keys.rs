@@ -585,3 +585,43 @@ fn a_failed_merge_is_repeated_and_loses_no_key() {
         only_file(&keys);
     }
 }
+
+#[test]
+fn a_merge_gives_a_page_up_only_after_twelve_read_errors() {
+    const ATTEMPTS: usize = 12;
+    let keys = Keys::without_recent_keys(11);
+    let mut index = keys.open();
+    seal(&mut index, 0..500, DAY);
+    for _ in 0..ATTEMPTS {
+        // The read of several pages fails, and then the read of the first one.
+        (0..2).for_each(|_| keys.disk.fail_medium(Step::Read, ".keys"));
+        assert!(index.step(JournalMillis(DAY)).is_err());
+    }
+    merge_all(&mut index, DAY);
+    assert_eq!(unknown(&index, 0..500), [0; 0], "the error was temporary");
+    assert_eq!(keys.damaged(), 0);
+
+    seal(&mut index, 500..1_000, DAY);
+    let file = keys.disk.names(".keys").into_iter().find(|file| !file.starts_with("merged-")).expect("a sealed segment");
+    // The third page of keys.
+    keys.disk.spoil(&file, 3 * 4096..3 * 4096 + 1);
+    let failed = (0..).take_while(|_| index.step(JournalMillis(DAY)).is_err()).count();
+    assert_eq!(failed, ATTEMPTS);
+    merge_all(&mut index, DAY);
+    assert_eq!(unknown(&index, 0..1_000).len(), 97, "the keys of the page are unknown");
+    assert_eq!(keys.damaged(), 1);
+}
+
+#[test]
+fn a_merge_whose_rename_fails_too_late_leaves_no_file() {
+    let keys = Keys::without_recent_keys(12);
+    let mut index = keys.open();
+    seal(&mut index, 0..100, DAY);
+    let files = keys.disk.names(".keys");
+    keys.disk.fail_rename_late(".keys");
+    while index.step(JournalMillis(DAY)).is_ok() {}
+    assert_eq!(keys.disk.names(""), files, "a further merge would not replace the file");
+    merge_all(&mut index, DAY);
+    assert_eq!(unknown(&index, 0..100), [0; 0]);
+    assert!(only_file(&keys).starts_with("merged-"));
+}

@@ -13,6 +13,7 @@ mod cursors;
 mod damage;
 mod golden;
 mod harness;
+mod interrupted;
 mod keys;
 mod missing;
 mod opening;

@@ -3,9 +3,12 @@
 use std::io;
 use std::time::Duration;
 
+use hookhold::journal::AppendError;
+
 use crate::disk::Step;
 use crate::events::TOPICS;
 use crate::harness::*;
+use crate::stepped::SteppedJournal;
 
 /// Returns the sequences in the file name of a segment: its first, and the first of the next segment.
 fn sequences(harness: &Harness, index: usize) -> std::ops::Range<u64> {
@@ -147,6 +150,45 @@ fn segments_that_vanish_with_the_newest_one_are_counted_and_their_keys_forgotten
         assert!((from..60).all(|seq| lookup(&journal, &key(seq as usize)).is_none()), "{what}: after a restart");
         journal.close();
     }
+}
+
+#[test]
+fn a_torn_newer_segment_does_not_hide_a_missing_newest_segment() {
+    let harness = Harness::stopped(|_| {});
+    let mut journal = harness.open_in_steps();
+    (0..3).for_each(|number| _ = journal.store(&sample(number, 100)));
+    let reject = |journal: &mut SteppedJournal, number: usize| {
+        let end = append(&journal.journal, &sample(number, 100).event()).expect("accepted");
+        journal.step_writer();
+        assert_eq!(end.try_recv().expect("a result"), Err(AppendError::Write));
+    };
+    harness.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
+    reject(&mut journal, 3);
+    let lost = journal.store(&sample(4, 100));
+    harness.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
+    reject(&mut journal, 5);
+    // The process dies in the sync of the first commit of the third segment.
+    harness.disk.die_after(4);
+    append(&journal.journal, &sample(6, 100).event()).expect("accepted").try_recv().unwrap_err();
+    journal.step_writer();
+    harness.kill_stepped(journal);
+    let names = harness.disk.names(".seg");
+    assert_eq!((names.len(), lost.seq), (3, 3), "{names:?}");
+    remove_segment(&harness, 1);
+    harness.disk.corrupt(&names[2], 4096..8192, |_| 0);
+    assert!(harness.disk.bytes(&names[2]).iter().any(|byte| *byte != 0), "the header of the third segment is written");
+    assert_eq!(harness.read_only().verify().expect("the journal can be read").missing, [names[1].clone()]);
+    let mut journal = harness.open_in_steps();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "the missing segment is counted");
+    assert_eq!(seqs(&journal.journal), [0, 1, 2]);
+    assert_eq!(lookup(&journal.journal, &key(4)), None, "the retry of the lost event must be stored");
+    let next = journal.store(&sample(4, 100));
+    assert!(next.seq > lost.seq, "{next} after {lost}");
+    journal.close();
+    let journal = harness.open_in_steps();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once");
+    assert_eq!(lookup(&journal.journal, &key(4)), Some(next.seq));
+    journal.close();
 }
 
 #[test]

@@ -74,6 +74,28 @@ fn a_follower_of_a_stopped_journal_reads_no_segment() {
 }
 
 #[test]
+fn a_tail_without_a_published_watermark_returns_no_unsynced_event() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    store(&journal, &sample(0, 100));
+    let gate = harness.disk.hold(Step::Sync, ".seg");
+    let end = append(&journal, &sample(1, 100).event()).expect("accepted");
+    gate.wait_for(1);
+    // A failed write of the watermark leaves an invalid checksum.
+    harness.disk.corrupt("lock", 16..20, |byte| !byte);
+    let mut tail = harness.read_only();
+    let mut read = || -> Vec<u64> {
+        let events = std::iter::from_fn(|| tail.next().expect("the journal can be read"));
+        events.map(|stored| stored.position.seq).collect()
+    };
+    assert_eq!(read(), [0], "the event 1 is written and not synced");
+    gate.release();
+    assert!(end.recv().expect("a result").is_ok());
+    assert_eq!(read(), [1]);
+    journal.close();
+}
+
+#[test]
 fn verify_reports_no_damage_while_another_process_writes() {
     let harness = Harness::new();
     let journal = harness.open();

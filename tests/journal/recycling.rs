@@ -2,10 +2,12 @@
 
 use std::io;
 
+use hookhold::event::Position;
 use hookhold::journal::{AppendError, Journal};
 
-use crate::disk::Step;
+use crate::disk::{SimDisk, Step};
 use crate::harness::*;
+use crate::stepped::SteppedJournal;
 
 #[test]
 fn a_spare_that_cannot_be_renamed_rejects_no_event() {
@@ -101,4 +103,89 @@ fn a_recycled_segment_that_fails_to_start_hides_nothing() {
     let last = read(&journal).last().map(|stored| stored.position.seq);
     assert_eq!(last, Some(number as u64 - 1), "the segment without a commit supersedes no event");
     assert_eq!(harness.metrics.journal.damaged.get(), 0);
+}
+
+/// Returns a journal with a spare file of a deleted segment, and the number of its events.
+fn with_spare(harness: &Harness) -> (SteppedJournal, usize) {
+    let (mut journal, mut number) = (harness.open_in_steps(), 0);
+    while harness.disk.names(".spare").iter().all(|name| !name.contains('-')) {
+        journal.store(&sample(number, 3_300));
+        journal.run();
+        number += 1;
+    }
+    (journal, number)
+}
+
+fn small() -> Harness {
+    Harness::stopped(|options| (options.limits.segment_size, options.limits.max_size) = (64 << 10, 5 * (64 << 10)))
+}
+
+/// Appends events until the writer starts another segment. Returns the result of the last append.
+fn start_segment(harness: &Harness, journal: &mut SteppedJournal, number: usize) -> Result<Position, AppendError> {
+    let segments = harness.disk.names(".seg");
+    loop {
+        let end = append(&journal.journal, &sample(number, 20_000).event()).expect("accepted");
+        journal.step_writer();
+        let end = end.try_recv().expect("a result");
+        if end.is_err() || harness.disk.names(".seg") != segments {
+            return end;
+        }
+    }
+}
+
+/// A failed rename may have taken effect. If the writer cannot start a segment, it continues in the previous one, and the renamed
+/// file must supersede nothing, even if a page of this file cannot be read.
+#[test]
+fn a_rename_of_a_spare_that_fails_too_late_hides_no_event() {
+    for seed in 0..64 {
+        let harness = Harness { disk: SimDisk::new(seed), ..small() };
+        let (mut journal, number) = with_spare(&harness);
+        let spare = harness.disk.names(".spare").remove(0);
+        harness.disk.spoil(&spare, 8_192..8_193);
+        harness.disk.fail_rename_late(".seg");
+        harness.disk.fail(Step::Create, ".seg", io::ErrorKind::Other, 1);
+        assert_eq!(start_segment(&harness, &mut journal, number), Err(AppendError::Write));
+        assert_eq!(harness.disk.len(&spare), None, "the rename has taken effect");
+        let last = journal.store(&sample(number, 100));
+        harness.kill_stepped(journal);
+        if seed > 0 {
+            // The power cut may lose the deletion of the file and not its rename.
+            harness.disk.cut_power();
+        }
+        let journal = harness.open_in_steps();
+        assert_eq!(seqs(&journal.journal).last(), Some(&last.seq), "seed {seed}: the renamed file supersedes no event");
+        assert_eq!(harness.metrics.journal.damaged.get(), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_spare_that_can_be_neither_renamed_nor_deleted_ends_the_journal() {
+    let harness = small();
+    let (mut journal, number) = with_spare(&harness);
+    harness.disk.fail_rename_late(".seg");
+    harness.disk.fail(Step::Remove, ".seg", io::ErrorKind::Other, 1);
+    assert_eq!(start_segment(&harness, &mut journal, number), Err(AppendError::Sync));
+    assert!(journal.journal.failed());
+}
+
+/// Undoes the first commit of a segment, as a disk does that has ignored its sync and loses its power.
+#[test]
+fn a_recycled_segment_whose_first_commit_is_lost_is_counted() {
+    let harness = small();
+    let (mut journal, number) = with_spare(&harness);
+    let (spare, lock) = (harness.disk.bytes(&harness.disk.names(".spare")[0]), harness.disk.bytes("lock"));
+    let recycled = harness.disk.files_recycled();
+    let lost = start_segment(&harness, &mut journal, number).expect("stored");
+    assert_eq!(harness.disk.files_recycled(), recycled + 1);
+    harness.kill_stepped(journal);
+    let newest = harness.disk.names(".seg").pop().expect("a segment");
+    for (file, before, len) in [(newest.as_str(), spare, 64 << 10), ("lock", lock, 4_096)] {
+        let mut before = before.into_iter();
+        let before = std::cell::RefCell::new(&mut before);
+        harness.disk.corrupt(file, 0..len, |_| before.borrow_mut().next().unwrap_or(0));
+    }
+    let mut journal = harness.open_in_steps();
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "the record of the owner shows the loss");
+    let next = journal.store(&sample(number, 100));
+    assert!(next.seq > lost.seq, "{next} after {lost}");
 }

@@ -118,7 +118,7 @@ impl Model {
     fn check(&mut self, check: &Check, read: &[StoredEvent]) -> Checked {
         self.check_each(check, read)?;
         let positions: BTreeMap<u64, Position> = read.iter().map(|stored| (stored.position.seq, stored.position)).collect();
-        self.find_stored_and_deleted(check, &positions);
+        self.find_stored_and_unread(check, &positions);
         let oldest = check.journal.oldest_seq();
         let retain_ms = check.life.hazards.options.limits.retain.as_millis() as u64;
         let (mut gone, mut lost) = (0, 0);
@@ -171,15 +171,27 @@ impl Model {
             let position = stored.position;
             let attempts = self.attempts_of(stored.event.body());
             ensure!(!attempts.is_empty(), "{position} was never appended");
+            let arrived = stored.event.received_at().0;
+            // The model has chosen one of several attempts if it knows only the sequence of an event, from its key. Every attempt has its
+            // own time of arrival, which shows whether the choice was right.
+            let is_chosen = |at: Position| at.seq == position.seq && at.log == UNKNOWN_LOG;
+            let is_wrong = |index: &usize| {
+                let event = &self.events[*index];
+                event.stored_at().is_some_and(is_chosen) && event.sample.received_at != arrived
+            };
             // A misdirected write may leave an event at a place where only some scans find it.
             let is_here = |index: &usize| match self.events[*index].fate {
-                Fate::Stored(at) | Fate::Lost(at) => is_same(at, position),
+                Fate::Stored(at) | Fate::Lost(at) => is_same(at, position) && !is_wrong(index),
                 _ => false,
             };
             let is_open = |index: &usize| matches!(self.events[*index].fate, Fate::Unknown | Fate::Failed);
-            let arrived = stored.event.received_at().0;
-            // A lost event no longer supersedes the failed events that had the same sequence.
-            let is_lost = |event: &ModelEvent| matches!(event.fate, Fate::Lost(at) if at.seq == position.seq);
+            // A lost event no longer supersedes the failed events that had the same sequence. It may have become lost since the last
+            // check: two faults may hit the only copy of a commit and the record of the owner, so that nothing shows the loss.
+            let is_lost = |event: &ModelEvent| match event.fate {
+                Fate::Lost(at) => at.seq == position.seq,
+                Fate::Stored(at) => at.seq == position.seq && check.may_be_lost(event),
+                _ => false,
+            };
             let may_return = |index: &usize| self.events[*index].has_failed && self.events.iter().any(is_lost);
             let is_mine =
                 |index: &usize| self.events[*index].sample.received_at == arrived && (is_open(index) || may_return(index));
@@ -188,9 +200,18 @@ impl Model {
                 let fates: Vec<Fate> = attempts.iter().map(|index| self.events[*index].fate).collect();
                 return Err(format!("{position} contains an event that is superseded or stored elsewhere: {fates:?}"));
             };
-            if is_open(&index) {
+            let wrong: Vec<usize> = attempts.iter().copied().filter(is_wrong).collect();
+            let was_open = is_open(&index);
+            if self.events[index].fate == Fate::Superseded {
+                for event in self.events.iter_mut().filter(|event| is_lost(event)) {
+                    event.fate = event.stored_at().map_or(event.fate, Fate::Lost);
+                }
+            }
+            if was_open {
                 self.counts.count("event recovered", 1);
             }
+            // The attempt that was chosen instead has no result.
+            wrong.into_iter().for_each(|index| self.events[index].fate = Fate::Unknown);
             if self.events[index].stored_at().is_none_or(|at| at.log == UNKNOWN_LOG) {
                 self.set_stored(index, position, check.now_ms);
             }
@@ -205,9 +226,10 @@ impl Model {
     }
 
     /// Marks an event with the fate `Unknown` or `Failed` as stored if the journal contains the key of the event, but not the
-    /// event. The journal has then recovered the event and immediately deleted it.
-    fn find_stored_and_deleted(&mut self, check: &Check, positions: &BTreeMap<u64, Position>) {
-        let last = if check.life.hazards.retention { self.events.len() } else { 0 };
+    /// event. The journal has then recovered the event, and has immediately deleted it or cannot read it.
+    fn find_stored_and_unread(&mut self, check: &Check, positions: &BTreeMap<u64, Position>) {
+        let may_delete = check.life.hazards.retention;
+        let last = if may_delete || !check.hidden.is_empty() { self.events.len() } else { 0 };
         for index in (0..last).rev() {
             let event = &self.events[index];
             let (Fate::Unknown | Fate::Failed, Some(key)) = (event.fate, event.sample.key) else { continue };
@@ -215,7 +237,8 @@ impl Model {
             if self.keys[&key].events.iter().any(|other| self.events[*other].stored_at().is_some()) {
                 continue;
             }
-            if let Some(seq) = self.lookup(check, &key).filter(|seq| !positions.contains_key(seq)) {
+            let is_unread = |seq: &u64| !positions.contains_key(seq) && (may_delete || check.is_hidden(*seq));
+            if let Some(seq) = self.lookup(check, &key).filter(is_unread) {
                 self.set_stored(index, Position { log: UNKNOWN_LOG, seq }, check.now_ms);
             }
         }
@@ -327,6 +350,11 @@ const LONG_MS: u64 = LONG.as_millis() as u64;
 impl Check<'_> {
     fn is_hidden(&self, seq: u64) -> bool {
         self.hidden.iter().any(|range| range.contains(&seq))
+    }
+
+    /// Returns true if the journal may lose this event because of the faults so far.
+    fn may_be_lost(&self, event: &ModelEvent) -> bool {
+        event.exposure == Exposure::Silent || (event.exposure == Exposure::Counted && self.has_counted())
     }
 
     /// Returns true if a process of this life has counted damage.

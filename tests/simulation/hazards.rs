@@ -28,6 +28,8 @@ pub enum Loss {
     ///   so the journal counts it and forgets its keys.
     /// - A misdirected write within one segment may hide the events between its place and the intended place.
     /// - Two faults may hit an event, and the record that this event is lost. The key of the event may then return.
+    /// - Two faults may hit the first commit of a segment, and the record of the owner, so that nothing shows that the commit was
+    ///   synced. A failed event that the commit superseded may then return.
     /// - A segment with a page that cannot be read pins its space, so the journal may become full.
     Hit,
 }

@@ -25,10 +25,11 @@ impl Life {
                 0 => disk.fail(Step::Sync, ".seg", other, 1),
                 _ => disk.fail(Step::Sync, ".tmp", other, 1),
             },
-            Some(Fault::FailedName) => {
-                let steps = [Step::Create, Step::Rename, Step::Remove, Step::Truncate];
-                disk.fail(steps[self.choose(0..4)], "", other, 1);
-            }
+            Some(Fault::FailedName) => match self.choose(0..6) {
+                4 => disk.fail_rename_late(""),
+                5 => disk.fail_rename_late(".seg"),
+                step => disk.fail([Step::Create, Step::Rename, Step::Remove, Step::Truncate][step], "", other, 1),
+            },
             Some(Fault::FailedDirectorySync) => disk.fail(Step::SyncDir, "", other, 1),
             Some(Fault::FullDisk) => match self.choose(0..2) {
                 0 => disk.set_limit(disk.used() + self.choose(0..40_000) as u64),

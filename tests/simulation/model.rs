@@ -161,7 +161,8 @@ impl Model {
         if attempts.iter().any(is_lost) && (may_return || self.acknowledged.contains(&seq)) {
             return Ok(());
         }
-        // A crash, or a sender that has left, has hidden the result of this append.
+        // A crash, or a sender that has left, has hidden the result of this append. If several attempts have no result, `check_each`
+        // replaces this choice once it sees the time of arrival of the stored event.
         if let Some(index) = attempts.iter().rev().find(|index| self.events[**index].fate == Fate::Unknown) {
             self.set_stored(*index, Position { log: UNKNOWN_LOG, seq }, now_ms);
             return Ok(());
@@ -170,7 +171,7 @@ impl Model {
         Err(format!("a delivery was answered as a duplicate of the event {seq}, which is not stored: {fates:?}"))
     }
 
-    /// Returns the index of the event that is stored at this position and has this body, if the model knows it.
+    /// Returns the indexes of all attempts to append an event with this body.
     pub fn attempts_of(&self, body: &[u8]) -> Vec<usize> {
         let attempts = body_number(body).and_then(|number| self.attempts.get(&number));
         attempts.into_iter().flatten().copied().filter(|index| self.events[*index].sample.body == body).collect()

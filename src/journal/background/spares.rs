@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 
 use super::super::disk::DiskFile;
 use super::super::frame::PAGE;
-use super::super::planted::is_planted;
 use super::super::segment::Segment;
 use super::super::segment_name::NEW_SPARE;
 use super::super::{POISON, Shared};
@@ -61,9 +60,7 @@ pub(super) fn recycle_or_delete(shared: &Shared, segment: &Segment) -> io::Resul
         // The rename must be durable before the first byte changes. Otherwise, the old name could refer to overwritten bytes
         // after a power cut.
         shared.sync_dir()?;
-        if !is_planted("forgotten page zero") {
-            file.write_at(&[0; PAGE as usize], 0)?;
-        }
+        file.write_at(&[0; PAGE as usize], 0)?;
         file.sync()?;
         io::Result::Ok(Spare { name: name.clone(), file })
     };

@@ -17,6 +17,7 @@ use super::file::KeyFile;
 use super::header::{KeyFileBuilder, KeyFileHeader, KeyFileName};
 use super::index::{KeyEnvironment, KeyIndex};
 use super::reader::KeyReader;
+use super::retention;
 use crate::event_key::EventKey;
 
 /// A merge of key files.
@@ -97,10 +98,12 @@ impl Merge {
         index.lost().has_changed_since(&self.lost)
     }
 
-    /// Deletes the temporary file of a merge that has failed.
-    pub(super) fn abandon(self, environment: &KeyEnvironment) {
-        // After a failure to delete it, the next startup deletes the file.
-        drop(environment.disk.remove(&temporary(self.name)));
+    /// Deletes the file of a merge that has failed. After a failed rename, the file may have the old or the new name.
+    pub(super) fn abandon(self, index: &KeyIndex, environment: &KeyEnvironment) {
+        // After a failure to delete a temporary file, the next startup deletes it.
+        if environment.disk.remove(&temporary(self.name)).is_err() {
+            retention::delete(index, vec![self.name], environment);
+        }
     }
 
     fn merge_some(&mut self, index: &KeyIndex) -> io::Result<()> {

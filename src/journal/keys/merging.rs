@@ -59,7 +59,7 @@ fn advance(slot: &mut Option<Merge>, index: &KeyIndex, environment: &KeyEnvironm
             None
         }
         Err(error) => {
-            merge.abandon(environment);
+            merge.abandon(index, environment);
             return Err(error);
         }
     };

@@ -32,7 +32,7 @@ impl StepFate {
     fn error(&self) -> io::Error {
         match self {
             StepFate::Fails(Failure::Kind(kind)) => (*kind).into(),
-            StepFate::Fails(Failure::Medium) => io::Error::from_raw_os_error(EIO),
+            StepFate::Fails(Failure::Medium | Failure::Late) => io::Error::from_raw_os_error(EIO),
             _ => io::Error::other("the process is dead"),
         }
     }
@@ -115,6 +115,18 @@ impl Process {
         }
     }
 
+    /// Begins a rename that takes effect. Returns its result, which may be an error all the same.
+    fn begin_rename(&self, to: &str) -> io::Result<(MutexGuard<'_, State>, io::Result<()>)> {
+        match self.begin(Step::Rename, to) {
+            (state, StepFate::Completes) => Ok((state, Ok(()))),
+            (mut state, fate @ StepFate::Fails(Failure::Late)) => {
+                state.happened("failed rename that took effect", 1);
+                Ok((state, Err(fate.error())))
+            }
+            (_, fate) => Err(fate.error()),
+        }
+    }
+
     fn file(&self, index: usize, name: &str, lock: Option<Arc<()>>) -> Arc<dyn DiskFile> {
         let process = Process { disk: self.disk.clone(), number: self.number };
         Arc::new(File { process, index, name: name.into(), _lock: lock })
@@ -154,10 +166,11 @@ impl Disk for Process {
     }
 
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.enter(Step::Rename, to)?;
+        let (mut state, renamed) = self.begin_rename(to)?;
         let index = state.index(from)?;
         state.rename(from, Some((to.into(), index)));
         self.disk.0.changed.notify_all();
+        renamed?;
         let len = state.files[index].bytes().len();
         let more = size.saturating_sub(len as u64);
         if state.used() + more > state.limit {
@@ -181,7 +194,7 @@ impl Disk for Process {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.enter(Step::Rename, to)?;
+        let (mut state, renamed) = self.begin_rename(to)?;
         let index = state.index(from)?;
         state.recycled += u64::from(from.ends_with(".spare"));
         let ordinal = to.split('-').next().unwrap_or(to);
@@ -190,7 +203,7 @@ impl Disk for Process {
         state.happened("segment rewritten", u64::from(is_replacement));
         state.rename(from, Some((to.into(), index)));
         self.disk.0.changed.notify_all();
-        Ok(())
+        renamed
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
