@@ -1,15 +1,14 @@
 //! Reads each section of the configuration, then checks the options against each other.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{AdminConfig, Config, JournalConfig, KafkaCheck, ServerConfig, kafka, recipe_files};
+use super::{Config, JournalConfig, KafkaCheck, ServerConfig, admin, kafka, recipe_files};
 use crate::certificate::{CertificateError, CertificateFiles};
-use crate::limits::{AdminLimits, DedupeLimits, JournalLimits, ServerLimits};
+use crate::limits::{DedupeLimits, JournalLimits, ServerLimits};
 use crate::source::{self, Source, SourceDefaults, url};
 use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::bytes_text;
@@ -25,7 +24,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     let config = Config {
         path: file.into(),
         server: self::server(&mut server),
-        admin: self::admin(&mut admin),
+        admin: admin::read(&mut admin),
         journal: self::journal(&mut journal),
         dedupe: DedupeLimits::take(&mut dedupe),
         kafka: None,
@@ -89,7 +88,7 @@ fn defaults(config: &Config, topic: String) -> SourceDefaults {
 fn server(t: &mut TomlTable) -> ServerConfig {
     let default = ServerConfig::default();
     let config = ServerConfig {
-        listen: address(t, default.listen),
+        listen: admin::address(t, default.listen),
         public_url: t.take("public_url").map(url::read),
         limits: ServerLimits::take(t),
         tls: tls(t),
@@ -106,10 +105,6 @@ fn server(t: &mut TomlTable) -> ServerConfig {
         t.expected("max_in_flight", format_args!("at least max_body, \"{least}\""), found);
     }
     config
-}
-
-pub(super) fn admin(t: &mut TomlTable) -> AdminConfig {
-    AdminConfig { listen: address(t, AdminConfig::default().listen), limits: AdminLimits::take(t) }
 }
 
 /// Reads the options of the section `[journal]`.
@@ -176,10 +171,6 @@ fn is_name(name: &str) -> bool {
     name.len() <= 64 && name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.chars().all(plain)
 }
 
-fn address(t: &mut TomlTable, default: SocketAddr) -> SocketAddr {
-    t.take("listen").and_then(|item| item.parse(ADDRESS, |text| text.parse().ok())).unwrap_or(default)
-}
-
 /// Reads `tls_cert` and `tls_key`, and checks that the server can use the certificate and the key. Returns `None` if either
 /// option is missing. Reports a mistake if only one of them is missing.
 fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
@@ -208,6 +199,5 @@ fn networks(t: &mut TomlTable) -> Vec<IpNet> {
 }
 
 const SOURCE_NAME: &str = "a name of 1 to 64 letters, digits, \"-\" and \"_\" that begins with a letter or digit";
-const ADDRESS: &str = "a string such as \"0.0.0.0:8080\" or \"[::]:8080\"";
 /// Minimum number of segments in `max_size`: one to write, one in reserve for recovery, one to read, and one to delete.
 const MIN_SEGMENTS: u64 = 4;

@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::captured::parse_time;
 use super::request::{self, RecordedRequest};
-use crate::cli::{Context, ask};
+use crate::cli::Context;
+use crate::cli::ask::RunningProcess;
 
 /// A rejected delivery that the running process stored.
 pub(super) struct RecordedRejection {
@@ -37,13 +38,14 @@ pub(super) fn newest(
     source: &str,
     last: usize,
 ) -> Result<Vec<RecordedRejection>, Box<dyn Error>> {
-    let base = ask::listener(context, url)?;
-    let page = ask::page(&base, &format!("/api/rejections?source={source}"))
+    let process = RunningProcess::find(context, url)?;
+    let page = process
+        .page(&format!("/api/rejections?source={source}"))
         .map_err(|error| format!("{error}; or pass a recorded request with --request FILE"))?;
     let rejections: Option<Vec<RecordedRejection>> = page.lines().take(last).map(parse).collect();
     rejections.ok_or_else(|| {
         let found = "expected a response from this version of hookhold, found an unknown format";
-        format!("{base}: {found}; set --url, or use the version of the running process").into()
+        format!("{}: {found}; set --url, or use the version of the running process", process.url).into()
     })
 }
 
