@@ -1,12 +1,18 @@
 //! Tests hookhold behind nginx, Caddy and HAProxy, as packaged by Debian. The configuration of each proxy is a code block of
 //! `docs/deploy.md`. In further tests, untrusted peers send proxy headers.
 
+#[path = "common/h2.rs"]
+mod h2;
 #[path = "common/https.rs"]
 mod https;
+#[path = "proxies/idle.rs"]
+mod idle;
 #[path = "common/ports.rs"]
 mod ports;
 #[path = "common/process.rs"]
 mod process;
+#[path = "proxies/relay.rs"]
+mod relay;
 #[path = "common/sdk.rs"]
 mod sdk;
 

@@ -70,7 +70,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn({
-        let (state, tasks, phases) = (state.clone(), tasks.clone(), phases.clone());
+        let (state, tasks, phases, peer) = (state.clone(), tasks.clone(), phases.clone(), peer.clone());
         move |request| respond(&tasks, state.clone(), peer.clone(), phases.clone(), request)
     });
     let connection = http(&state.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
@@ -81,7 +81,7 @@ where
             biased;
             _ = phases.changed() => *phases.borrow_and_update() >= Phase::Draining,
             result = connection.as_mut() => return result,
-            () = tasks.idle() => {
+            () = tasks.idle(|now| peer.is_trusted(now)) => {
                 if has_sent_goaway {
                     return Ok(());
                 }

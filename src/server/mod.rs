@@ -23,6 +23,7 @@ mod deadline;
 mod head;
 mod http1;
 mod http2;
+mod idle;
 mod io;
 mod log_sampler;
 mod outcome_log;

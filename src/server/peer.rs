@@ -30,6 +30,12 @@ impl Peer {
         Some(Peer { remote, sender: Arc::new(sender), is_trusted_proxy })
     }
 
+    /// Returns true if idle connections of this peer stay open for `trusted_idle_timeout`: the peer is a trusted proxy, or
+    /// hookhold has recently stored a delivery from its address.
+    pub(super) fn is_trusted(&self, now: Instant) -> bool {
+        self.is_trusted_proxy || self.sender.is_known_good_at(now)
+    }
+
     /// Returns true if hookhold must reject a TLS handshake with this peer: the peer's address is rate-limited, and the
     /// peer is not a trusted proxy. Counts and logs each rejected handshake.
     pub(super) fn rejects_handshake(&self) -> bool {
@@ -57,8 +63,14 @@ pub(super) struct RequestContext {
 
 impl RequestContext {
     pub(super) fn new(peer: Peer, state: &ServerState) -> RequestContext {
+        let progress = Progress::new(state.clock.clone(), &state.limits, peer.is_trusted(Instant::now()));
         let Peer { remote, sender, is_trusted_proxy } = peer;
-        RequestContext { remote, sender, progress: Progress::new(state.clock.clone(), &state.limits), is_trusted_proxy }
+        RequestContext { remote, sender, progress, is_trusted_proxy }
+    }
+
+    /// Returns true if the connection of this request stays open for `trusted_idle_timeout` after the request.
+    pub(super) fn is_trusted(&self, now: Instant) -> bool {
+        self.is_trusted_proxy || self.sender.is_known_good_at(now)
     }
 
     /// Replaces the address of a trusted proxy with the address of the client whose request the proxy forwards.

@@ -76,7 +76,7 @@ pub(super) async fn serve(
     let now = Instant::now();
     pending.record(&answer, now);
     context.sender.record(answer.outcome, charge.work(), now);
-    let close = context.progress.response_ready(now);
+    let close = context.progress.response_ready(now, context.is_trusted(now));
     match answer.outcome {
         Outcome::Disconnected => Err(SenderDisconnected),
         _ => Ok(respond(answer, is_head, version < Version::HTTP_2 && close)),
