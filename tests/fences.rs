@@ -49,7 +49,7 @@ const WIRING: &[&str] = &["main", "cli", "lib"];
 
 /// Crates that only some files of `src/` may name, with the paths of these files.
 const CRATES: &[(&[&str], &[&str])] = &[
-    (&["hyper", "hyper_util", "http_body_util"], &["src/server", "src/admin"]),
+    (&["h2", "hyper", "hyper_util", "http_body_util"], &["src/server", "src/admin"]),
     (&["rdkafka"], &["src/forward"]),
     (&["hmac", "sha1", "sha2"], &["src/verify"]),
     (&["brotli_decompressor", "flate2", "zstd"], &["src/verify/decompress.rs"]),

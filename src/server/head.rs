@@ -5,8 +5,10 @@
 
 use std::net::IpAddr;
 
+use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::uri::Authority;
+use http::{HeaderMap, Method, StatusCode, Version};
 
 use crate::answer::Answer;
 use crate::gateway::{self, Verifier};
@@ -75,6 +77,49 @@ pub(super) fn judge_route(source: &Source, head: RequestHead<'_>) -> Result<(), 
         return Err(Answer { status: source.recipe.replies.rejected, ..answer });
     }
     Ok(())
+}
+
+/// Checks the parts of a request head that another server on the path may read in another way: `Host` and `Transfer-Encoding`.
+/// hyper checks neither. The error is the [`Answer`] to the request, after which the connection must close.
+pub(super) fn check_form(head: &Parts) -> Result<(), Answer> {
+    let bad_request = |hint: String| Err(Answer::plain(Outcome::BadRequest).with_hint(hint));
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let authority = head.uri.authority().map(Authority::as_str);
+    match (hosts.next().map(HeaderValue::as_bytes), hosts.next()) {
+        (_, Some(_)) => return bad_request("host: expected one field, found several; correct the sender".into()),
+        (Some(host), None) if !host.iter().all(|byte| is_host_byte(*byte)) => {
+            return bad_request("host: expected a host and a port, found another text; correct the sender".into());
+        }
+        (Some(host), None) if head.version == Version::HTTP_2 => {
+            if authority.is_some_and(|authority| !authority.as_bytes().eq_ignore_ascii_case(host)) {
+                return bad_request(
+                    "host: expected the same text as in :authority, found another one; correct the sender".into(),
+                );
+            }
+        }
+        (None, _) if head.version == Version::HTTP_11 || (head.version == Version::HTTP_2 && authority.is_none()) => {
+            return bad_request("host: expected one field, found none; correct the sender".into());
+        }
+        _ => {}
+    }
+    let encodings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let codings: Vec<&[u8]> = encodings.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).collect();
+    let is_chunked = |coding: &&[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+    match codings.split_last() {
+        None => Ok(()),
+        Some((last, [])) if is_chunked(last) => Ok(()),
+        Some((last, others)) if is_chunked(last) && !others.iter().any(is_chunked) => {
+            let hint = "transfer-encoding: expected chunked, found another coding before it; compress with content-encoding";
+            let answer = Answer::plain(Outcome::BadRequest).with_hint(hint);
+            Err(Answer { status: StatusCode::NOT_IMPLEMENTED, ..answer })
+        }
+        Some(_) => bad_request("transfer-encoding: expected chunked once, found it several times; correct the sender".into()),
+    }
+}
+
+/// Returns true if a host or a port may contain this byte (RFC 3986, section 3.2).
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
 }
 
 /// Returns true if an HTTP/2 request head exceeds `max_header_size` or `max_headers`. Over HTTP/1.1, hyper enforces

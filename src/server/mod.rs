@@ -20,6 +20,8 @@ mod body;
 mod close;
 mod connection_setup;
 mod deadline;
+mod h1_scanner;
+mod h2_heads;
 mod head;
 mod http1;
 mod http2;
