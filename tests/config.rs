@@ -148,6 +148,7 @@ fn full_reference() -> (https::Pair, String) {
     let replace =
         |text: String, name: &str, file: PathBuf| text.replace(&format!("/etc/hookhold/tls/{name}"), &file.to_string_lossy());
     let text = replace(uncommented_reference(), "fullchain.pem", pair.cert());
+    let text = replace(text, "sender-ca.pem", pair.cert());
     let text = replace(text, "privkey.pem", pair.key());
     (pair, text)
 }

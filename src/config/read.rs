@@ -43,10 +43,11 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     if server.accepts(&["max_body", "max_in_flight"]) {
         bounds.check(config.server.limits.max_body as u64, &server.location_of("max_body"));
     }
+    let lacks_tls = config.server.tls.is_none() && server.accepts(&["tls_cert", "tls_key"]);
     [server, admin, journal, dedupe, providers].into_iter().for_each(TomlTable::finish);
     let kafka = root.take_table("kafka").map(|table| kafka::read(table, kafka));
     let (topic, kafka) = kafka.map_or((kafka::TOPIC.to_owned(), None), |(topic, kafka)| (topic, Some(kafka)));
-    let sources = read_sources(&mut root, &defaults(&config, topic), &bounds, diagnostics);
+    let sources = read_sources(&mut root, &defaults(&config, topic), &bounds, lacks_tls, diagnostics);
     root.finish();
     Config { kafka, sources, ..config }
 }
@@ -133,6 +134,7 @@ fn read_sources(
     root: &mut TomlTable,
     defaults: &SourceDefaults,
     bounds: &BodyBounds,
+    lacks_tls: bool,
     diagnostics: &Diagnostics,
 ) -> Vec<Arc<Source>> {
     let mut table = root.take_section("sources");
@@ -148,7 +150,8 @@ fn read_sources(
     }
     for name in names {
         let Some(entry) = table.take_table(&name) else { continue };
-        let (start, at_path, at_body) = (entry.location.clone(), entry.location_of("path"), entry.location_of("max_body"));
+        let start = entry.location.clone();
+        let [at_path, at_body, at_ca] = ["path", "max_body", "client_ca"].map(|key| entry.location_of(key));
         if !is_name(&name) {
             start.expected(SOURCE_NAME, "an invalid name");
         }
@@ -156,6 +159,10 @@ fn read_sources(
         if let Some(other) = paths.insert(source.path.clone(), name) {
             let found = format_args!("{}, the path of sources.{other}; choose another path", source.path);
             at_path.expected("a path that no other source has", found);
+        }
+        if lacks_tls && source.clients.certificate.is_some() {
+            let found = "neither; set both, because only the server of the TLS connection can check a client certificate";
+            at_ca.expected("[server] tls_cert and tls_key", found);
         }
         // The default of this option is `[server] max_body`, which `root` has already checked.
         if source.max_body != defaults.max_body {

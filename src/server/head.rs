@@ -11,6 +11,8 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use crate::answer::Answer;
+use crate::client_certificate::{ClientCertificate, NO_CERTIFICATE};
+use crate::clock::UnixMillis;
 use crate::gateway::{self, Verifier};
 use crate::limits::ServerLimits;
 use crate::log::escaped;
@@ -18,7 +20,7 @@ use crate::outcome::Outcome;
 use crate::source::Source;
 
 /// Parts of a request that the server knows before it reads the body.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     /// Method of the request.
     pub method: &'a Method,
@@ -29,13 +31,26 @@ pub struct RequestHead<'a> {
     /// Address of the sender; `None` if the address is unknown. Without an address, [`judge_head`] does not check
     /// `allow_from`.
     pub sender: Option<IpAddr>,
+    /// Certificate of the client, and whether it is known.
+    pub certificate: PresentedCertificate<'a>,
     /// Body length that the request announces, in bytes; `None` if the request announces no length (for example, a
     /// chunked body).
     pub content_length: Option<u64>,
 }
 
-/// Checks the length of the request target, the method, the sender's address, the signature header and the announced
-/// body length, in this order. Returns the maximum size of the body in bytes. The error is the [`Answer`] to the request,
+/// Certificate that a client has presented in its TLS handshake.
+#[derive(Clone, Copy)]
+pub enum PresentedCertificate<'a> {
+    /// hookhold does not know whether the client has presented a certificate. [`judge_head`] then does not check it.
+    Unknown,
+    /// The client has presented no certificate.
+    None,
+    /// The client has presented this certificate. The request arrived at this time.
+    Some(&'a ClientCertificate, UnixMillis),
+}
+
+/// Checks the length of the request target, the method, the sender's address, the client's certificate, the signature header and
+/// the announced body length, in this order. Returns the maximum size of the body in bytes. The error is the [`Answer`] to the request,
 /// with the outcome and a hint for the operator.
 pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, Answer> {
     let source = verifier.source();
@@ -54,7 +69,7 @@ pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, A
     }
 }
 
-/// Checks the length of the request target, the method and the sender's address. These checks are enough for a request whose
+/// Checks the length of the request target, the method, the sender's address and the client's certificate. These checks are enough for a request whose
 /// small body has arrived together with the head: the verification finds a missing or malformed signature just as early.
 pub(super) fn judge_route(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
     if head.target.len() > MAX_TARGET_BYTES {
@@ -70,13 +85,27 @@ pub(super) fn judge_route(source: &Source, head: RequestHead<'_>) -> Result<(), 
         let hint = format!("method: expected {words}, found {method}; configure the sender to use POST");
         return Err(gateway::method_not_allowed(source, hint));
     }
-    if let Some(address) = head.sender.filter(|address| !source.allows_address(*address)) {
+    if let Some(address) = head.sender.filter(|address| !source.clients.allow_address(*address)) {
         let hint =
             format!("sender address: expected one in allow_from, found {address}; add it to allow_from or trusted_proxies");
         let answer = Answer::plain(Outcome::AddressNotAllowed).with_hint(hint);
         return Err(Answer { status: source.recipe.replies.rejected, ..answer });
     }
-    Ok(())
+    check_certificate(source, head.certificate).map_err(|(outcome, hint)| {
+        let answer = Answer::plain(outcome).with_hint(hint);
+        Answer { status: source.recipe.replies.rejected, ..answer }
+    })
+}
+
+fn check_certificate(source: &Source, presented: PresentedCertificate<'_>) -> Result<(), (Outcome, String)> {
+    let Some(condition) = &source.clients.certificate else { return Ok(()) };
+    match presented {
+        PresentedCertificate::Unknown => Ok(()),
+        PresentedCertificate::None => Err((Outcome::ClientCertificateMissing, NO_CERTIFICATE.to_owned())),
+        PresentedCertificate::Some(certificate, now) => {
+            condition.check(certificate, now).map_err(|what| (Outcome::ClientCertificateInvalid, what))
+        }
+    }
 }
 
 /// Checks the parts of a request head that another server on the path may read in another way: `Host` and `Transfer-Encoding`.

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::body::{self, BodyBuffer};
 use super::deadline::Arrival;
-use super::head::{self, RequestHead, judge_head, judge_route};
+use super::head::{self, PresentedCertificate, RequestHead, judge_head, judge_route};
 use super::peer::RequestContext;
 use super::response::{head_too_large, respond};
 use super::state::ServerState;
@@ -132,8 +132,8 @@ impl ServerState {
             false => Ok(BodyBuffer::Empty),
         };
         let judged = match is_small && body::is_complete(body) {
-            true => judge_route(source, request_head(&head, context, body)).map(|()| source.max_body),
-            false => judge_head(&live.verifier, request_head(&head, context, body)),
+            true => judge_route(source, request_head(&head, context, arrival, body)).map(|()| source.max_body),
+            false => judge_head(&live.verifier, request_head(&head, context, arrival, body)),
         };
         let max_body = match judged {
             Ok(max_body) => max_body,
@@ -192,8 +192,10 @@ impl ServerState {
     }
 }
 
-fn request_head<'a>(head: &'a Parts, context: &RequestContext, body: &Incoming) -> RequestHead<'a> {
+fn request_head<'a>(head: &'a Parts, context: &'a RequestContext, arrival: Arrival, body: &Incoming) -> RequestHead<'a> {
+    let certificate = context.certificate.as_deref();
     RequestHead {
+        certificate: certificate.map_or(PresentedCertificate::None, |known| PresentedCertificate::Some(known, arrival.wall)),
         method: &head.method,
         target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
         headers: &head.headers,

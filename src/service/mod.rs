@@ -130,6 +130,7 @@ impl Service {
         let files = config.server.tls.clone();
         let tls = files.map(|files| Tls::open(files, clock.clone(), metrics.clone())).transpose();
         let tls = tls.inspect_err(|_| journal.close())?;
+        tls.iter().for_each(|tls| tls.request_client_certificates(settings::needs_client_certificates(&config)));
         let sources = config.sources.iter().cloned();
         let gateway = Arc::new(Gateway::new(sources, journal.clone(), config.dedupe.hot_keys, &metrics));
         gateway.rejections().set_limit(config.admin.limits.keep_rejected);

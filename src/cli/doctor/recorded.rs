@@ -20,12 +20,16 @@ pub(super) struct RecordedRejection {
     pub(super) received_at: UnixMillis,
     /// Outcome with which the running process rejected the delivery.
     pub(super) rejected_as: String,
+    /// Reason for the rejection, as in the log line.
+    pub(super) hint: String,
 }
 
 /// One line of the response body of `/api/rejections`: a rejected delivery as a JSON object.
 #[derive(Deserialize)]
 struct RejectionLine {
     outcome: String,
+    #[serde(default)]
+    hint: String,
     remote: SocketAddr,
     received_at: String,
     request_base64: String,
@@ -50,7 +54,7 @@ pub(super) fn newest(
 }
 
 fn parse(line: &str) -> Option<RecordedRejection> {
-    let RejectionLine { outcome, remote, received_at, request_base64 } = serde_json::from_str(line).ok()?;
+    let RejectionLine { outcome, hint, remote, received_at, request_base64 } = serde_json::from_str(line).ok()?;
     let request = request::parse(&STANDARD.decode(request_base64).ok()?).ok()?;
-    Some(RecordedRejection { request, remote, received_at: parse_time(&received_at).ok()?, rejected_as: outcome })
+    Some(RecordedRejection { request, remote, received_at: parse_time(&received_at).ok()?, rejected_as: outcome, hint })
 }
