@@ -2,6 +2,7 @@
 //! operator's overrides and the secrets. This module does not read deliveries. Its only I/O is reading the secrets that the
 //! configuration refers to.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -179,6 +180,11 @@ impl Source {
             max_rate,
             recipe: Arc::new(recipe),
         })
+    }
+
+    /// Returns true if the source accepts deliveries from `address`. An IPv4 address and its IPv6-mapped form are equivalent.
+    pub fn allows_address(&self, address: IpAddr) -> bool {
+        self.clients.allow_address(address)
     }
 
     /// Applies shadow mode to `answer`. If the source is in shadow mode, replaces a rejection with the reply for accepted

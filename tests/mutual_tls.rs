@@ -147,6 +147,27 @@ fn a_reload_replaces_the_ca_and_removes_the_condition() {
 }
 
 #[test]
+fn a_session_without_a_certificate_ends_when_a_source_requires_one() {
+    let (authority, pair) = (Authority::new(), Pair::new(30));
+    let ca = authority.file("ca.pem");
+    let home = Home::new(&[("github", SECRET)], &config(&pair, ""));
+    let process = home.start();
+    let session = authority.file("session");
+    let session = session.to_str().expect("a path in target/");
+    let resumes = |option| {
+        let output = https::s_client(home.hooks, &["-tls1_2", option, session]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("New, TLSv1.2") || text.contains("Reused, TLSv1.2"), "{text}");
+        text.contains("Reused, TLSv1.2")
+    };
+    assert!(!resumes("-sess_out"));
+    assert!(resumes("-sess_in"), "the listener resumes sessions");
+    home.configure(&config(&pair, &format!("client_ca = {ca:?}\n")));
+    assert!(process.reload());
+    assert!(!resumes("-sess_in"), "the session has no certificate");
+}
+
+#[test]
 fn check_explains_each_error_in_the_condition() {
     let (authority, pair) = (Authority::new(), Pair::new(30));
     let ca = authority.file("ca.pem");

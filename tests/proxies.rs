@@ -130,8 +130,8 @@ fn nginx(dir: &Path, server: &str) -> String {
     )
 }
 
-/// Creates a `Home` with a `[server]` section from `docs/deploy.md`: the block with the index `nth`, counted from 0. Omits the listen
-/// address and the certificate of this block. `more` contains additional options.
+/// Creates a `Home` with a `[server]` section from `docs/deploy.md`: the block with the index `nth`, counted from 0. Omits the
+/// listen address and the certificate of this block. `more` contains additional options.
 fn home(nth: usize, more: &str) -> Home {
     let server: String = snippet("toml\n[server]", nth)
         .lines()

@@ -7,10 +7,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use arc_swap::ArcSwap;
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use tokio_rustls::rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 use tokio_rustls::rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 /// Request for a client certificate, which the listener can switch on and off for later handshakes.
@@ -25,10 +27,48 @@ impl ClientCertificateRequest {
         ClientCertificateRequest { is_on: AtomicBool::new(false), provider: Arc::new(aws_lc_rs::default_provider()) }
     }
 
-    pub(super) fn set(&self, is_on: bool) {
-        self.is_on.store(is_on, Relaxed);
+    /// Switches the request on or off. Returns true if this is a change.
+    pub(super) fn set(&self, is_on: bool) -> bool {
+        self.is_on.swap(is_on, Relaxed) != is_on
     }
 }
+
+/// Sessions that clients may resume. A resumed session has the certificate of its first handshake, so a change of the request for
+/// certificates must end all sessions.
+#[derive(Debug)]
+pub(super) struct ResumableSessions(ArcSwap<ServerSessionMemoryCache>);
+
+impl ResumableSessions {
+    pub(super) fn new() -> ResumableSessions {
+        ResumableSessions(ArcSwap::new(ServerSessionMemoryCache::new(MAX_SESSIONS)))
+    }
+
+    /// Ends all sessions: their clients make complete handshakes.
+    pub(super) fn end_all(&self) {
+        self.0.store(ServerSessionMemoryCache::new(MAX_SESSIONS));
+    }
+}
+
+impl StoresServerSessions for ResumableSessions {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        self.0.load().put(key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.load().get(key)
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.load().take(key)
+    }
+
+    fn can_cache(&self) -> bool {
+        self.0.load().can_cache()
+    }
+}
+
+/// Maximum number of sessions that clients may resume. This is the default of rustls.
+const MAX_SESSIONS: usize = 256;
 
 impl ClientCertVerifier for ClientCertificateRequest {
     fn offer_client_auth(&self) -> bool {

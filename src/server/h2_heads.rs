@@ -44,7 +44,8 @@ impl RequestHeads {
     /// Returns the number of new heads that hyper has not passed to hookhold. Must be final: the connection has ended, or h2
     /// waits for the client.
     pub(super) fn unserved(&self) -> u64 {
-        let unserved = self.arrived.load(Relaxed) - self.served.load(Relaxed) - self.counted.load(Relaxed);
+        let known = self.served.load(Relaxed) + self.counted.load(Relaxed);
+        let unserved = self.arrived.load(Relaxed).saturating_sub(known);
         self.counted.fetch_add(unserved, Relaxed);
         unserved
     }

@@ -85,7 +85,7 @@ pub(super) fn judge_route(source: &Source, head: RequestHead<'_>) -> Result<(), 
         let hint = format!("method: expected {words}, found {method}; configure the sender to use POST");
         return Err(gateway::method_not_allowed(source, hint));
     }
-    if let Some(address) = head.sender.filter(|address| !source.clients.allow_address(*address)) {
+    if let Some(address) = head.sender.filter(|address| !source.allows_address(*address)) {
         let hint =
             format!("sender address: expected one in allow_from, found {address}; add it to allow_from or trusted_proxies");
         let answer = Answer::plain(Outcome::AddressNotAllowed).with_hint(hint);
@@ -114,17 +114,14 @@ pub(super) fn check_form(head: &Parts) -> Result<(), Answer> {
     let bad_request = |hint: String| Err(Answer::plain(Outcome::BadRequest).with_hint(hint));
     let mut hosts = head.headers.get_all(HOST).iter();
     let authority = head.uri.authority().map(Authority::as_str);
+    let is_authority = |host: &[u8]| authority.is_none_or(|text| text.as_bytes().eq_ignore_ascii_case(host));
     match (hosts.next().map(HeaderValue::as_bytes), hosts.next()) {
         (_, Some(_)) => return bad_request("host: expected one field, found several; correct the sender".into()),
         (Some(host), None) if !host.iter().all(|byte| is_host_byte(*byte)) => {
             return bad_request("host: expected a host and a port, found another text; correct the sender".into());
         }
-        (Some(host), None) if head.version == Version::HTTP_2 => {
-            if authority.is_some_and(|authority| !authority.as_bytes().eq_ignore_ascii_case(host)) {
-                return bad_request(
-                    "host: expected the same text as in :authority, found another one; correct the sender".into(),
-                );
-            }
+        (Some(host), None) if head.version == Version::HTTP_2 && !is_authority(host) => {
+            return bad_request("host: expected the same text as in :authority, found another one; correct the sender".into());
         }
         (None, _) if head.version == Version::HTTP_11 || (head.version == Version::HTTP_2 && authority.is_none()) => {
             return bad_request("host: expected one field, found none; correct the sender".into());

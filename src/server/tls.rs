@@ -22,7 +22,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::server::TlsStream;
 
-use super::client_request::ClientCertificateRequest;
+use super::client_request::{ClientCertificateRequest, ResumableSessions};
 use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -36,6 +36,7 @@ struct TlsState {
     acceptor: TlsAcceptor,
     current: Arc<CurrentCertificate>,
     client_request: Arc<ClientCertificateRequest>,
+    sessions: Arc<ResumableSessions>,
     watched: Mutex<WatchedFiles>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -76,9 +77,12 @@ impl Tls {
         let certificate = files.read()?;
         let current = Arc::new(CurrentCertificate(RwLock::new(certificate.clone())));
         let client_request = Arc::new(ClientCertificateRequest::new());
-        let acceptor = TlsAcceptor::from(Arc::new(rustls_config(current.clone(), client_request.clone())));
+        let sessions = Arc::new(ResumableSessions::new());
+        let mut config = rustls_config(current.clone(), client_request.clone());
+        config.session_storage = sessions.clone();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let (watched, expiry_warned) = (Mutex::new(WatchedFiles { files, read }), Mutex::new(None));
-        let tls = Tls(Arc::new(TlsState { acceptor, current, client_request, watched, clock, metrics, expiry_warned }));
+        let tls = Tls(Arc::new(TlsState { acceptor, current, client_request, sessions, watched, clock, metrics, expiry_warned }));
         tls.report(&tls.watched().files);
         Ok(tls)
     }
@@ -91,7 +95,9 @@ impl Tls {
 
     /// Sets whether all later handshakes ask the client for a certificate.
     pub fn request_client_certificates(&self, is_on: bool) {
-        self.0.client_request.set(is_on);
+        if self.0.client_request.set(is_on) {
+            self.0.sessions.end_all();
+        }
     }
 
     /// Reads the certificate files again whenever they have changed, and logs warnings before the certificate expires.

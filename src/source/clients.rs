@@ -13,7 +13,7 @@ use crate::toml_value::{Item, TomlTable};
 #[derive(Clone, Debug)]
 pub struct ClientConditions {
     /// The networks from which hookhold accepts deliveries. An empty list accepts every address.
-    allow_from: Vec<IpNet>,
+    pub allow_from: Vec<IpNet>,
     /// The condition on the certificate of a client, or `None` if a client needs no certificate.
     pub certificate: Option<ClientCondition>,
 }
@@ -25,8 +25,7 @@ impl ClientConditions {
         Some(ClientConditions { allow_from: allow_from?, certificate: certificate? })
     }
 
-    /// Returns true if the source accepts deliveries from `address`. An IPv4 address and its IPv6-mapped form are equivalent.
-    pub fn allow_address(&self, address: IpAddr) -> bool {
+    pub(super) fn allow_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allow_from.is_empty() || self.allow_from.iter().any(|network| network.contains(&address))
     }
