@@ -82,7 +82,7 @@ impl CertificateFiles {
 }
 
 /// Reads a chain of at least one certificate from a PEM file. The error message does not contain the path of the file.
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = CertificateDer::pem_slice_iter(&contents(path)?).collect::<Result<Vec<_>, _>>();
     let chain = chain.ok().filter(|chain| !chain.is_empty());
     let message = "expected a certificate chain in PEM, found no valid certificate; use the CA's full-chain file";

@@ -4,6 +4,7 @@
 //! This module opens no listener, no journal and no connection. It does not depend on librdkafka: the caller supplies the
 //! function that checks a librdkafka property.
 
+mod admin;
 mod changes;
 mod kafka;
 mod read;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 
 use crate::certificate;
 use crate::limits::{AdminLimits, DedupeLimits, JournalLimits, ServerLimits};
+use crate::secret::Secret;
 use crate::source::url::PublicUrl;
 use crate::source::{Providers, Source};
 use crate::toml_value::{Diagnostic, Diagnostics, TomlTable};
@@ -88,13 +90,22 @@ impl Default for ServerConfig {
 pub struct AdminConfig {
     /// Address and port of the listener for operators.
     pub listen: SocketAddr,
+    /// Names that the field `Host` of a request may contain, in lower case, in addition to `localhost` and IP addresses.
+    pub hosts: Vec<String>,
+    /// Token that clients must send. `None` only if `listen` is a loopback address.
+    pub token: Option<Secret>,
     /// Limit on the memory for rejected deliveries.
     pub limits: AdminLimits,
 }
 
 impl Default for AdminConfig {
     fn default() -> AdminConfig {
-        AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9464)), limits: AdminLimits::default() }
+        AdminConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            hosts: Vec::new(),
+            token: None,
+            limits: AdminLimits::default(),
+        }
     }
 }
 
@@ -143,7 +154,7 @@ impl KafkaConfig {
 impl AdminConfig {
     /// Reads only the section `[admin]` of the file `path`, for verbs that query the running process.
     pub fn load(path: &Path) -> Result<AdminConfig, Diagnostics> {
-        let read = |mut root: TomlTable, _: &Diagnostics| read::admin(&mut root.take_section("admin"));
+        let read = |mut root: TomlTable, _: &Diagnostics| admin::read(&mut root.take_section("admin"));
         TomlTable::read(&path.display().to_string(), &contents(path)?, read)
     }
 }

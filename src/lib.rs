@@ -102,6 +102,7 @@ pub mod admin;
 pub mod address;
 pub mod answer;
 pub mod certificate;
+pub mod client_certificate;
 pub mod clock;
 pub mod config;
 pub mod credentials;

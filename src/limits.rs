@@ -87,10 +87,13 @@ limits! {
         max_header_size: usize = bytes(32 * KIB, 8 * KIB..=MIB);
         /// Maximum number of header fields in one request.
         max_headers: usize = count(100, 16..=1_000);
-        /// Maximum time for which a connection stays open without a request. The default is longer than the 60 s idle
-        /// timeout of common load balancers, so that the load balancer closes the connection first. A request is lost if a
-        /// load balancer sends it on a connection that the server has closed.
+        /// Maximum time for which a connection of an unknown sender stays open without a request.
         idle_timeout: Duration = duration(75 * SECOND, SECOND..=HOUR);
+        /// Maximum time for which a connection of a trusted proxy, or of an address that has sent a genuine delivery, stays
+        /// open without a request. A request is lost if a proxy sends it on a connection that the server has closed. The
+        /// default is longer than the idle timeout of the connection pools of common proxies, of which Google's is the
+        /// longest with 600 s.
+        trusted_idle_timeout: Duration = duration(idle_timeout.max(620 * SECOND), SECOND..=HOUR);
         /// Maximum time from the start of a connection until its PROXY header and its TLS handshake are complete.
         handshake_timeout: Duration = duration(10 * SECOND, SECOND / 10..=MINUTE);
         /// Maximum number of concurrent HTTP/2 requests on one connection.

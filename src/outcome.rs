@@ -45,6 +45,10 @@ outcomes! {
     TimestampFuture "timestamp_future" 401,
     /// A request from an address that the source does not accept.
     AddressNotAllowed "address_not_allowed" 401,
+    /// A request without a client certificate, to a source that requires one.
+    ClientCertificateMissing "client_certificate_missing" 401,
+    /// A request with a client certificate that its source does not accept.
+    ClientCertificateInvalid "client_certificate_invalid" 401,
     /// A request to a path that belongs to no source.
     UnknownSource "unknown_source" 404,
     /// A request with a method that the source does not accept.

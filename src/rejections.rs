@@ -188,6 +188,8 @@ fn is_explained_by_delivery(outcome: Outcome) -> bool {
             | Outcome::TimestampStale
             | Outcome::TimestampFuture
             | Outcome::AddressNotAllowed
+            | Outcome::ClientCertificateMissing
+            | Outcome::ClientCertificateInvalid
             | Outcome::MethodNotAllowed
             | Outcome::TooLarge
             | Outcome::KeyUnavailable
@@ -306,6 +308,8 @@ mod tests {
             "timestamp_stale",
             "timestamp_future",
             "address_not_allowed",
+            "client_certificate_missing",
+            "client_certificate_invalid",
             "method_not_allowed",
             "too_large",
             "key_unavailable",

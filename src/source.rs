@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
-use ipnet::IpNet;
 
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
@@ -20,6 +19,7 @@ use crate::source::work_limits::{MAX_KEYS, WorkLimits};
 use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::Rate;
 
+mod clients;
 pub mod key;
 pub mod key_kind;
 mod placeholder_ids;
@@ -33,6 +33,8 @@ pub mod url;
 mod validate;
 pub(crate) mod work_limits;
 
+pub use clients::ClientConditions;
+pub(crate) use clients::network;
 pub use key::Key;
 pub use placeholder_ids::PlaceholderIds;
 use providers::STAND_IN;
@@ -73,8 +75,8 @@ pub struct Source {
     pub shadow: bool,
     /// The names of the request headers that hookhold forwards to Kafka as `http-<name>`.
     pub header_allow_list: Vec<HeaderName>,
-    /// The networks from which hookhold accepts deliveries. An empty list accepts every address.
-    pub allow_from: Vec<IpNet>,
+    /// The conditions on the clients that may deliver to the source.
+    pub clients: ClientConditions,
     /// The rate limit for genuine deliveries, including duplicates, or `None` if the source has no rate limit.
     pub max_rate: Option<Rate>,
 }
@@ -129,7 +131,7 @@ impl Source {
         let public_url = table.take("public_url").map(url::read).or_else(|| defaults.public_url.clone());
         let topic = topic(&mut table, &defaults.topic, name);
         let headers = table.take_list("headers").unwrap_or_default();
-        let allow_from = allow_from(&mut table);
+        let clients = ClientConditions::take(&mut table);
         let max_rate = table.take_rate("max_rate");
         let configured = ConfiguredKeys::take(&mut table);
         let (dedupe_window, dedupe_body, body_location) = dedupe(&mut table);
@@ -142,7 +144,7 @@ impl Source {
         if !types.accepts_all() && has_no_type && is_known && table.accepts(&["event"]) {
             table.expected("types", "a recipe with event.type", "a recipe without it; add event.type or remove types");
         }
-        needs_addresses(&table, recipe.as_ref(), allow_from.as_deref());
+        clients.iter().zip(&recipe).for_each(|(clients, recipe)| clients.check_proof(&table, recipe));
         table.finish();
         let recipe = recipe.filter(|_| is_known)?;
         if dedupe_body.is_some() && !recipe.event.id.0.is_empty() && recipe.always_signs_time() {
@@ -174,7 +176,7 @@ impl Source {
             types,
             shadow,
             header_allow_list,
-            allow_from: allow_from?,
+            clients: clients?,
             max_rate,
             recipe: Arc::new(recipe),
         })
@@ -182,8 +184,7 @@ impl Source {
 
     /// Returns true if the source accepts deliveries from `address`. An IPv4 address and its IPv6-mapped form are equivalent.
     pub fn allows_address(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.allow_from.is_empty() || self.allow_from.iter().any(|network| network.contains(&address))
+        self.clients.allow_address(address)
     }
 
     /// Applies shadow mode to `answer`. If the source is in shadow mode, replaces a rejection with the reply for accepted
@@ -272,44 +273,6 @@ fn topic_name(item: Item) -> Option<String> {
         return Some(text);
     }
     item.unexpected(TOPIC)
-}
-
-fn allow_from(table: &mut TomlTable) -> Option<Vec<IpNet>> {
-    let Some(items) = table.take_list("allow_from") else { return Some(Vec::new()) };
-    if items.is_empty() {
-        table.expected("allow_from", "at least one network", "an empty array; remove allow_from to accept every address");
-        return None;
-    }
-    items.into_iter().map(network).collect::<Vec<_>>().into_iter().collect()
-}
-
-/// Reports a source without a proof that accepts every address.
-fn needs_addresses(table: &TomlTable, recipe: Option<&Recipe>, allow_from: Option<&[IpNet]>) {
-    if recipe.is_some_and(Recipe::accepts_without_proof) && allow_from.is_some_and(<[IpNet]>::is_empty) {
-        let found = "nothing; list the sender's networks, because auth = \"none\" accepts every delivery from them";
-        table.expected("allow_from", "at least one network", found);
-    }
-}
-
-/// Parses an IP network or a single IP address. If the text is invalid, reports the mistake and returns `None`.
-pub(crate) fn network(item: Item) -> Option<IpNet> {
-    let text = item.clone().string_as(NETWORK)?;
-    let single = text.parse::<IpAddr>().map(IpNet::from);
-    match single.or_else(|_| text.parse::<IpNet>()).map(canonical) {
-        Ok(network) if network.trunc() == network => Some(network),
-        Ok(network) => {
-            item.expected("a network whose bits after the prefix are zero", format_args!("{item}; write \"{}\"", network.trunc()))
-        }
-        Err(_) => item.unexpected(NETWORK),
-    }
-}
-
-/// Converts a network of IPv4-mapped IPv6 addresses to the equivalent IPv4 network, because hookhold compares IPv4-mapped
-/// addresses as IPv4 addresses.
-fn canonical(network: IpNet) -> IpNet {
-    let address = network.addr().to_canonical();
-    let prefix = network.prefix_len().checked_sub(IPV4_IN_IPV6).filter(|_| network.addr().is_ipv6() && address.is_ipv4());
-    prefix.and_then(|prefix| IpNet::new(address, prefix).ok()).unwrap_or(network)
 }
 
 /// Reads the option `headers`. Reports a header that contains credentials, at every source or at a source with this recipe.
@@ -440,8 +403,5 @@ const PROVIDER: &str = "a provider such as \"stripe\"";
 const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or percent-encoding";
 const ALLOWED_HEADER: &str = "the name of a header that contains no credentials";
 const TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
-const NETWORK: &str = "an address or network such as \"3.18.12.63\", \"10.0.0.0/8\" or \"2001:db8::/32\"";
-/// Length of the IPv6 prefix `::ffff:0:0/96` of IPv4-mapped addresses, in bits.
-const IPV4_IN_IPV6: u8 = 96;
 /// Maximum length of the dedupe window.
 const MAX_WINDOW: Duration = Duration::from_secs(90 * 86_400);

@@ -4,12 +4,15 @@ use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc as blocking};
+use std::time::Duration;
 
-use hookhold::admin::{self, AdminQueries, ComponentHealth, HealthState, Readiness};
+use hookhold::admin::{self, AdminAccess, AdminQueries, ComponentHealth, HealthState, Readiness};
 use hookhold::metrics::Metrics;
+use hookhold::secret::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, advance, timeout};
 
 /// A fake gateway for the admin listener. A test can change whether the fake gateway is ready, and can pause a request.
 #[derive(Default)]
@@ -54,7 +57,7 @@ async fn pages_are_rendered_on_request_until_the_shutdown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound above");
     let (stop, stopped) = oneshot::channel::<()>();
-    let served = tokio::spawn(admin::serve(listener, gateway.clone(), async { drop(stopped.await) }));
+    let served = tokio::spawn(admin::serve(listener, gateway.clone(), open(), async { drop(stopped.await) }));
     let ask = |line: &'static str| async move { ask(address, line).await };
 
     for count in 1..3 {
@@ -79,6 +82,8 @@ async fn pages_are_rendered_on_request_until_the_shutdown() {
     let post = ask("POST /metrics").await;
     assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD\r\n"), "{post}");
     assert!(ask("GET /hooks/stripe").await.starts_with("HTTP/1.1 404 "));
+    let list = ask("GET /").await;
+    assert!(list.starts_with("HTTP/1.1 200 ") && list.contains("\n/metrics ") && list.contains("\n/readyz "), "{list}");
 
     let mut idle = TcpStream::connect(address).await.expect("the listener is open");
     stop.send(()).expect("the server waits for the signal");
@@ -96,7 +101,7 @@ async fn a_blocking_page_is_rendered_once_at_a_time() {
     let gateway = Gateway { changes_gate: Some((begun, Mutex::new(gate))), ..Gateway::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound above");
-    tokio::spawn(admin::serve(listener, Arc::new(gateway), pending()));
+    tokio::spawn(admin::serve(listener, Arc::new(gateway), open(), pending()));
     let hangs_up = tokio::spawn(ask(address, "GET /api/changes"));
     begins.recv().await.expect("the page is being rendered");
     hangs_up.abort();
@@ -108,11 +113,110 @@ async fn a_blocking_page_is_rendered_once_at_a_time() {
     while !ask(address, "GET /api/changes").await.starts_with("HTTP/1.1 200 ") {}
 }
 
+#[tokio::test]
+async fn a_dns_name_that_is_not_configured_reads_no_page() {
+    let address = serve(AdminAccess::new(vec!["hookhold.internal".into()], None)).await;
+    for path in ["/", "/metrics", "/livez", "/readyz", "/api/changes", "/api/rejections", "/none"] {
+        let rebound = ask_as(address, &format!("GET {path}"), "host: evil.example:9464\r\n").await;
+        assert!(rebound.starts_with("HTTP/1.1 421 ") && rebound.contains("admin.hosts, found evil.example:9464;"), "{rebound}");
+        assert!(ask_as(address, &format!("GET {path}"), "").await.starts_with("HTTP/1.1 421 "), "a request without Host");
+    }
+    for host in ["127.0.0.1:9464", "[::1]:9464", "localhost:9464", "hookhold.internal:9464"] {
+        let page = ask_as(address, "GET /metrics", &format!("host: {host}\r\n")).await;
+        assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("x-content-type-options: nosniff\r\n"), "{host}: {page}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_token_only_the_probes_answer_with_their_status() {
+    let address = serve(with_token()).await;
+    let host = "host: 10.0.0.7:9464\r\n";
+    let ready = ask_as(address, "GET /readyz", host).await;
+    assert!(ready.starts_with("HTTP/1.1 200 ") && ready.ends_with("\r\n\r\n{\"ready\":true}\n"), "{ready}");
+    let alive = ask_as(address, "GET /livez", host).await;
+    assert!(alive.starts_with("HTTP/1.1 200 ") && alive.ends_with("\r\n\r\nalive\n"), "{alive}");
+    let wrong = format!("{host}authorization: Bearer {}x\r\n", &TOKEN[1..]);
+    for path in ["/", "/metrics", "/api/changes", "/api/rejections", "/none"] {
+        for fields in [host, &wrong] {
+            let rejected = ask_as(address, &format!("GET {path}"), fields).await;
+            assert!(rejected.starts_with("HTTP/1.1 401 ") && rejected.contains("www-authenticate: Bearer "), "{rejected}");
+            assert!(!rejected.contains(&TOKEN[1..]), "the response does not repeat a token");
+        }
+    }
+    let right = format!("{host}authorization: Bearer {TOKEN}\r\n");
+    for (path, status) in [("/", 200), ("/metrics", 200), ("/api/changes", 200), ("/api/rejections", 404), ("/none", 404)] {
+        let page = ask_as(address, &format!("GET {path}"), &right).await;
+        assert!(page.starts_with(&format!("HTTP/1.1 {status} ")), "{page}");
+    }
+    assert!(ask_as(address, "GET /readyz", &right).await.contains("no broker answers"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_send_nothing_do_not_stop_the_probes() {
+    let start = Instant::now();
+    let address = serve(with_token()).await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(address).await.expect("the listener is open"));
+    }
+    let probe = timeout(TIMEOUT, ask(address, "GET /livez")).await;
+    assert!(probe.is_ok_and(|page| page.starts_with("HTTP/1.1 200 ")), "the silent connections shut the probe out");
+    let mut rest = Vec::new();
+    let closed = timeout(TIMEOUT, silent[0].read_to_end(&mut rest)).await;
+    assert!(closed.is_ok() && rest.is_empty(), "the listener closes the connection that has waited longest");
+    assert!(start.elapsed() < Duration::from_secs(10), "it does so before the time limit of the first request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_connection_without_a_request_closes_early() {
+    let address = serve(open()).await;
+    let mut scraper = TcpStream::connect(address).await.expect("the listener is open");
+    let mut ask_again = async || {
+        scraper.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("writable");
+        let mut page = vec![0; 1024];
+        let count = scraper.read(&mut page).await.expect("readable");
+        assert!(page[..count].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&page[..count]));
+    };
+    ask_again().await;
+    let mut silent = TcpStream::connect(address).await.expect("the listener is open");
+    silent.write_all(b"GET /metrics HTTP/1.1\r\n").await.expect("writable");
+    let start = Instant::now();
+    assert_eq!(silent.read(&mut [0]).await.expect("readable"), 0, "the listener closes the connection");
+    assert_eq!(start.elapsed().as_secs(), 10);
+    advance(Duration::from_secs(60)).await;
+    ask_again().await;
+}
+
+/// Serves a fake gateway on a free port, and returns the address.
+async fn serve(access: AdminAccess) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound above");
+    tokio::spawn(admin::serve(listener, Arc::<Gateway>::default(), access, pending()));
+    address
+}
+
+fn open() -> AdminAccess {
+    AdminAccess::new(Vec::new(), None)
+}
+
+fn with_token() -> AdminAccess {
+    AdminAccess::new(Vec::new(), Some(Secret::new("admin", TOKEN)))
+}
+
 async fn ask(address: SocketAddr, line: &str) -> String {
+    ask_as(address, line, "host: localhost\r\n").await
+}
+
+async fn ask_as(address: SocketAddr, line: &str, fields: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("the listener is open");
-    let request = format!("{line} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    let request = format!("{line} HTTP/1.1\r\n{fields}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("writable");
     let mut response = String::new();
     stream.read_to_string(&mut response).await.expect("readable");
     response
 }
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Maximum duration of a wait. The limit exists only to end a stuck test.
+const TIMEOUT: Duration = Duration::from_secs(60);

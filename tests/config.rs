@@ -129,7 +129,9 @@ fn uncommented_reference() -> String {
     let text: Vec<&str> = REFERENCE.lines().map(|line| option_of(line).unwrap_or(line)).collect();
     assert!(text.len() > 200, "found only {} lines", text.len());
     let references = point(&text.join("\n"), "\"env:", "\"file:Cargo.toml\"");
-    point(&references, "\"file:", "\"file:Cargo.toml\"").replace("/etc/hookhold/providers", "config/providers")
+    let files = point(&references, "\"file:", "\"file:Cargo.toml\"").replace("/etc/hookhold/providers", "config/providers");
+    // Cargo.toml is no valid token, because a token has no spaces and no line ends.
+    files.replace("token = \"file:Cargo.toml\"", "token = \"file:tests/admin-token\"")
 }
 
 /// Returns the option in a commented-out line. Returns `None` for a comment and for a line without `#`. A comment begins with
@@ -146,6 +148,7 @@ fn full_reference() -> (https::Pair, String) {
     let replace =
         |text: String, name: &str, file: PathBuf| text.replace(&format!("/etc/hookhold/tls/{name}"), &file.to_string_lossy());
     let text = replace(uncommented_reference(), "fullchain.pem", pair.cert());
+    let text = replace(text, "sender-ca.pem", pair.cert());
     let text = replace(text, "privkey.pem", pair.key());
     (pair, text)
 }
@@ -165,7 +168,9 @@ fn the_reference_file_parses_to_the_defaults() {
     let ServerConfig { public_url, tls, trusted_proxies, .. } = config.server.clone();
     assert!(public_url.is_some() && tls.is_some() && !trusted_proxies.is_empty(), "the options without a default are set");
     assert_eq!(config.server, ServerConfig { public_url, tls, trusted_proxies, ..ServerConfig::default() });
-    assert_eq!(config.admin, AdminConfig::default());
+    let AdminConfig { hosts, token, .. } = config.admin.clone();
+    assert!(!hosts.is_empty() && token.is_some(), "the options without a default are set");
+    assert_eq!(config.admin, AdminConfig { hosts, token, ..AdminConfig::default() });
     assert_eq!(config.journal, JournalConfig::default());
     assert_eq!(config.dedupe, DedupeLimits::default());
     assert!(config.kafka.is_some());
@@ -294,6 +299,8 @@ fn only_documented_changes_apply_without_a_restart() {
         ("server.trusted_proxies", "[\"10.0.0.0/8\"]", true),
         ("server.max_streams", "7", true),
         ("admin.listen", "\"127.0.0.1:1\"", true),
+        ("admin.hosts", "[\"other.internal\"]", false),
+        ("admin.token", "\"file:tests/admin-token\"", false),
         ("journal.dir", "\"elsewhere\"", true),
         ("journal.max_size", "\"7 GiB\"", true),
         ("dedupe.hot_keys", "7000", true),
@@ -324,6 +331,20 @@ fn a_changed_password_file_is_reported_as_a_change() {
     let changes = config("hush").changes(&config("hush hush"));
     let listed: Vec<String> = changes.iter().map(|change| format!("{}: {}", change.key, change.change)).collect();
     assert_eq!(listed, ["kafka.sasl.password: the secret has changed"]);
+    assert!(!changes[0].needs_restart);
+}
+
+#[test]
+fn a_changed_admin_token_is_reported_without_its_text() {
+    let token = tempfile::NamedTempFile::new().expect("a temporary file");
+    let config = |text: &str| {
+        std::fs::write(token.path(), text).expect("a temporary file");
+        let admin = format!("admin.token = \"file:{}\"\n", token.path().display());
+        parse(&format!("{admin}[sources.s]\nprovider = \"stripe\"\nsecrets = \"file:Cargo.toml\"\n")).expect("a configuration")
+    };
+    let changes = config("0123456789abcdef").changes(&config("fedcba9876543210"));
+    let listed: Vec<String> = changes.iter().map(|change| format!("{}: {}", change.key, change.change)).collect();
+    assert_eq!(listed, ["admin.token: the secret has changed"]);
     assert!(!changes[0].needs_restart);
 }
 

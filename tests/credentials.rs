@@ -145,7 +145,7 @@ fn send(home: &Home, request: &Request) -> u16 {
 
 /// Returns the text of `/api/rejections`, with the decoded requests.
 fn rejections(home: &Home) -> String {
-    let page = Line::open(home.admin).ask(b"GET /api/rejections HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    let page = Line::open(home.admin).ask(b"GET /api/rejections HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let page = String::from_utf8(page.body).expect("JSON is text");
     let requests: Vec<String> = page
         .lines()

@@ -28,6 +28,7 @@ const LEAVES: &[&str] = &[
     "address",
     "answer",
     "certificate",
+    "client_certificate",
     "clock",
     "credentials",
     "event",
@@ -49,17 +50,25 @@ const WIRING: &[&str] = &["main", "cli", "lib"];
 
 /// Crates that only some files of `src/` may name, with the paths of these files.
 const CRATES: &[(&[&str], &[&str])] = &[
-    (&["hyper", "hyper_util", "http_body_util"], &["src/server", "src/admin"]),
+    (&["h2", "hyper", "hyper_util", "http_body_util"], &["src/server", "src/admin"]),
     (&["rdkafka"], &["src/forward"]),
     (&["hmac", "sha1", "sha2"], &["src/verify"]),
     (&["brotli_decompressor", "flate2", "zstd"], &["src/verify/decompress.rs"]),
     // The reader of the configuration parses keys, so that `hookhold check` reports a wrong key.
     (
         &["aws_lc_rs", "jsonwebtoken"],
-        &["src/verify", "src/source/key.rs", "src/source/public_key.rs", "src/certificate.rs", "src/server/tls.rs"],
+        &[
+            "src/verify",
+            "src/source/key.rs",
+            "src/source/public_key.rs",
+            "src/certificate.rs",
+            "src/client_certificate.rs",
+            "src/server/client_request.rs",
+            "src/server/tls.rs",
+        ],
     ),
     (&["moka"], &["src/gateway"]),
-    (&["tokio_rustls"], &["src/server", "src/certificate.rs"]),
+    (&["tokio_rustls"], &["src/server", "src/certificate.rs", "src/client_certificate.rs"]),
 ];
 
 /// Directories of `src/`, each with a word that no identifier in the directory may contain.

@@ -215,7 +215,7 @@ fn a_file_adds_challenges_with_every_method() {
 
     // The token in the recipe is shown nowhere, with the wrong mode and in the copy of the URL that a proxy adds.
     let target = "/hooks/probe?mode=other&verify_token=l1teral-t0ken&c=7";
-    assert_eq!(ask(&home, format!("GET {target} HTTP/1.1\r\nx-original-url: {target}\r\n\r\n").as_bytes()).0, 401);
+    assert_eq!(ask(&home, format!("GET {target} HTTP/1.1\r\nhost: h\r\nx-original-url: {target}\r\n\r\n").as_bytes()).0, 401);
     let rejections = Line::open(home.admin).ask(b"GET /api/rejections HTTP/1.1\r\nhost: localhost\r\n\r\n").body;
     let rejections = String::from_utf8(rejections).expect("JSON is text");
     let requests = rejections.lines().map(|line| {

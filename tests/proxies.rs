@@ -1,12 +1,24 @@
 //! Tests hookhold behind nginx, Caddy and HAProxy, as packaged by Debian. The configuration of each proxy is a code block of
 //! `docs/deploy.md`. In further tests, untrusted peers send proxy headers.
 
+#[path = "common/h2.rs"]
+mod h2;
+#[path = "common/h2_frames.rs"]
+mod h2_frames;
 #[path = "common/https.rs"]
 mod https;
+#[path = "proxies/idle.rs"]
+mod idle;
+#[path = "proxies/malformed.rs"]
+mod malformed;
+#[path = "common/malformed.rs"]
+mod malformed_requests;
 #[path = "common/ports.rs"]
 mod ports;
 #[path = "common/process.rs"]
 mod process;
+#[path = "proxies/relay.rs"]
+mod relay;
 #[path = "common/sdk.rs"]
 mod sdk;
 
@@ -118,13 +130,11 @@ fn nginx(dir: &Path, server: &str) -> String {
     )
 }
 
-/// Creates a `Home` with a `[server]` section from `docs/deploy.md`: the TOML block with the index `nth`. Omits the listen
-/// address and the certificate of this block. `more` contains additional options.
+/// Creates a `Home` with a `[server]` section from `docs/deploy.md`: the block with the index `nth`, counted from 0. Omits the
+/// listen address and the certificate of this block. `more` contains additional options.
 fn home(nth: usize, more: &str) -> Home {
-    let lines = snippet("toml", nth);
-    let mut lines = lines.lines();
-    assert_eq!(lines.next(), Some("[server]"));
-    let server: String = lines
+    let server: String = snippet("toml\n[server]", nth)
+        .lines()
         .filter(|line| !line.starts_with("listen") && !line.starts_with("tls_"))
         .map(|line| format!("server.{line}\n"))
         .collect();

@@ -133,7 +133,7 @@ fn stop(process: Process<'_>) {
 
 /// Returns the health of forwarding in the body of `/readyz`, whose status must be 200.
 fn kafka_health(home: &Home) -> Value {
-    let answer = Line::open(home.admin).ask(b"GET /readyz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    let answer = Line::open(home.admin).ask(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     assert_eq!(answer.status, 200);
     let page: Value = serde_json::from_slice(&answer.body).expect("the page is JSON");
     page["kafka"].clone()

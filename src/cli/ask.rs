@@ -5,37 +5,59 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hookhold::config::AdminConfig;
+use hookhold::secret::Secret;
 use http::StatusCode;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::Context;
 
-/// Returns the URL of the admin listener: `named` if the operator passes a URL, otherwise the configured address on
-/// this machine.
-pub(super) fn listener(context: &Context, named: Option<String>) -> Result<String, Box<dyn Error>> {
-    if let Some(named) = named {
-        return Ok(named.trim_end_matches('/').to_owned());
-    }
-    let listen = AdminConfig::load(&context.file()?)?.listen;
-    let local = SocketAddr::from(([127, 0, 0, 1], listen.port()));
-    Ok(format!("http://{}", if listen.ip().is_unspecified() { local } else { listen }))
+/// The admin listener of a running process.
+pub(super) struct RunningProcess {
+    /// URL of the listener, without a final slash.
+    pub(super) url: String,
+    token: Option<Secret>,
 }
 
-/// Sends a GET request for `path` to the admin listener at `base`, and returns the response body. If the status code is not
-/// 200, returns an error that contains the response body.
-pub(super) fn page(base: &str, path: &str) -> Result<String, Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let response = runtime.block_on(async {
-        let client = reqwest::Client::builder().http1_only().no_proxy().timeout(TIMEOUT).build()?;
-        let response = client.get(format!("{base}{path}")).send().await?;
-        Ok((response.status(), response.text().await?))
-    });
-    let no_response = |error: reqwest::Error| {
-        let causes = super::causes(&error);
-        format!("{base}: expected a response from hookhold, found none ({causes}); start `hookhold run`, or set --url")
-    };
-    match response.map_err(no_response)? {
-        (StatusCode::OK, page) => Ok(page),
-        (status, text) => Err(format!("{base}: expected status 200, found {status}: {}", text.trim_end()).into()),
+impl RunningProcess {
+    /// Finds the admin listener. Its URL is `named` if the operator passes a URL, otherwise the configured address on this
+    /// machine. Its token is the configured one. If the operator passes a URL, the configuration may be missing or invalid: the
+    /// request then has no token.
+    pub(super) fn find(context: &Context, named: Option<String>) -> Result<RunningProcess, Box<dyn Error>> {
+        let configured = context.file().map_err(Box::from).and_then(|file| Ok(AdminConfig::load(&file)?));
+        let AdminConfig { listen, token, .. } = match (configured, &named) {
+            (Err(error), None) => return Err(error),
+            (configured, _) => configured.unwrap_or_default(),
+        };
+        let local = SocketAddr::from(([127, 0, 0, 1], listen.port()));
+        let own_url = || format!("http://{}", if listen.ip().is_unspecified() { local } else { listen });
+        let url = named.map_or_else(own_url, |named| named.trim_end_matches('/').to_owned());
+        Ok(RunningProcess { url, token })
+    }
+
+    /// Sends a GET request for `path`, and returns the response body. If the status code is not 200, returns an error that
+    /// contains the response body.
+    pub(super) fn page(&self, path: &str) -> Result<String, Box<dyn Error>> {
+        let base = &self.url;
+        let mut headers = HeaderMap::new();
+        if let Some(Secret { bytes, .. }) = &self.token {
+            let mut bearer = HeaderValue::from_bytes(&[b"Bearer ", &bytes[..]].concat())?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let response = runtime.block_on(async {
+            let client = reqwest::Client::builder().http1_only().no_proxy().timeout(TIMEOUT).build()?;
+            let response = client.get(format!("{base}{path}")).headers(headers).send().await?;
+            Ok((response.status(), response.text().await?))
+        });
+        let no_response = |error: reqwest::Error| {
+            let causes = super::causes(&error);
+            format!("{base}: expected a response from hookhold, found none ({causes}); start `hookhold run`, or set --url")
+        };
+        match response.map_err(no_response)? {
+            (StatusCode::OK, page) => Ok(page),
+            (status, text) => Err(format!("{base}: expected status 200, found {status}: {}", text.trim_end()).into()),
+        }
     }
 }
 

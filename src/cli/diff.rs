@@ -8,7 +8,8 @@ use hookhold::config::ConfigChange;
 use hookhold::diagnostic::Diagnostic;
 use serde::Deserialize;
 
-use super::{Context, ExitStatus, UsageError, VerbResult, ask, table};
+use super::ask::RunningProcess;
+use super::{Context, ExitStatus, UsageError, VerbResult, table};
 
 /// Response body of `/api/changes` on the admin listener.
 #[derive(Deserialize)]
@@ -22,8 +23,8 @@ struct ReloadPreview {
 /// Prints the differences between the configuration file and the running configuration. The exit code is 2 if the configuration
 /// file is invalid, and 1 if a change needs a restart.
 pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
-    let base = ask::listener(context, url)?;
-    let page = ask::page(&base, "/api/changes")?;
+    let process = RunningProcess::find(context, url)?;
+    let (page, base) = (process.page("/api/changes")?, process.url);
     let preview: ReloadPreview = serde_json::from_str(&page)
         .map_err(|_| format!("{base}: expected hookhold's admin listener, found another server; set --url to the listener"))?;
     if let Some(named) = context.config.as_deref().filter(|named| !is_same_file(named, &preview.file)) {

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::event::Delivery;
+use hookhold::outcome::Outcome;
 use hookhold::source::{Providers, Source};
 use hookhold::verify::{Rejection, Verdict, Verified, VerifiedBatch};
 use serde_json::json;
@@ -102,16 +103,16 @@ fn deliveries(
     args: DoctorArgs,
 ) -> Result<Vec<CapturedDelivery>, Box<dyn Error>> {
     let unknown_address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let captured = |request: RecordedRequest, remote, at: Option<UnixMillis>, rejected_as| {
+    let captured = |request: RecordedRequest, remote, at: Option<UnixMillis>, rejected_as, certificate_rejection| {
         let RecordedRequest { method, target, headers, body, declared } = request;
         let received_at = at.unwrap_or_else(|| SystemClock.now());
         let delivery = Delivery { method, target, headers, body, remote, received_at };
         let is_time_given = at.is_some();
         let (source, others, providers) = (source.clone(), others.clone(), providers.clone());
-        CapturedDelivery { source, others, providers, delivery, declared, is_time_given, rejected_as }
+        CapturedDelivery { source, others, providers, delivery, declared, is_time_given, rejected_as, certificate_rejection }
     };
     if let Some(file) = &args.request {
-        return Ok(vec![captured(recorded_request(file)?, unknown_address, args.at, None)]);
+        return Ok(vec![captured(recorded_request(file)?, unknown_address, args.at, None, None)]);
     }
     let rejections = recorded::newest(context, args.url, &source.name, args.last)?;
     if rejections.is_empty() {
@@ -123,7 +124,10 @@ fn deliveries(
         )?;
     }
     let captured = |rejection: recorded::RecordedRejection| {
-        captured(rejection.request, rejection.remote, Some(rejection.received_at), Some(rejection.rejected_as))
+        let recorded::RecordedRejection { request, remote, received_at, rejected_as, hint } = rejection;
+        let mut by_certificate = [Outcome::ClientCertificateMissing, Outcome::ClientCertificateInvalid].into_iter();
+        let certificate = by_certificate.find(|outcome| outcome.word() == rejected_as).map(|outcome| (outcome, hint));
+        captured(request, remote, Some(received_at), Some(rejected_as), certificate)
     };
     Ok(rejections.into_iter().map(captured).collect())
 }

@@ -152,11 +152,12 @@ listen = \"0.0.0.0:8080\"
 #tls_key = \"/etc/hookhold/tls/privkey.pem\"
 
 [admin]
-# Serves /metrics and /readyz without authentication. Keep this address private.
+# Serves /metrics and /readyz. An address that other machines can reach needs a token.
 listen = \"127.0.0.1:9464\"
 # Memory for the latest rejected deliveries, which `hookhold doctor` explains. Every client that
 # can reach this listener can read these deliveries.
 #keep_rejected = \"4 MiB\"
+#token = \"file:/run/secrets/hookhold-admin\"
 
 [journal]
 # Directory of the journal. Use ext4 or XFS on a disk that honours cache flushes.

@@ -27,6 +27,9 @@ impl Config {
             changes.extend(changed_secrets(old, new));
         }
         changes.extend(changed_recipes(&self.providers, &next.providers));
+        if self.admin.token != next.admin.token && self.stated.get("admin.token") == next.stated.get("admin.token") {
+            changes.push(new_secret("admin.token".to_owned(), "the secret"));
+        }
         if let (Some(old), Some(new)) = (&self.kafka, &next.kafka) {
             let replaced = changed_properties(old, new).map(|name| new_secret(format!("kafka.{name}"), "the secret"));
             changes.extend(replaced.filter(|change| self.stated.get(&change.key) == next.stated.get(&change.key)));
@@ -110,4 +113,5 @@ fn new_secret(key: String, what: &str) -> ConfigChange {
 }
 
 /// Options that a reload applies, in addition to `[providers]`, `[sources]`, the properties in `[kafka]` and a new certificate.
-const RELOADED: &[&str] = &["server.public_url", "server.max_body", "admin.keep_rejected", "dedupe.window"];
+const RELOADED: &[&str] =
+    &["server.public_url", "server.max_body", "admin.hosts", "admin.keep_rejected", "admin.token", "dedupe.window"];

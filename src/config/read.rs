@@ -1,15 +1,14 @@
 //! Reads each section of the configuration, then checks the options against each other.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{AdminConfig, Config, JournalConfig, KafkaCheck, ServerConfig, kafka, recipe_files};
+use super::{Config, JournalConfig, KafkaCheck, ServerConfig, admin, kafka, recipe_files};
 use crate::certificate::{CertificateError, CertificateFiles};
-use crate::limits::{AdminLimits, DedupeLimits, JournalLimits, ServerLimits};
+use crate::limits::{DedupeLimits, JournalLimits, ServerLimits};
 use crate::source::{self, Source, SourceDefaults, url};
 use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::bytes_text;
@@ -25,7 +24,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     let config = Config {
         path: file.into(),
         server: self::server(&mut server),
-        admin: self::admin(&mut admin),
+        admin: admin::read(&mut admin),
         journal: self::journal(&mut journal),
         dedupe: DedupeLimits::take(&mut dedupe),
         kafka: None,
@@ -44,10 +43,11 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     if server.accepts(&["max_body", "max_in_flight"]) {
         bounds.check(config.server.limits.max_body as u64, &server.location_of("max_body"));
     }
+    let lacks_tls = config.server.tls.is_none() && server.accepts(&["tls_cert", "tls_key"]);
     [server, admin, journal, dedupe, providers].into_iter().for_each(TomlTable::finish);
     let kafka = root.take_table("kafka").map(|table| kafka::read(table, kafka));
     let (topic, kafka) = kafka.map_or((kafka::TOPIC.to_owned(), None), |(topic, kafka)| (topic, Some(kafka)));
-    let sources = read_sources(&mut root, &defaults(&config, topic), &bounds, diagnostics);
+    let sources = read_sources(&mut root, &defaults(&config, topic), &bounds, lacks_tls, diagnostics);
     root.finish();
     Config { kafka, sources, ..config }
 }
@@ -89,7 +89,7 @@ fn defaults(config: &Config, topic: String) -> SourceDefaults {
 fn server(t: &mut TomlTable) -> ServerConfig {
     let default = ServerConfig::default();
     let config = ServerConfig {
-        listen: address(t, default.listen),
+        listen: admin::address(t, default.listen),
         public_url: t.take("public_url").map(url::read),
         limits: ServerLimits::take(t),
         tls: tls(t),
@@ -106,10 +106,6 @@ fn server(t: &mut TomlTable) -> ServerConfig {
         t.expected("max_in_flight", format_args!("at least max_body, \"{least}\""), found);
     }
     config
-}
-
-pub(super) fn admin(t: &mut TomlTable) -> AdminConfig {
-    AdminConfig { listen: address(t, AdminConfig::default().listen), limits: AdminLimits::take(t) }
 }
 
 /// Reads the options of the section `[journal]`.
@@ -138,6 +134,7 @@ fn read_sources(
     root: &mut TomlTable,
     defaults: &SourceDefaults,
     bounds: &BodyBounds,
+    lacks_tls: bool,
     diagnostics: &Diagnostics,
 ) -> Vec<Arc<Source>> {
     let mut table = root.take_section("sources");
@@ -153,7 +150,8 @@ fn read_sources(
     }
     for name in names {
         let Some(entry) = table.take_table(&name) else { continue };
-        let (start, at_path, at_body) = (entry.location.clone(), entry.location_of("path"), entry.location_of("max_body"));
+        let start = entry.location.clone();
+        let [at_path, at_body, at_ca] = ["path", "max_body", "client_ca"].map(|key| entry.location_of(key));
         if !is_name(&name) {
             start.expected(SOURCE_NAME, "an invalid name");
         }
@@ -161,6 +159,10 @@ fn read_sources(
         if let Some(other) = paths.insert(source.path.clone(), name) {
             let found = format_args!("{}, the path of sources.{other}; choose another path", source.path);
             at_path.expected("a path that no other source has", found);
+        }
+        if lacks_tls && source.clients.certificate.is_some() {
+            let found = "neither; set both, because only the server of the TLS connection can check a client certificate";
+            at_ca.expected("[server] tls_cert and tls_key", found);
         }
         // The default of this option is `[server] max_body`, which `root` has already checked.
         if source.max_body != defaults.max_body {
@@ -174,10 +176,6 @@ fn read_sources(
 fn is_name(name: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
     name.len() <= 64 && name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.chars().all(plain)
-}
-
-fn address(t: &mut TomlTable, default: SocketAddr) -> SocketAddr {
-    t.take("listen").and_then(|item| item.parse(ADDRESS, |text| text.parse().ok())).unwrap_or(default)
 }
 
 /// Reads `tls_cert` and `tls_key`, and checks that the server can use the certificate and the key. Returns `None` if either
@@ -208,6 +206,5 @@ fn networks(t: &mut TomlTable) -> Vec<IpNet> {
 }
 
 const SOURCE_NAME: &str = "a name of 1 to 64 letters, digits, \"-\" and \"_\" that begins with a letter or digit";
-const ADDRESS: &str = "a string such as \"0.0.0.0:8080\" or \"[::]:8080\"";
 /// Minimum number of segments in `max_size`: one to write, one in reserve for recovery, one to read, and one to delete.
 const MIN_SEGMENTS: u64 = 4;

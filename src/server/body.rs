@@ -64,10 +64,12 @@ pub(super) fn is_complete(body: &Incoming) -> bool {
 /// Returns the outcome of a request whose body hookhold cannot read: `bad_request` if the HTTP framing is malformed,
 /// otherwise `disconnected`.
 fn outcome_of(error: &hyper::Error) -> Outcome {
-    match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
-        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Outcome::BadRequest,
-        _ => Outcome::Disconnected,
-    }
+    let Some(cause) = error.source() else { return Outcome::Disconnected };
+    let io_kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    let is_malformed = matches!(io_kind, Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput));
+    // The HTTP/2 library resets a stream whose body is longer or shorter than its content-length.
+    let is_reset_by_us = cause.downcast_ref::<h2::Error>().is_some_and(|error| error.is_reset() && error.is_library());
+    if is_malformed || is_reset_by_us { Outcome::BadRequest } else { Outcome::Disconnected }
 }
 
 /// Received pieces of one request body.

@@ -23,6 +23,7 @@ use super::state::ServerState;
 use super::tls::{ALPN_HTTP_2, Tls};
 use super::{http1, http2, proxies};
 use crate::answer::Answer;
+use crate::client_certificate::ClientCertificate;
 use crate::log::escaped;
 use crate::outcome::Outcome;
 
@@ -86,6 +87,8 @@ impl ConnectionSetup {
             Err(answer) => return self.record(&answer),
         };
         self.phases.mark_changed();
+        let certificate = stream.get_ref().1.peer_certificates().map(|chain| Arc::new(ClientCertificate::new(chain)));
+        self.peer.certificate = certificate;
         let peer = self.peer.clone();
         let had_request = if stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP_2) {
             http2::serve(stream, self.peer, self.state, self.phases).await

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::idle::IdleTimeouts;
 use crate::clock::{Clock, UnixMillis};
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
@@ -70,7 +71,7 @@ pub(super) struct Arrival {
 pub(super) struct Progress {
     clock: Arc<dyn Clock>,
     request_deadline: Duration,
-    idle_timeout: Duration,
+    idle: IdleTimeouts,
     min_rate: u64,
     min_rate_after: Duration,
     state: Mutex<ProgressState>,
@@ -90,21 +91,22 @@ struct ProgressState {
 }
 
 impl Progress {
-    /// Creates the progress of a new connection. The connection must start its first request within `request_deadline`
-    /// or `idle_timeout`, whichever is shorter.
-    pub(super) fn new(clock: Arc<dyn Clock>, limits: &ServerLimits) -> Arc<Progress> {
-        let ServerLimits { request_deadline, idle_timeout, min_rate, min_rate_after, .. } = *limits;
+    /// Creates the progress of a new connection. `is_trusted` is true if the connection may stay open without a request for
+    /// `trusted_idle_timeout`.
+    pub(super) fn new(clock: Arc<dyn Clock>, limits: &ServerLimits, is_trusted: bool) -> Arc<Progress> {
+        let idle = IdleTimeouts::new(limits);
+        let ServerLimits { request_deadline, min_rate, min_rate_after, .. } = *limits;
         let arrival = Arrival { at: Instant::now(), wall: clock.now() };
         let state = ProgressState {
             stage: Stage::Idle,
             closing: Closing::No,
             previous: Previous::None,
             arrival,
-            deadline: arrival.at + idle_timeout.min(request_deadline),
+            deadline: arrival.at + idle.before_first_request(is_trusted),
             received: 0,
             has_written: false,
         };
-        Arc::new(Progress { clock, request_deadline, idle_timeout, min_rate, min_rate_after, state: Mutex::new(state) })
+        Arc::new(Progress { clock, request_deadline, idle, min_rate, min_rate_after, state: Mutex::new(state) })
     }
 
     /// Sets the stage of the request to `Body`, because the request head is complete. Returns the arrival time of the
@@ -135,16 +137,17 @@ impl Progress {
     pub(super) fn request_complete(&self) {
         let mut state = self.lock();
         state.stage = Stage::Complete;
-        state.deadline = state.arrival.at + self.request_deadline + self.idle_timeout;
+        state.deadline = state.arrival.at + self.request_deadline + self.idle.between_requests(false);
     }
 
     /// Ends the current request, because the response to the request is ready. Returns true if the connection must
-    /// close after this response.
-    pub(super) fn response_ready(&self, now: Instant) -> bool {
+    /// close after this response. `is_trusted` is true if the connection may then stay open without a request for
+    /// `trusted_idle_timeout`.
+    pub(super) fn response_ready(&self, now: Instant, is_trusted: bool) -> bool {
         let mut state = self.lock();
         state.previous = if state.stage == Stage::Complete { Previous::Read } else { Previous::Unread };
         state.stage = Stage::Idle;
-        state.deadline = now + self.idle_timeout;
+        state.deadline = now + self.idle.between_requests(is_trusted);
         state.closing != Closing::No || state.previous == Previous::Unread
     }
 
@@ -166,7 +169,7 @@ impl Progress {
         if state.cut().is_none() {
             state.closing = Closing::Cut(outcome);
         }
-        state.deadline = Instant::now() + if state.is_serving() { self.idle_timeout } else { Duration::ZERO };
+        state.deadline = Instant::now() + if state.is_serving() { self.idle.between_requests(false) } else { Duration::ZERO };
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -295,19 +298,19 @@ mod tests {
     #[test]
     fn a_request_before_the_drain_gets_its_full_time() {
         let (limits, drain_idle) = (ServerLimits::default(), Duration::from_millis(250));
-        let progress = Progress::new(Arc::new(SystemClock), &limits);
+        let progress = Progress::new(Arc::new(SystemClock), &limits, false);
         progress.drain(drain_idle);
         assert!(progress.deadline() <= Instant::now() + drain_idle);
         progress.bytes_received(&[b'P'; 1 << 20]);
         assert_eq!((progress.stage(), progress.deadline()), (Stage::Head, progress.arrival().at + limits.request_deadline));
         progress.head_complete();
         progress.request_complete();
-        assert!(progress.response_ready(Instant::now()), "the connection closes after this response");
+        assert!(progress.response_ready(Instant::now(), false), "the connection closes after this response");
     }
 
     #[test]
     fn a_head_after_the_cut_expires_at_once() {
-        let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default());
+        let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default(), false);
         progress.cut(Outcome::Draining);
         progress.bytes_received(&[b'P'; 10]);
         assert_eq!((progress.stage(), progress.deadline()), (Stage::Head, progress.arrival().at));
@@ -315,7 +318,7 @@ mod tests {
 
     #[test]
     fn line_ends_between_two_requests_start_no_request() {
-        let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default());
+        let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default(), false);
         let deadline = progress.deadline();
         progress.bytes_received(b"\r\n\r\n");
         assert_eq!((progress.stage(), progress.deadline()), (Stage::Idle, deadline));
@@ -324,8 +327,23 @@ mod tests {
     }
 
     #[test]
+    fn idle_connections_of_trusted_peers_outlive_the_pools_of_proxies() {
+        let limits = ServerLimits::default();
+        for (is_trusted, first, next) in [(true, 620, 620), (false, 8, 75)] {
+            let start = Instant::now();
+            let progress = Progress::new(Arc::new(SystemClock), &limits, is_trusted);
+            assert_eq!((progress.deadline() - progress.arrival().at).as_secs(), first);
+            progress.bytes_received(b"P");
+            progress.head_complete();
+            progress.request_complete();
+            progress.response_ready(start, is_trusted);
+            assert_eq!((progress.deadline() - start).as_secs(), next);
+        }
+    }
+
+    #[test]
     fn the_deadline_counts_from_the_first_byte() {
-        let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default());
+        let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default(), false);
         progress.bytes_received(&[b'P'; 1 << 20]);
         let first = progress.arrival().at;
         progress.bytes_received(b"P");
@@ -337,7 +355,7 @@ mod tests {
     #[test]
     fn received_bytes_extend_the_wait_of_an_incomplete_request() {
         let limits = ServerLimits { min_rate: 1000, min_rate_after: Duration::from_secs(2), ..ServerLimits::default() };
-        let progress = Progress::new(Arc::new(SystemClock), &limits);
+        let progress = Progress::new(Arc::new(SystemClock), &limits, false);
         let left = || progress.deadline() - progress.arrival().at;
         assert_eq!(left(), limits.request_deadline, "the shorter of the two limits applies to a new connection");
         progress.bytes_received(b"P");
@@ -347,7 +365,7 @@ mod tests {
         assert_eq!(left(), Duration::from_secs(5));
         progress.body_received(1_000_000);
         assert_eq!(left(), limits.request_deadline);
-        progress.response_ready(Instant::now());
+        progress.response_ready(Instant::now(), false);
         progress.bytes_received(b"P");
         assert_eq!(left(), Duration::from_millis(2001), "each request counts its own bytes");
         progress.head_complete();

@@ -5,10 +5,14 @@
 
 use std::net::IpAddr;
 
+use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::uri::Authority;
+use http::{HeaderMap, Method, StatusCode, Version};
 
 use crate::answer::Answer;
+use crate::client_certificate::{ClientCertificate, NO_CERTIFICATE};
+use crate::clock::UnixMillis;
 use crate::gateway::{self, Verifier};
 use crate::limits::ServerLimits;
 use crate::log::escaped;
@@ -16,7 +20,7 @@ use crate::outcome::Outcome;
 use crate::source::Source;
 
 /// Parts of a request that the server knows before it reads the body.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     /// Method of the request.
     pub method: &'a Method,
@@ -27,13 +31,26 @@ pub struct RequestHead<'a> {
     /// Address of the sender; `None` if the address is unknown. Without an address, [`judge_head`] does not check
     /// `allow_from`.
     pub sender: Option<IpAddr>,
+    /// Certificate of the client, and whether it is known.
+    pub certificate: PresentedCertificate<'a>,
     /// Body length that the request announces, in bytes; `None` if the request announces no length (for example, a
     /// chunked body).
     pub content_length: Option<u64>,
 }
 
-/// Checks the length of the request target, the method, the sender's address, the signature header and the announced
-/// body length, in this order. Returns the maximum size of the body in bytes. The error is the [`Answer`] to the request,
+/// Certificate that a client has presented in its TLS handshake.
+#[derive(Clone, Copy)]
+pub enum PresentedCertificate<'a> {
+    /// hookhold does not know whether the client has presented a certificate. [`judge_head`] then does not check it.
+    Unknown,
+    /// The client has presented no certificate.
+    None,
+    /// The client has presented this certificate. The request arrived at this time.
+    Some(&'a ClientCertificate, UnixMillis),
+}
+
+/// Checks the length of the request target, the method, the sender's address, the client's certificate, the signature header and
+/// the announced body length, in this order. Returns the maximum size of the body in bytes. The error is the [`Answer`] to the request,
 /// with the outcome and a hint for the operator.
 pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, Answer> {
     let source = verifier.source();
@@ -52,7 +69,7 @@ pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, A
     }
 }
 
-/// Checks the length of the request target, the method and the sender's address. These checks are enough for a request whose
+/// Checks the length of the request target, the method, the sender's address and the client's certificate. These checks are enough for a request whose
 /// small body has arrived together with the head: the verification finds a missing or malformed signature just as early.
 pub(super) fn judge_route(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
     if head.target.len() > MAX_TARGET_BYTES {
@@ -74,7 +91,61 @@ pub(super) fn judge_route(source: &Source, head: RequestHead<'_>) -> Result<(), 
         let answer = Answer::plain(Outcome::AddressNotAllowed).with_hint(hint);
         return Err(Answer { status: source.recipe.replies.rejected, ..answer });
     }
-    Ok(())
+    check_certificate(source, head.certificate).map_err(|(outcome, hint)| {
+        let answer = Answer::plain(outcome).with_hint(hint);
+        Answer { status: source.recipe.replies.rejected, ..answer }
+    })
+}
+
+fn check_certificate(source: &Source, presented: PresentedCertificate<'_>) -> Result<(), (Outcome, String)> {
+    let Some(condition) = &source.clients.certificate else { return Ok(()) };
+    match presented {
+        PresentedCertificate::Unknown => Ok(()),
+        PresentedCertificate::None => Err((Outcome::ClientCertificateMissing, NO_CERTIFICATE.to_owned())),
+        PresentedCertificate::Some(certificate, now) => {
+            condition.check(certificate, now).map_err(|what| (Outcome::ClientCertificateInvalid, what))
+        }
+    }
+}
+
+/// Checks the parts of a request head that another server on the path may read in another way: `Host` and `Transfer-Encoding`.
+/// hyper checks neither. The error is the [`Answer`] to the request, after which the connection must close.
+pub(super) fn check_form(head: &Parts) -> Result<(), Answer> {
+    let bad_request = |hint: String| Err(Answer::plain(Outcome::BadRequest).with_hint(hint));
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let authority = head.uri.authority().map(Authority::as_str);
+    let is_authority = |host: &[u8]| authority.is_none_or(|text| text.as_bytes().eq_ignore_ascii_case(host));
+    match (hosts.next().map(HeaderValue::as_bytes), hosts.next()) {
+        (_, Some(_)) => return bad_request("host: expected one field, found several; correct the sender".into()),
+        (Some(host), None) if !host.iter().all(|byte| is_host_byte(*byte)) => {
+            return bad_request("host: expected a host and a port, found another text; correct the sender".into());
+        }
+        (Some(host), None) if head.version == Version::HTTP_2 && !is_authority(host) => {
+            return bad_request("host: expected the same text as in :authority, found another one; correct the sender".into());
+        }
+        (None, _) if head.version == Version::HTTP_11 || (head.version == Version::HTTP_2 && authority.is_none()) => {
+            return bad_request("host: expected one field, found none; correct the sender".into());
+        }
+        _ => {}
+    }
+    let encodings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let codings: Vec<&[u8]> = encodings.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).collect();
+    let is_chunked = |coding: &&[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+    match codings.split_last() {
+        None => Ok(()),
+        Some((last, [])) if is_chunked(last) => Ok(()),
+        Some((last, others)) if is_chunked(last) && !others.iter().any(is_chunked) => {
+            let hint = "transfer-encoding: expected chunked, found another coding before it; compress with content-encoding";
+            let answer = Answer::plain(Outcome::BadRequest).with_hint(hint);
+            Err(Answer { status: StatusCode::NOT_IMPLEMENTED, ..answer })
+        }
+        Some(_) => bad_request("transfer-encoding: expected chunked once, found it several times; correct the sender".into()),
+    }
+}
+
+/// Returns true if a host or a port may contain this byte (RFC 3986, section 3.2).
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
 }
 
 /// Returns true if an HTTP/2 request head exceeds `max_header_size` or `max_headers`. Over HTTP/1.1, hyper enforces

@@ -73,7 +73,12 @@ where
     };
     let parts = connection.into_parts();
     let has_partial_head = progress.stage() == Stage::Head || !parts.read_buf.trim_ascii().is_empty();
-    let rejected = rejected_head(&end, progress, has_partial_head);
+    let stream = parts.io.into_inner();
+    let framing_error = stream.framing_error();
+    let rejected = match framing_error {
+        Some(error) if !progress.left_unread() => Some(Answer::plain(Outcome::BadRequest).with_hint(error.to_string())),
+        _ => rejected_head(&end, progress, has_partial_head),
+    };
     if let Some(answer) = &rejected {
         let now = Instant::now();
         state.outcomes.no_source.start(context.remote, progress.arrival().at).record(answer, now);
@@ -82,10 +87,10 @@ where
     let unanswered = rejected.filter(|answer| answer.outcome != Outcome::Disconnected);
     let had_request = progress.had_request() || unanswered.is_some();
     let unread = progress.left_unread() || unanswered.is_some();
-    let hyper_responded = matches!(end, ConnectionEnd::Http(_)) && progress.has_written();
+    let hyper_responded = matches!(end, ConnectionEnd::Http(_)) && framing_error.is_none() && progress.has_written();
     let response = unanswered.filter(|_| !hyper_responded).map(|answer| raw_response(&answer, state.clock.now()));
     let linger = if *phases.borrow() >= Phase::Cut { Duration::ZERO } else { LINGER_TIMEOUT };
-    close(parts.io.into_inner().into_stream(), response, unread, linger).await;
+    close(stream.into_stream(), response, unread, linger).await;
     had_request
 }
 
@@ -107,11 +112,11 @@ fn http(limits: &ServerLimits) -> http1::Builder {
 fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: bool) -> Option<Answer> {
     match end {
         ConnectionEnd::Http(Ok(())) => None,
+        ConnectionEnd::Http(Err(_)) if progress.left_unread() => None,
         ConnectionEnd::Http(Err(error)) if error.is_parse_too_large() => Some(head_too_large()),
         ConnectionEnd::Http(Err(error)) if error.is_parse() => {
             Some(Answer::plain(Outcome::BadRequest).with_hint(error.to_string()))
         }
-        ConnectionEnd::Http(Err(_)) if progress.left_unread() => None,
         ConnectionEnd::Http(Err(error)) if progress.stage() == Stage::Head || error.is_incomplete_message() => {
             Some(Answer::plain(Outcome::Disconnected).with_hint("request head: expected the complete head, found a disconnect"))
         }

@@ -10,6 +10,7 @@
 //! resets too many streams, hyper closes the connection.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::close::LINGER_TIMEOUT;
+use super::h2_heads::{HeadCountingIo, RequestHeads};
 use super::peer::{Peer, RequestContext};
 use super::request::{self, SenderDisconnected};
 use super::shutdown::Phase;
@@ -42,48 +44,104 @@ pub(super) async fn serve<S>(stream: S, peer: Peer, state: Arc<ServerState>, pha
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let start = Instant::now();
     let owner = AbortOnDrop(StreamTasks::new(&state.limits));
-    let result = drive(stream, peer.clone(), &state, &owner.0, phases).await;
-    let mut had_request = owner.0.had_request();
-    if let Err(error) = result
-        && !is_io(&error)
-    {
-        let answer = Answer::plain(Outcome::BadRequest).with_hint(format!("HTTP/2: {}", cause(&error)));
-        let now = Instant::now();
-        state.outcomes.no_source.start(peer.remote, start).record(&answer, now);
-        peer.sender.record(answer.outcome, 0, now);
-        had_request = true;
-    }
+    let rejections = HeadRejections { peer, state, heads: Arc::default(), start: Instant::now() };
+    let end = drive(stream, &rejections, &owner.0, phases).await;
+    let had_request = owner.0.had_request() || rejections.heads.has_arrived();
+    let was_rejected = rejections.record_end(end);
     owner.0.all_ended().await;
-    had_request
+    had_request || was_rejected
 }
 
-async fn drive<S>(
-    stream: S,
+/// Records the outcomes of the request heads that hyper rejects by itself. Their source is unknown.
+struct HeadRejections {
     peer: Peer,
-    state: &Arc<ServerState>,
-    tasks: &StreamTasks,
-    mut phases: watch::Receiver<Phase>,
-) -> hyper::Result<()>
+    state: Arc<ServerState>,
+    heads: Arc<RequestHeads>,
+    start: Instant,
+}
+
+/// Reason why a connection ended.
+enum StreamsEnd {
+    /// hyper has ended the connection, with or without an error.
+    Http(hyper::Result<()>),
+    /// The server has sent GOAWAY because of the idle timeout or a drain, and no request has followed.
+    Left,
+}
+
+impl HeadRejections {
+    fn record(&self, outcome: Outcome, count: u64, hint: &str) {
+        for _ in 0..count {
+            let (answer, now) = (Answer::plain(outcome).with_hint(hint), Instant::now());
+            self.state.outcomes.no_source.start(self.peer.remote, self.start).record(&answer, now);
+            self.peer.sender.record(answer.outcome, 0, now);
+        }
+    }
+
+    /// Records the heads that have newly been rejected on the open connection. A server that has sent GOAWAY ignores new heads.
+    fn record_new(&self, has_sent_goaway: bool) {
+        match has_sent_goaway {
+            true => self.record(Outcome::Draining, self.heads.newly_rejected(), HEAD_AFTER_GOAWAY),
+            false => self.record(Outcome::BadRequest, self.heads.newly_rejected(), HEAD_REJECTED),
+        }
+    }
+
+    /// Records the heads that have not been served when the connection has ended, and a violation of the protocol that belongs to
+    /// no head. Returns true if there was such a violation.
+    fn record_end(&self, end: StreamsEnd) -> bool {
+        let (unserved, partial) = (self.heads.unserved(), u64::from(self.heads.has_partial()));
+        match end {
+            StreamsEnd::Http(Ok(())) => {
+                self.record(Outcome::BadRequest, unserved, HEAD_REJECTED);
+                self.record(Outcome::Disconnected, partial, HEAD_INCOMPLETE);
+            }
+            StreamsEnd::Http(Err(error)) if is_io(&error) => {
+                self.record(Outcome::Disconnected, unserved + partial, HEAD_INCOMPLETE);
+            }
+            StreamsEnd::Http(Err(error)) => {
+                self.record(Outcome::BadRequest, unserved.max(1), &format!("HTTP/2: {}", cause(&error)));
+                return true;
+            }
+            StreamsEnd::Left => {
+                self.record(Outcome::Draining, unserved, HEAD_AFTER_GOAWAY);
+                self.record(Outcome::TooSlow, partial, HEAD_TOO_SLOW);
+            }
+        }
+        false
+    }
+}
+
+async fn drive<S>(stream: S, rejections: &HeadRejections, tasks: &StreamTasks, mut phases: watch::Receiver<Phase>) -> StreamsEnd
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let HeadRejections { peer, state, heads, .. } = rejections;
     let service = service_fn({
-        let (state, tasks, phases) = (state.clone(), tasks.clone(), phases.clone());
-        move |request| respond(&tasks, state.clone(), peer.clone(), phases.clone(), request)
+        let (state, tasks, phases, peer, heads) = (state.clone(), tasks.clone(), phases.clone(), peer.clone(), heads.clone());
+        move |request| {
+            heads.request_served();
+            respond(&tasks, state.clone(), peer.clone(), phases.clone(), request)
+        }
     });
+    let stream = HeadCountingIo::new(stream, heads.clone());
     let connection = http(&state.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let mut has_sent_goaway = false;
     loop {
+        let polled = poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_pending() {
+                rejections.record_new(has_sent_goaway);
+            }
+            polled
+        });
         let leave = select! {
             biased;
             _ = phases.changed() => *phases.borrow_and_update() >= Phase::Draining,
-            result = connection.as_mut() => return result,
-            () = tasks.idle() => {
+            result = polled => return StreamsEnd::Http(result),
+            () = tasks.idle(|now| peer.is_trusted(now)) => {
                 if has_sent_goaway {
-                    return Ok(());
+                    return StreamsEnd::Left;
                 }
                 true
             }
@@ -107,7 +165,7 @@ fn http(limits: &ServerLimits, tasks: StreamTasks) -> http2::Builder<StreamTasks
 }
 
 /// Returns hyper's limit on the size of a header list, in bytes as HTTP/2 counts them. hyper answers a request head
-/// above this limit with 431, and hookhold cannot count the request. Every request head within `max_header_size` and
+/// above this limit with 431. Every request head within `max_header_size` and
 /// `max_headers` is also within this limit. The limit is more than twice `max_header_size`, so hookhold itself can
 /// reject and count most request heads that exceed `max_header_size` or `max_headers`.
 fn max_header_list_bytes(limits: &ServerLimits) -> usize {
@@ -170,6 +228,13 @@ fn is_io(error: &hyper::Error) -> bool {
 fn cause(error: &hyper::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| crate::log::escaped(&cause.to_string()))
 }
+
+const HEAD_REJECTED: &str = "request head: expected well-formed HTTP/2 fields within max_header_size, max_headers and max_streams, \
+                             found another head; correct the sender, or raise the exceeded limit";
+const HEAD_AFTER_GOAWAY: &str =
+    "request head: expected none after GOAWAY, found one; the sender should retry on a new connection";
+const HEAD_INCOMPLETE: &str = "request head: expected the complete head, found a disconnect";
+const HEAD_TOO_SLOW: &str = "request head: expected the complete head before the idle timeout, found a part of it";
 
 /// Flow-control window of a stream and of a connection: the maximum number of bytes that the client may send before the
 /// server reads them.

@@ -17,12 +17,16 @@
 
 mod accept;
 mod body;
+mod client_request;
 mod close;
 mod connection_setup;
 mod deadline;
+mod h1_scanner;
+mod h2_heads;
 mod head;
 mod http1;
 mod http2;
+mod idle;
 mod io;
 mod log_sampler;
 mod outcome_log;
@@ -45,7 +49,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 pub use accept::listen;
-pub use head::{MAX_TARGET_BYTES, RequestHead, judge_head};
+pub use head::{MAX_TARGET_BYTES, PresentedCertificate, RequestHead, judge_head};
 pub use proxies::Proxies;
 pub use shutdown::{Phase, Shutdown};
 pub use tls::Tls;

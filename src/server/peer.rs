@@ -10,12 +10,15 @@ use tokio::time::Instant;
 use super::deadline::Progress;
 use super::sender_limits::SenderGuard;
 use super::state::ServerState;
+use crate::client_certificate::ClientCertificate;
 
 /// Remote end of a connection, or the client named in the connection's PROXY header.
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) remote: SocketAddr,
     pub(super) sender: Arc<SenderGuard>,
+    /// Certificate that the peer has presented in its TLS handshake.
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
     /// True if the peer is a trusted proxy, whose `X-Forwarded-For` names the sender of each request.
     is_trusted_proxy: bool,
 }
@@ -27,7 +30,13 @@ impl Peer {
     pub(super) fn connect(remote: SocketAddr, state: &ServerState) -> Option<Peer> {
         let (is_trusted_proxy, address) = (state.proxies.trust(remote.ip()), remote.ip());
         let sender = if is_trusted_proxy { state.sender_limits.track(address) } else { state.sender_limits.connect(address)? };
-        Some(Peer { remote, sender: Arc::new(sender), is_trusted_proxy })
+        Some(Peer { remote, sender: Arc::new(sender), certificate: None, is_trusted_proxy })
+    }
+
+    /// Returns true if idle connections of this peer stay open for `trusted_idle_timeout`: the peer is a trusted proxy, or
+    /// hookhold has recently stored a delivery from its address.
+    pub(super) fn is_trusted(&self, now: Instant) -> bool {
+        self.is_trusted_proxy || self.sender.is_known_good_at(now)
     }
 
     /// Returns true if hookhold must reject a TLS handshake with this peer: the peer's address is rate-limited, and the
@@ -52,13 +61,20 @@ pub(super) struct RequestContext {
     pub(super) remote: SocketAddr,
     pub(super) sender: Arc<SenderGuard>,
     pub(super) progress: Arc<Progress>,
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
     pub(super) is_trusted_proxy: bool,
 }
 
 impl RequestContext {
     pub(super) fn new(peer: Peer, state: &ServerState) -> RequestContext {
-        let Peer { remote, sender, is_trusted_proxy } = peer;
-        RequestContext { remote, sender, progress: Progress::new(state.clock.clone(), &state.limits), is_trusted_proxy }
+        let progress = Progress::new(state.clock.clone(), &state.limits, peer.is_trusted(Instant::now()));
+        let Peer { remote, sender, certificate, is_trusted_proxy } = peer;
+        RequestContext { remote, sender, progress, certificate, is_trusted_proxy }
+    }
+
+    /// Returns true if the connection of this request stays open for `trusted_idle_timeout` after the request.
+    pub(super) fn is_trusted(&self, now: Instant) -> bool {
+        self.is_trusted_proxy || self.sender.is_known_good_at(now)
     }
 
     /// Replaces the address of a trusted proxy with the address of the client whose request the proxy forwards.

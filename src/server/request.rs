@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::body::{self, BodyBuffer};
 use super::deadline::Arrival;
-use super::head::{self, RequestHead, judge_head, judge_route};
+use super::head::{self, PresentedCertificate, RequestHead, judge_head, judge_route};
 use super::peer::RequestContext;
 use super::response::{head_too_large, respond};
 use super::state::ServerState;
@@ -64,10 +64,16 @@ pub(super) async fn serve(
         live.as_ref().map_or_else(|_| state.outcomes.no_source.clone(), |live| state.outcomes.source(&live.source.name));
     let pending = outcomes.start(context.remote, arrival.at);
     let mut charge = InFlightCharge::new(&state.in_flight, context.sender.in_flight());
-    if body.is_end_stream() {
+    // A connection on which a malformed head arrived closes after the response, because its next bytes may be a part of the same
+    // request. The server reads no further byte of this request, so its progress never becomes complete.
+    let is_malformed = live.as_ref().is_err_and(|rejected| rejected.outcome == Outcome::BadRequest);
+    if body.is_end_stream() && !is_malformed {
         context.progress.request_complete();
     }
-    let limited = state.reject_limited_sender(&context, arrival, body, &mut charge).await;
+    let limited = match is_malformed {
+        true => None,
+        false => state.reject_limited_sender(&context, arrival, body, &mut charge).await,
+    };
     let answer = match (live, limited) {
         (Err(rejected), limited) => limited.unwrap_or(rejected),
         (Ok(live), Some(limited)) => live.source.apply_shadow(limited),
@@ -76,7 +82,7 @@ pub(super) async fn serve(
     let now = Instant::now();
     pending.record(&answer, now);
     context.sender.record(answer.outcome, charge.work(), now);
-    let close = context.progress.response_ready(now);
+    let close = context.progress.response_ready(now, context.is_trusted(now));
     match answer.outcome {
         Outcome::Disconnected => Err(SenderDisconnected),
         _ => Ok(respond(answer, is_head, version < Version::HTTP_2 && close)),
@@ -85,8 +91,9 @@ pub(super) async fn serve(
 
 impl ServerState {
     /// Returns the source whose path matches the request. The error is the [`Answer`] to a request whose path matches
-    /// no source or whose HTTP/2 head is too large.
+    /// no source, whose head is malformed, or whose HTTP/2 head is too large.
     fn live_source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
+        head::check_form(head)?;
         if head.version == Version::HTTP_2 && head::is_too_large(head, &self.limits) {
             return Err(head_too_large());
         }
@@ -125,8 +132,8 @@ impl ServerState {
             false => Ok(BodyBuffer::Empty),
         };
         let judged = match is_small && body::is_complete(body) {
-            true => judge_route(source, request_head(&head, context, body)).map(|()| source.max_body),
-            false => judge_head(&live.verifier, request_head(&head, context, body)),
+            true => judge_route(source, request_head(&head, context, arrival, body)).map(|()| source.max_body),
+            false => judge_head(&live.verifier, request_head(&head, context, arrival, body)),
         };
         let max_body = match judged {
             Ok(max_body) => max_body,
@@ -185,8 +192,10 @@ impl ServerState {
     }
 }
 
-fn request_head<'a>(head: &'a Parts, context: &RequestContext, body: &Incoming) -> RequestHead<'a> {
+fn request_head<'a>(head: &'a Parts, context: &'a RequestContext, arrival: Arrival, body: &Incoming) -> RequestHead<'a> {
+    let certificate = context.certificate.as_deref();
     RequestHead {
+        certificate: certificate.map_or(PresentedCertificate::None, |known| PresentedCertificate::Some(known, arrival.wall)),
         method: &head.method,
         target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
         headers: &head.headers,
@@ -223,9 +232,7 @@ fn unread_body_hint(outcome: Outcome, max_body: usize, source: &Source) -> Strin
         Outcome::Overloaded => "bodies in flight: expected at most max_in_flight, found more; raise max_in_flight".to_owned(),
         Outcome::TooSlow => BODY_TOO_SLOW.to_owned(),
         Outcome::Draining => BODY_CUT.to_owned(),
-        Outcome::BadRequest => {
-            "body: expected valid chunks, found malformed ones; correct the chunked encoding at the sender".to_owned()
-        }
+        Outcome::BadRequest => BODY_MALFORMED.to_owned(),
         _ => SenderDisconnected.to_string(),
     }
 }
@@ -255,6 +262,8 @@ const ADDRESS_IN_FLIGHT_USED: &str =
 
 const BODY_TOO_SLOW: &str =
     "body: expected within the source's deadline at min_rate or faster, found a slower body; lower min_rate for a genuine sender";
+const BODY_MALFORMED: &str =
+    "body: expected valid chunks, or the length in content-length, found another framing; correct the framing at the sender";
 const BODY_CUT: &str =
     "body: expected the complete body before the drain deadline, found a part; raise drain_deadline to at least request_deadline";
 const EVENT_CUT: &str =

@@ -275,6 +275,11 @@ impl SenderGuard {
         self.record.relevant_until_ms.fetch_max(relevant_until_ms, Relaxed);
     }
 
+    /// Returns true if hookhold has recently stored a delivery from this address.
+    pub(super) fn is_known_good_at(&self, now: Instant) -> bool {
+        self.is_known_good(self.limits.millis(now))
+    }
+
     fn is_known_good(&self, now_ms: u64) -> bool {
         self.record.known_good_until_ms.load(Relaxed) > now_ms
     }

@@ -2,13 +2,13 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use hyper::rt::Executor;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::close::LINGER_TIMEOUT;
+use super::idle::IdleTimeouts;
 use super::report_panic;
 use crate::limits::ServerLimits;
 
@@ -45,10 +45,11 @@ impl StreamTasks {
     }
 
     /// Waits until the connection has reached its idle timeout. HTTP/2 frames that belong to no request do not restart
-    /// the idle time.
-    pub(super) async fn idle(&self) {
+    /// the idle time. `is_trusted` returns true if the connection may stay open without a request for
+    /// `trusted_idle_timeout`.
+    pub(super) async fn idle(&self, is_trusted: impl Fn(Instant) -> bool) {
         loop {
-            let deadline = self.idle_timer().deadline();
+            let deadline = self.idle_timer().deadline(is_trusted(Instant::now()));
             if deadline <= Instant::now() {
                 return;
             }
@@ -118,8 +119,7 @@ struct IdleTimer {
     /// which the server sent GOAWAY.
     since: Instant,
     is_leaving: bool,
-    idle_timeout: Duration,
-    request_deadline: Duration,
+    timeouts: IdleTimeouts,
 }
 
 enum Activity {
@@ -133,8 +133,8 @@ enum Activity {
 
 impl IdleTimer {
     fn new(limits: &ServerLimits) -> IdleTimer {
-        let ServerLimits { idle_timeout, request_deadline, .. } = *limits;
-        IdleTimer { activity: Activity::Unused, since: Instant::now(), is_leaving: false, idle_timeout, request_deadline }
+        let timeouts = IdleTimeouts::new(limits);
+        IdleTimer { activity: Activity::Unused, since: Instant::now(), is_leaving: false, timeouts }
     }
 
     fn request_started(&mut self) {
@@ -159,15 +159,14 @@ impl IdleTimer {
         self.since = Instant::now();
     }
 
-    /// Returns the time at which the connection reaches its idle timeout. A new connection must start its first request
-    /// within `request_deadline` or `idle_timeout`, whichever is shorter.
-    fn deadline(&self) -> Instant {
+    /// Returns the time at which the connection reaches its idle timeout.
+    fn deadline(&self, is_trusted: bool) -> Instant {
         let since = if let Activity::Busy(_) = self.activity { Instant::now() } else { self.since };
         since
             + match self.activity {
                 _ if self.is_leaving => LINGER_TIMEOUT,
-                Activity::Unused => self.idle_timeout.min(self.request_deadline),
-                Activity::Busy(_) | Activity::Idle => self.idle_timeout,
+                Activity::Unused => self.timeouts.before_first_request(is_trusted),
+                Activity::Busy(_) | Activity::Idle => self.timeouts.between_requests(is_trusted),
             }
     }
 }
@@ -177,6 +176,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
     use std::thread;
+    use std::time::Duration;
     use tokio::time::advance;
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         advance(LINGER_TIMEOUT * 10).await;
         tasks.goaway_sent();
         let start = Instant::now();
-        tasks.idle().await;
+        tasks.idle(|_| true).await;
         assert_eq!(start.elapsed(), LINGER_TIMEOUT);
     }
 }

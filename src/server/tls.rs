@@ -22,6 +22,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::server::TlsStream;
 
+use super::client_request::{ClientCertificateRequest, ResumableSessions};
 use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -34,6 +35,8 @@ pub struct Tls(Arc<TlsState>);
 struct TlsState {
     acceptor: TlsAcceptor,
     current: Arc<CurrentCertificate>,
+    client_request: Arc<ClientCertificateRequest>,
+    sessions: Arc<ResumableSessions>,
     watched: Mutex<WatchedFiles>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -73,9 +76,13 @@ impl Tls {
         let read = Some(file_stamps(&files));
         let certificate = files.read()?;
         let current = Arc::new(CurrentCertificate(RwLock::new(certificate.clone())));
-        let acceptor = TlsAcceptor::from(Arc::new(rustls_config(current.clone())));
+        let client_request = Arc::new(ClientCertificateRequest::new());
+        let sessions = Arc::new(ResumableSessions::new());
+        let mut config = rustls_config(current.clone(), client_request.clone());
+        config.session_storage = sessions.clone();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let (watched, expiry_warned) = (Mutex::new(WatchedFiles { files, read }), Mutex::new(None));
-        let tls = Tls(Arc::new(TlsState { acceptor, current, watched, clock, metrics, expiry_warned }));
+        let tls = Tls(Arc::new(TlsState { acceptor, current, client_request, sessions, watched, clock, metrics, expiry_warned }));
         tls.report(&tls.watched().files);
         Ok(tls)
     }
@@ -84,6 +91,13 @@ impl Tls {
     /// The next checks read the files again, because the files may have changed since the caller read them.
     pub fn replace(&self, files: CertificateFiles, certificate: Certificate) {
         self.install(&mut self.watched(), WatchedFiles { files, read: None }, certificate);
+    }
+
+    /// Sets whether all later handshakes ask the client for a certificate.
+    pub fn request_client_certificates(&self, is_on: bool) {
+        if self.0.client_request.set(is_on) {
+            self.0.sessions.end_all();
+        }
     }
 
     /// Reads the certificate files again whenever they have changed, and logs warnings before the certificate expires.
@@ -180,10 +194,10 @@ impl ChangeDetector {
 
 /// Builds the rustls configuration. The listener offers TLS 1.2 and 1.3 with rustls' default ciphers, and HTTP/2 to
 /// clients that support it.
-fn rustls_config(certificate: Arc<CurrentCertificate>) -> ServerConfig {
+fn rustls_config(certificate: Arc<CurrentCertificate>, client_request: Arc<ClientCertificateRequest>) -> ServerConfig {
     let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).expect("AWS-LC has ciphers for both versions");
-    let mut config = builder.with_no_client_auth().with_cert_resolver(certificate);
+    let mut config = builder.with_client_cert_verifier(client_request).with_cert_resolver(certificate);
     config.alpn_protocols = vec![ALPN_HTTP_2.to_vec(), ALPN_HTTP_1_1.to_vec()];
     config
 }

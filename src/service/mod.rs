@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 
-use crate::admin;
+use crate::admin::{self, AdminAccess};
 use crate::certificate::CertificateError;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -59,6 +59,7 @@ struct Components {
     /// Events that wait for a topic although there is no `[kafka]`.
     unforwarded: Vec<UnforwardedEvents>,
     tls: Option<Tls>,
+    admin_access: AdminAccess,
     shutdown: Shutdown,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -129,11 +130,13 @@ impl Service {
         let files = config.server.tls.clone();
         let tls = files.map(|files| Tls::open(files, clock.clone(), metrics.clone())).transpose();
         let tls = tls.inspect_err(|_| journal.close())?;
+        tls.iter().for_each(|tls| tls.request_client_certificates(settings::needs_client_certificates(&config)));
         let sources = config.sources.iter().cloned();
         let gateway = Arc::new(Gateway::new(sources, journal.clone(), config.dedupe.hot_keys, &metrics));
         gateway.rejections().set_limit(config.admin.limits.keep_rejected);
         let forwarding = Forwarding::new(journal.clone(), metrics.clone(), clock.clone());
         settings::log_replaced_recipes(&config);
+        let admin_access = AdminAccess::new(config.admin.hosts.clone(), config.admin.token.clone());
         let components = Components {
             patience: config.server.limits.request_deadline,
             config: Mutex::new(config),
@@ -142,6 +145,7 @@ impl Service {
             gateway,
             forwarding,
             tls,
+            admin_access,
             shutdown,
             clock,
             metrics,
@@ -167,8 +171,8 @@ impl Service {
     async fn serve(self, serving: impl Future<Output = ()>, admin: TcpListener) -> Result<(), ServeError> {
         let journal_failed = self.notify_of_journal_failure();
         let close_admin = Arc::new(Notify::new());
-        let (queries, closed) = (Arc::new(self.clone()), close_admin.clone());
-        let admin = tokio::spawn(async move { admin::serve(admin, queries, closed.notified()).await });
+        let (queries, closed, access) = (Arc::new(self.clone()), close_admin.clone(), self.0.admin_access.clone());
+        let admin = tokio::spawn(async move { admin::serve(admin, queries, access, closed.notified()).await });
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
             biased;

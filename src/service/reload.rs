@@ -71,16 +71,18 @@ impl Service {
         metrics.last_reload_success.set(self.0.clock.now().0 as f64 / 1000.0);
     }
 
-    /// Applies the configuration `next`. Cannot fail. Applies the Kafka settings first, then the dedupe window, the sources and
-    /// the certificate. The forwarder and the journal are therefore ready before a delivery uses a new source.
+    /// Applies the configuration `next`. Cannot fail. Applies the Kafka settings first, then the dedupe window, the sources,
+    /// the access to the admin pages and the certificate. The forwarder and the journal are therefore ready before a delivery uses a new source.
     fn apply(&self, next: &Config, certificate: Option<Certificate>) {
         if let Some(settings) = settings::forward_settings(next) {
             self.0.forwarding.apply(settings);
         }
         self.journal().extend_dedupe_window(settings::longest_dedupe_window(next));
         self.gateway().replace_sources(next.sources.iter().cloned(), self.metrics());
+        self.0.admin_access.replace(next.admin.hosts.clone(), next.admin.token.clone());
         self.gateway().rejections().set_limit(next.admin.limits.keep_rejected);
         self.gateway().warn_of_expiry(self.0.clock.now());
+        self.tls().into_iter().for_each(|tls| tls.request_client_certificates(settings::needs_client_certificates(next)));
         if let (Some(tls), Some(files), Some(certificate)) = (self.tls(), &next.server.tls, certificate) {
             tls.replace(files.clone(), certificate);
         }

@@ -43,6 +43,11 @@ pub(super) fn forward_settings(config: &Config) -> Option<forward::Settings> {
     })
 }
 
+/// Returns true if a source requires a client certificate.
+pub(super) fn needs_client_certificates(config: &Config) -> bool {
+    config.sources.iter().any(|source| source.clients.certificate.is_some())
+}
+
 /// Logs the name of each recipe file that replaces a built-in recipe. Such a file may be older than the built-in recipe.
 pub(super) fn log_replaced_recipes(config: &Config) {
     for file in config.providers.files().iter().filter(|file| file.is_replacement()) {

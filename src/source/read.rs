@@ -55,7 +55,7 @@ pub(super) fn template(table: &mut TomlTable) -> Option<Recipe> {
         misplaced.expected(&option, "a parameter of a recipe", found);
     }
     let headers = table.take_list("headers").unwrap_or_default();
-    let networks = super::allow_from(table);
+    let networks = super::clients::allow_from(table);
     let keys = super::ConfiguredKeys::take_public(table);
     let recipe = recipe(table);
     super::header_names(headers, recipe.as_ref().map(|recipe| &recipe.credentials));
@@ -184,8 +184,19 @@ fn line(item: Item) -> Option<String> {
 }
 
 /// Options that only a source may set, not a recipe file.
-const OPTIONS_OF_A_SOURCE: &[&str] =
-    &["provider", "path", "public_url", "topic", "secrets", "max_rate", "types", "danger_shadow", "dedupe"];
+const OPTIONS_OF_A_SOURCE: &[&str] = &[
+    "provider",
+    "path",
+    "public_url",
+    "topic",
+    "secrets",
+    "client_ca",
+    "client_subject",
+    "max_rate",
+    "types",
+    "danger_shadow",
+    "dedupe",
+];
 const UNIT: &str = "\"s\", \"ms\" or \"rfc3339\"";
 const ACCEPTED: RangeInclusive<u64> = 200..=299;
 const PERCENT: &str = "an integer from 0 to 99";

@@ -120,7 +120,7 @@ pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize 
 /// Fetches the page `path` from the admin listener, and returns the status and the body of the response.
 pub fn page(home: &Home, path: &str) -> (u16, String) {
     let mut line = Line::open(home.admin);
-    let answer = line.ask(format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").as_bytes());
+    let answer = line.ask(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes());
     (answer.status, String::from_utf8(answer.body).expect("the admin pages are text"))
 }
 

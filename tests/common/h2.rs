@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -38,19 +39,24 @@ pub struct PendingRequest {
     response: JoinHandle<hyper::Result<Response<Incoming>>>,
 }
 
+/// Opens a TLS connection to `address` that offers one protocol, such as `h2`. The client trusts only the certificate of `pair`.
+pub async fn tls_connection(address: SocketAddr, pair: &Pair, protocol: &str) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let pem = fs::read(pair.cert()).expect("the test wrote it");
+    roots.add(CertificateDer::from_pem_slice(&pem).expect("a certificate")).expect("a valid root");
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = config.with_safe_default_protocol_versions().expect("ring has ciphers for them");
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    let stream = TcpStream::connect(address).await.expect("the server listens");
+    let name = ServerName::try_from(HOST).expect("a host name");
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake")
+}
+
 impl Client {
     /// Connects to `address` over TLS. The client trusts only the certificate of `pair`.
     pub async fn connect(address: SocketAddr, pair: &Pair) -> Client {
-        let mut roots = RootCertStore::empty();
-        let pem = fs::read(pair.cert()).expect("the test wrote it");
-        roots.add(CertificateDer::from_pem_slice(&pem).expect("a certificate")).expect("a valid root");
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-        let config = config.with_safe_default_protocol_versions().expect("ring has ciphers for them");
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(address).await.expect("the server listens");
-        let name = ServerName::try_from(HOST).expect("a host name");
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
+        let stream = tls_connection(address, pair, "h2").await;
         let connection = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (requests, connection) = connection.expect("an HTTP/2 connection");
         Client { requests, connection: tokio::spawn(connection) }

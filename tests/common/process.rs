@@ -158,7 +158,7 @@ impl Process<'_> {
     /// Fetches `/readyz` and returns the response status, or `None` if the admin listener is closed.
     pub fn ready(&self) -> Option<u16> {
         let mut line = Line::try_open(self.home.admin)?;
-        line.send(b"GET /readyz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        line.send(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         let answer = String::from_utf8(line.rest()).expect("the admin pages are text");
         Some(answer.split(' ').nth(1)?.parse().expect("a status is a number"))
     }
@@ -166,7 +166,7 @@ impl Process<'_> {
     /// Fetches `/metrics` and returns the response body.
     pub fn metrics(&self) -> String {
         let mut line = Line::open(self.home.admin);
-        line.send(b"GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        line.send(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         let answer = line.answer();
         assert_eq!(answer.status, 200);
         String::from_utf8(answer.body).expect("metrics are text")

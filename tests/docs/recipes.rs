@@ -198,8 +198,21 @@ fn the_page_shows_every_parameter() {
 }
 
 /// Options that only a source may set. docs/recipes.md shows `key` and `values` in the section of a source.
-const NOT_IN_A_FILE: &[&str] =
-    &["provider", "path", "public_url", "topic", "secrets", "max_rate", "types", "danger_shadow", "dedupe", "key", "values"];
+const NOT_IN_A_FILE: &[&str] = &[
+    "provider",
+    "path",
+    "public_url",
+    "topic",
+    "secrets",
+    "client_ca",
+    "client_subject",
+    "max_rate",
+    "types",
+    "danger_shadow",
+    "dedupe",
+    "key",
+    "values",
+];
 
 #[test]
 fn the_page_shows_every_word_of_the_language() {

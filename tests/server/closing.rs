@@ -6,21 +6,52 @@ use std::time::Duration;
 use hookhold::limits::ServerLimits;
 use hookhold::server::Phase;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, pause, resume};
 
 use crate::harness::{BODY, Harness, Line, chunked, expecting, post, split_at_body};
 
 #[tokio::test]
 async fn a_connection_without_requests_closes_and_is_not_counted() {
-    let harness = Harness::open(ServerLimits { idle_timeout: Duration::from_millis(100), ..ServerLimits::default() });
+    let harness = Harness::open(short_idle_timeouts());
     assert_eq!(harness.line().await.rest().await, "");
     assert!(harness.line().await.end(post(BODY)).await.contains(" 200 "));
     assert_eq!(harness.rejections(), 0);
 }
 
+fn short_idle_timeouts() -> ServerLimits {
+    let short = Duration::from_millis(100);
+    ServerLimits { idle_timeout: short, trusted_idle_timeout: short, ..ServerLimits::default() }
+}
+
+#[tokio::test]
+async fn an_address_with_genuine_deliveries_holds_idle_connections_longer() {
+    let harness = Harness::open(ServerLimits::default());
+    let start = Instant::now();
+    let (mut unknown, mut unused) = (harness.line().await, harness.line().await);
+    let get = "GET /hooks/stripe HTTP/1.1\r\nhost: h\r\n\r\n";
+    assert!(unknown.ask(get).await.contains(" 405 "));
+    // The clock of the timers stops here, and moves to the next timer whenever all tasks wait.
+    pause();
+    assert_eq!(unused.rest().await, "");
+    assert!((8..75).contains(&start.elapsed().as_secs()), "a new connection must start its first request");
+    assert_eq!(unknown.rest().await, "");
+    assert!((75..620).contains(&start.elapsed().as_secs()));
+    resume();
+    let start = Instant::now();
+    let mut genuine = harness.line().await;
+    assert!(genuine.ask(post(BODY)).await.contains(" 200 "));
+    let (mut unused, mut later) = (harness.line().await, harness.line().await);
+    assert!(later.ask(get).await.contains(" 405 "));
+    pause();
+    for line in [&mut genuine, &mut unused, &mut later] {
+        assert_eq!(line.rest().await, "");
+        assert!(start.elapsed().as_secs() >= 620, "longer than the connection pools of common proxies");
+    }
+}
+
 #[tokio::test]
 async fn trailing_line_ends_do_not_count_as_a_request() {
-    let limits = ServerLimits { idle_timeout: Duration::from_millis(100), ..ServerLimits::default() };
-    let harness = Harness::open(limits);
+    let harness = Harness::open(short_idle_timeouts());
     let (mut idle, mut closed) = (harness.line().await, harness.line().await);
     for line in [&mut idle, &mut closed] {
         assert!(line.ask(post(BODY)).await.contains(" 200 "));

@@ -8,9 +8,14 @@ mod closing;
 mod disk;
 #[path = "../common/h2.rs"]
 mod h2;
+#[path = "../common/h2_frames.rs"]
+mod h2_frames;
 mod harness;
 #[path = "../common/https.rs"]
 mod https;
+mod malformed;
+#[path = "../common/malformed.rs"]
+mod malformed_requests;
 mod rejections;
 #[path = "../common/sdk.rs"]
 mod sdk;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hookhold::clock::UnixMillis;
 use hookhold::event::Delivery;
 use hookhold::outcome::Outcome;
-use hookhold::server::{RequestHead, judge_head};
+use hookhold::server::{PresentedCertificate, RequestHead, judge_head};
 use hookhold::source::{Providers, Source};
 use hookhold::verify::{Rejection, Verdict, Verifier};
 
@@ -24,6 +24,9 @@ pub(super) struct CapturedDelivery {
     /// Outcome with which the running process rejected the delivery. `None` for a request from a file. The sender's address of
     /// such a request is unknown, so `judge` does not check the address.
     pub(super) rejected_as: Option<String>,
+    /// Outcome and hint of a delivery that the running process rejected because of its client certificate. A stored delivery does
+    /// not contain the certificate, so `judge` cannot check the certificate again.
+    pub(super) certificate_rejection: Option<(Outcome, String)>,
 }
 
 impl CapturedDelivery {
@@ -36,8 +39,12 @@ impl CapturedDelivery {
             target: &delivery.target,
             headers: &delivery.headers,
             sender: self.rejected_as.as_ref().map(|_| delivery.remote.ip()),
+            certificate: PresentedCertificate::Unknown,
             content_length: self.declared,
         };
+        if let Some((outcome, hint)) = self.certificate_rejection.clone().filter(|_| source.clients.certificate.is_some()) {
+            return Err(Rejection::new(outcome, hint));
+        }
         let verifier = Verifier::new(source.clone());
         let limit = judge_head(&verifier, head).map_err(|answer| Rejection::new(answer.outcome, answer.hint))?;
         let size = delivery.body.len();

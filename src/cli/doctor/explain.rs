@@ -44,6 +44,12 @@ fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
     match rejection.outcome {
         Outcome::MethodNotAllowed => vec![Cause::certain("method", hint, "configure the sender or the proxy to use POST")],
         Outcome::AddressNotAllowed => vec![other_address(captured)],
+        Outcome::ClientCertificateMissing | Outcome::ClientCertificateInvalid => {
+            let advice = "if the sender supports mutual TLS, enable it in the sender's dashboard, and compare client_ca and \
+                          client_subject with the sender's documentation; a proxy in front of hookhold must forward the TLS \
+                          connection without terminating it";
+            vec![Cause::certain("client_certificate", hint, advice)]
+        }
         Outcome::TooLarge if hint.starts_with("batch: ") => {
             vec![Cause::certain("too_many_items", hint, "raise max_items of the source if such batches are genuine")]
         }

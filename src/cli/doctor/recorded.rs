@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::captured::parse_time;
 use super::request::{self, RecordedRequest};
-use crate::cli::{Context, ask};
+use crate::cli::Context;
+use crate::cli::ask::RunningProcess;
 
 /// A rejected delivery that the running process stored.
 pub(super) struct RecordedRejection {
@@ -19,12 +20,16 @@ pub(super) struct RecordedRejection {
     pub(super) received_at: UnixMillis,
     /// Outcome with which the running process rejected the delivery.
     pub(super) rejected_as: String,
+    /// Reason for the rejection, as in the log line.
+    pub(super) hint: String,
 }
 
 /// One line of the response body of `/api/rejections`: a rejected delivery as a JSON object.
 #[derive(Deserialize)]
 struct RejectionLine {
     outcome: String,
+    #[serde(default)]
+    hint: String,
     remote: SocketAddr,
     received_at: String,
     request_base64: String,
@@ -37,18 +42,19 @@ pub(super) fn newest(
     source: &str,
     last: usize,
 ) -> Result<Vec<RecordedRejection>, Box<dyn Error>> {
-    let base = ask::listener(context, url)?;
-    let page = ask::page(&base, &format!("/api/rejections?source={source}"))
+    let process = RunningProcess::find(context, url)?;
+    let page = process
+        .page(&format!("/api/rejections?source={source}"))
         .map_err(|error| format!("{error}; or pass a recorded request with --request FILE"))?;
     let rejections: Option<Vec<RecordedRejection>> = page.lines().take(last).map(parse).collect();
     rejections.ok_or_else(|| {
         let found = "expected a response from this version of hookhold, found an unknown format";
-        format!("{base}: {found}; set --url, or use the version of the running process").into()
+        format!("{}: {found}; set --url, or use the version of the running process", process.url).into()
     })
 }
 
 fn parse(line: &str) -> Option<RecordedRejection> {
-    let RejectionLine { outcome, remote, received_at, request_base64 } = serde_json::from_str(line).ok()?;
+    let RejectionLine { outcome, hint, remote, received_at, request_base64 } = serde_json::from_str(line).ok()?;
     let request = request::parse(&STANDARD.decode(request_base64).ok()?).ok()?;
-    Some(RecordedRejection { request, remote, received_at: parse_time(&received_at).ok()?, rejected_as: outcome })
+    Some(RecordedRejection { request, remote, received_at: parse_time(&received_at).ok()?, rejected_as: outcome, hint })
 }
