@@ -8,7 +8,8 @@
 //!
 //! A rewritten segment has a header and lists, and stays open. So a topic with few events in each of many segments would use up the
 //! space for files, although its own bytes would never reach a limit. For its share, each segment with waiting frames of a topic
-//! therefore counts [`SEGMENT_OVERHEAD`] bytes, and its frames count as at least [`min_pinned`] bytes.
+//! therefore counts [`SEGMENT_OVERHEAD`] bytes, and the waiting frames of all topics in one segment together count as at least
+//! [`min_pinned`] bytes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -57,14 +58,13 @@ impl WaitingEvents {
 /// Backlogs of all topics, computed from the summaries of all segments.
 pub(super) struct Backlogs {
     waiting: WaitingEvents,
-    /// Number of bytes as which the topic's frames in one segment count at least.
+    /// Number of bytes as which the waiting frames in one segment count at least.
     min_pinned: u64,
     topics: BTreeMap<Arc<str>, Backlog>,
 }
 
 impl Backlogs {
-    /// Creates an empty backlog for each topic with a cursor. The frames of a topic in one segment count as at least `min_pinned`
-    /// bytes.
+    /// Creates an empty backlog for each topic with a cursor. The waiting frames in one segment count as at least `min_pinned` bytes.
     pub(super) fn new(waiting: WaitingEvents, min_pinned: u64) -> Backlogs {
         let topics = waiting.cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
         Backlogs { waiting, min_pinned, topics }
@@ -72,15 +72,16 @@ impl Backlogs {
 
     /// Adds the waiting frames of one segment. The newest segment exists anyway, so its frames count as they are.
     pub(super) fn add(&mut self, summary: &SegmentSummary, is_newest: bool) {
-        for range in &summary.topics {
-            let waiting = self.waiting.sequences(range);
-            if !waiting.is_empty() {
-                let backlog = self.topics.entry(range.topic.clone()).or_default();
-                let waiting = waiting_bytes(range, &waiting);
-                backlog.waiting_bytes += waiting;
-                let overhead = self.min_pinned.saturating_sub(waiting).max(SEGMENT_OVERHEAD);
-                backlog.overhead_bytes += if is_newest { 0 } else { overhead };
-            }
+        let sequences = summary.topics.iter().map(|range| (range, self.waiting.sequences(range)));
+        let waiting: Vec<_> = sequences.filter(|(_, sequences)| !sequences.is_empty()).collect();
+        // All of these topics pin the same file.
+        let min_pinned = self.min_pinned / (waiting.len() as u64).max(1);
+        for (range, sequences) in waiting {
+            let backlog = self.topics.entry(range.topic.clone()).or_default();
+            let waiting = waiting_bytes(range, &sequences);
+            backlog.waiting_bytes += waiting;
+            let overhead = min_pinned.saturating_sub(waiting).max(SEGMENT_OVERHEAD);
+            backlog.overhead_bytes += if is_newest { 0 } else { overhead };
         }
     }
 
@@ -162,7 +163,7 @@ pub(super) fn waiting_bytes(range: &TopicRange, sequences: &Range<u64>) -> u64 {
     (u128::from(range.bytes) * u128::from(waiting) / u128::from(all)) as u64
 }
 
-/// Returns the number of bytes as which a topic's frames in one segment count at least.
+/// Returns the number of bytes as which the waiting frames in one segment count at least.
 pub(super) fn min_pinned(limits: &JournalLimits) -> u64 {
     limits.max_size / MAX_PINNED_SEGMENTS
 }
