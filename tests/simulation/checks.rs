@@ -237,7 +237,12 @@ impl Model {
             if self.keys[&key].events.iter().any(|other| self.events[*other].stored_at().is_some()) {
                 continue;
             }
-            let is_unread = |seq: &u64| !positions.contains_key(seq) && (may_delete || check.is_hidden(*seq));
+            // The key of a lost event may be found until the process has read the damage.
+            let is_lost = |other: &usize, seq| matches!(self.events[*other].fate, Fate::Lost(at) if at.seq == seq);
+            let is_unread = |seq: &u64| {
+                let has_lost = self.keys[&key].events.iter().any(|other| is_lost(other, *seq));
+                !positions.contains_key(seq) && !has_lost && (may_delete || check.is_hidden(*seq))
+            };
             if let Some(seq) = self.lookup(check, &key).filter(is_unread) {
                 self.set_stored(index, Position { log: UNKNOWN_LOG, seq }, check.now_ms);
             }
