@@ -85,13 +85,22 @@ impl RequestScanner {
                         return Ok(());
                     }
                     Some(end) => {
-                        self.end_line(&rest[..end]).map_err(|error| (at, error))?;
+                        if !self.is_other_field(&rest[..end]) {
+                            self.end_line(&rest[..end]).map_err(|error| (at, error))?;
+                        }
                         at += end + 1;
                     }
                 },
             }
         }
         Ok(())
+    }
+
+    /// Returns true for a complete line of a head that cannot contain a field of [`BodyFraming`]. Most lines are such lines, and
+    /// need no further work.
+    fn is_other_field(&self, line: &[u8]) -> bool {
+        let is_other = matches!(line, [first, .., b'\r'] if !matches!(first.to_ascii_lowercase(), b'c' | b't'));
+        is_other && self.part == RequestPart::HeaderField && self.line.latest.is_none()
     }
 
     /// Handles the end of a line. `rest` contains the bytes of the line that the scanner has not read, without LF.

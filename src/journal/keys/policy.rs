@@ -171,13 +171,13 @@ pub const MAX_ASKED_FILES: usize = 12;
 /// Number of asked key files below which the merges of the current bucket can wait.
 const FEW_ASKED_FILES: usize = 5;
 /// Default number of keys of sealed segments that may stay in memory.
-pub const MAX_RECENT_KEYS: u64 = 131_072;
+pub const MAX_RECENT_KEYS: u64 = 262_144;
 /// Number of recent files above which a flush is due. A flush opens all of them.
 pub(super) const MAX_RECENT_FILES: usize = 256;
 /// Number of buckets of the dedupe window.
 pub(super) const BUCKETS: u64 = 8;
 /// Numbers of keys from which a file has level 1 and level 2.
-const LEVELS: [u64; 2] = [8 * MAX_RECENT_KEYS, 64 * MAX_RECENT_KEYS];
+const LEVELS: [u64; 2] = [4 * MAX_RECENT_KEYS, 32 * MAX_RECENT_KEYS];
 
 #[cfg(test)]
 mod tests {

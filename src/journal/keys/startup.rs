@@ -104,4 +104,4 @@ fn load_recent(index: &KeyIndex, name: KeyFileName, header: KeyFileHeader, file:
 
 /// Number of keys of recent files above which lookups ask older files of segments instead. Merges that have failed for a long time
 /// may leave more.
-const MAX_LOADED_KEYS: u64 = 8 * MAX_RECENT_KEYS;
+const MAX_LOADED_KEYS: u64 = 4 * MAX_RECENT_KEYS;
