@@ -387,7 +387,13 @@ impl Shared {
             tracing::error!(%error, "a sync of the journal's directory failed, so the process exits; check the disk");
             self.health.set_failed();
             self.listeners.notify_watchers();
-        })
+        })?;
+        // The sync of another thread may have failed since this thread has changed a name. The failed sync may have lost the change,
+        // and this sync then succeeds without it.
+        match self.health.has_failed() {
+            true => Err(io::Error::other("expected no earlier failed sync, found one; check the disk")),
+            false => Ok(()),
+        }
     }
 
     /// Computes the journal's sizes and backlogs, which the metrics and [`SegmentMap::reserve`] use.

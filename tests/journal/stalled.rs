@@ -1,9 +1,10 @@
 //! Tests of disk operations that hang, and of failed syncs of the directory.
 
 use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hookhold::journal::{AppendError, AppendRejected};
+use hookhold::journal::{AppendError, AppendRejected, Journal, SystemRandom};
 
 use crate::disk::Step;
 use crate::harness::*;
@@ -49,6 +50,51 @@ fn a_failed_sync_of_the_directory_is_never_retried() {
     journal.close();
     let journal = harness.open();
     assert_eq!(seqs(&journal), [0]);
+    journal.close();
+}
+
+/// A failed sync of the directory may lose the new names. The next sync then succeeds without them.
+#[test]
+fn a_sync_of_the_directory_after_a_failed_one_proves_nothing() {
+    let harness = Harness::stopped(|options| options.max_recent_keys = 0);
+    harness.disk.forget_names();
+    let environment = harness.environment(harness.disk.start(), Arc::new(SystemRandom));
+    let (journal, mut writer, mut background) =
+        Journal::open_in_steps(environment, harness.options.clone()).expect("the journal opens");
+    for number in 0..40 {
+        append(&journal, &sample(number, 2_000).event()).expect("accepted").try_recv().unwrap_err();
+        writer.step();
+    }
+    // While the merge of the key files syncs the name of the new file, the writer syncs the name of a new segment.
+    let (disk, writer, appending) = (harness.disk.clone(), Mutex::new(Some(writer)), journal.clone());
+    let before = Arc::new(Mutex::new(Vec::new()));
+    let key_files = before.clone();
+    harness.disk.observe(move |step, _| {
+        let names = disk.names(".keys");
+        let is_merged = step == Step::SyncDir && names.iter().any(|name| name.starts_with("merged-"));
+        // The steps of the writer call this function again.
+        let writer = writer.lock().expect("no panic inside").take_if(|_| is_merged);
+        if let Some(mut writer) = writer {
+            *key_files.lock().expect("no panic inside") = names;
+            disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1);
+            append(&appending, &sample(40, 100_000).event()).expect("accepted").try_recv().unwrap_err();
+            writer.step();
+        }
+    });
+    while background.step() {}
+    harness.disk.observe(|_, _| {});
+    assert!(journal.failed());
+    let before = std::mem::take(&mut *before.lock().expect("no panic inside"));
+    let sealed: Vec<_> = before.iter().filter(|name| !name.starts_with("merged-")).collect();
+    assert!(!sealed.is_empty() && sealed.len() < before.len(), "{before:?}");
+    assert!(
+        sealed.iter().all(|name| harness.disk.len(name).is_some()),
+        "the merge has deleted a file that it may have to read again"
+    );
+    harness.disk.cut_power();
+    let journal = harness.open();
+    assert!((0..40).all(|number| lookup(&journal, &key(number)) == Some(number as u64)));
+    assert_eq!(harness.metrics.journal.damaged.get(), 0);
     journal.close();
 }
 
