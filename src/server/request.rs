@@ -70,10 +70,8 @@ pub(super) async fn serve(
     if body.is_end_stream() && !is_malformed {
         context.progress.request_complete();
     }
-    let limited = match is_malformed {
-        true => None,
-        false => state.reject_limited_sender(&context, arrival, body, &mut charge).await,
-    };
+    let unread = if is_malformed { None } else { Some(&mut *body) };
+    let limited = state.reject_limited_sender(&context, arrival, unread, &mut charge).await;
     let answer = match (live, limited) {
         (Err(rejected), limited) => limited.unwrap_or(rejected),
         (Ok(live), Some(limited)) => live.source.apply_shadow(limited),
@@ -101,16 +99,18 @@ impl ServerState {
     }
 
     /// Returns the `rate_limited` answer after a short delay if the sender's address is rate-limited; otherwise returns
-    /// `None` immediately.
+    /// `None` immediately. `body` is `None` if the server must not read the body.
     async fn reject_limited_sender(
         &self,
         context: &RequestContext,
         arrival: Arrival,
-        body: &mut Incoming,
+        body: Option<&mut Incoming>,
         charge: &mut InFlightCharge<'_>,
     ) -> Option<Answer> {
         let limited = context.sender.limited(arrival.at)?;
-        self.discard_small_body(body, context, charge).await;
+        if let Some(body) = body {
+            self.discard_small_body(body, context, charge).await;
+        }
         let _ = context.progress.unless_cut(sleep(RATE_LIMITED_DELAY)).await;
         Some(limited)
     }
