@@ -38,6 +38,7 @@ mod journal_time;
 mod keys;
 mod lock_file;
 mod lookups;
+mod meta;
 mod new_identity;
 mod next_segment;
 mod options;

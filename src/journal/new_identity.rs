@@ -2,8 +2,8 @@
 //! apart.
 
 use super::errors::{OpenError, context};
+use super::meta::renew_identity;
 use super::options::Options;
-use super::recovery::renew_identity;
 use super::{Environment, Journal};
 
 /// Ids of a journal before and after [`Journal::renew_identity`].

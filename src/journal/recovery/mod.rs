@@ -5,7 +5,6 @@
 //! copy supersedes the original events. [`open`] then starts a new segment for new events.
 
 mod first_segment;
-mod meta;
 mod unconfirmed;
 
 use std::collections::HashSet;
@@ -20,6 +19,7 @@ use super::frame::ListedSegment;
 use super::journal_clock::JournalClock;
 use super::keys::{self, KeyDamage, KeyIndex};
 use super::lock_file::{LOCK_FILE, OwnerRecord};
+use super::meta;
 use super::options::Options;
 use super::planted::is_planted;
 use super::quarantine;
@@ -37,7 +37,6 @@ use crate::clock::Clock;
 use crate::event::LogId;
 use crate::metrics::Metrics;
 use first_segment::FirstSegment;
-pub(super) use meta::renew_identity;
 
 /// State of a journal after recovery.
 pub(super) struct Recovered {

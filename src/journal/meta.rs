@@ -10,11 +10,11 @@
 
 use std::io;
 
-use super::super::disk::{Disk, write_atomically};
-use super::super::frame::PAGE;
-use super::super::payload::{u32_at, u64_at};
-use super::super::random::Random;
-use super::super::segment_file::{self, FORMAT_VERSION, JournalIdentity, header_crc, other_format};
+use super::disk::{Disk, write_atomically};
+use super::frame::PAGE;
+use super::payload::{u32_at, u64_at};
+use super::random::Random;
+use super::segment_file::{self, FORMAT_VERSION, JournalIdentity, header_crc, other_format};
 use crate::metrics::Metrics;
 
 /// Reads the journal's ids, or generates them for a new journal. If the meta file is damaged or missing although there are
@@ -45,11 +45,7 @@ pub(super) fn identity(disk: &dyn Disk, random: &dyn Random, metrics: &Metrics) 
 }
 
 /// Writes the meta file with another id of the journal and with the same hash key.
-pub(in super::super) fn renew_identity(
-    disk: &dyn Disk,
-    random: &dyn Random,
-    previous: JournalIdentity,
-) -> io::Result<JournalIdentity> {
+pub(super) fn renew_identity(disk: &dyn Disk, random: &dyn Random, previous: JournalIdentity) -> io::Result<JournalIdentity> {
     write(disk, JournalIdentity { journal: random.next_u64()?, ..previous })
 }
 
