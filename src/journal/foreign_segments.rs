@@ -6,6 +6,7 @@ use std::io;
 use super::disk::Disk;
 use super::errors::in_file;
 use super::lock_file::OwnerRecord;
+use super::meta;
 use super::scanned_segment::{ScannedSegment, SegmentFrames};
 use super::segment_file::SegmentHeader;
 
@@ -27,7 +28,9 @@ pub(super) fn remove(disk: &dyn Disk, segments: &mut Vec<ScannedSegment>, owner:
         return Ok(());
     }
     // If neither the meta file nor a header could be read, a startup has drawn a new hash key. The list then contains the older
-    // segments.
+    // segments. If that startup died before it wrote the record of the owner, its segments have the hash key of the meta file.
+    let of_meta = meta::hash_key(disk);
+    let is_other = |header: &SegmentHeader| is_other(header) && of_meta != Some(header.identity.hash_key);
     let frames = in_file(SegmentFrames::read(disk, newest), || newest.name.segment_file())?;
     let listed = frames.listed.unwrap_or_default();
     segments.retain(|segment| {

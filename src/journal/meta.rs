@@ -49,6 +49,11 @@ pub(super) fn renew_identity(disk: &dyn Disk, random: &dyn Random, previous: Jou
     write(disk, JournalIdentity { journal: random.next_u64()?, ..previous })
 }
 
+/// Returns the hash key in the meta file; `None` if the file cannot be used.
+pub(super) fn hash_key(disk: &dyn Disk) -> Option<[u8; 16]> {
+    read(disk).ok().map(|identity| identity.hash_key)
+}
+
 fn read(disk: &dyn Disk) -> io::Result<JournalIdentity> {
     let mut bytes = vec![0; PAGE as usize];
     let read = disk.open(META_FILE)?.read_at(&mut bytes, 0)?;

@@ -4,11 +4,12 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 
 use hookhold::event::Position;
 use hookhold::journal::disk::{Disk, LocalDisk};
-use hookhold::journal::{AppendError, Journal, OpenError, SystemRandom};
+use hookhold::journal::{AppendError, Journal, OpenError, Random, SystemRandom};
 
 use crate::disk::{PATIENCE, Step};
 use crate::events::TOPICS;
@@ -200,6 +201,45 @@ fn a_foreign_segment_costs_no_event_and_is_never_deleted() {
             assert!(foreign.iter().all(|(name, bytes)| harness.disk.bytes(name) == *bytes), "{what}: a file has changed");
         }
         assert_eq!(harness.metrics.journal.damaged.get(), 0, "case {case}: no event is lost");
+    }
+}
+
+/// Random numbers in ascending order.
+struct Ascending(AtomicU64);
+
+impl Random for Ascending {
+    fn next_u64(&self) -> io::Result<u64> {
+        Ok(self.0.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
+/// The startup draws new ids, and dies before it has synced its first segment. The next startup must not take this segment for one of
+/// another journal and use its place again: the one after it could not tell the two segments apart.
+#[test]
+fn a_segment_of_an_interrupted_startup_with_new_ids_is_ours() {
+    let harness = Harness::stopped(|_| {});
+    let random = Arc::new(Ascending(AtomicU64::new(1)));
+    let open = || harness.open_in_steps_with(harness.environment(harness.disk.start(), random.clone()));
+    open().close();
+    harness.disk.corrupt("meta", 20..21, |byte| !byte);
+    harness.disk.fail(Step::Open, ".seg", io::ErrorKind::Other, 1);
+    let interrupted = harness.environment(harness.disk.start(), random.clone());
+    let (disk, died) = (harness.disk.clone(), harness.disk.names(".seg"));
+    harness.disk.observe(move |step, name| {
+        if step == Step::Sync && name.ends_with(".seg") && !died.contains(&name.to_owned()) {
+            disk.kill();
+        }
+    });
+    assert!(Journal::open_in_steps(interrupted, harness.options.clone()).is_err());
+    harness.disk.observe(|_, _| {});
+    assert_eq!(harness.disk.names(".seg").len(), 2);
+    let mut journal = open();
+    let stored = journal.store(&sample(0, 100));
+    harness.kill_stepped(journal);
+    for _ in 0..2 {
+        let journal = open();
+        assert_eq!(seqs(&journal.journal), [stored.seq]);
+        harness.kill_stepped(journal);
     }
 }
 
