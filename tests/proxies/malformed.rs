@@ -121,9 +121,8 @@ fn requests(mut bytes: &[u8]) -> u64 {
         let mut head = httparse::Request::new(&mut fields);
         let length = match head.parse(bytes) {
             Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) => return count,
-            // hookhold closes the connection after a malformed head.
-            Err(_) => return count + 1,
+            // hookhold closes the connection after a malformed head, and before it has read an oversized one completely.
+            Ok(httparse::Status::Partial) | Err(_) => return count + 1,
         };
         count += 1;
         let field = |name: &str| head.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
