@@ -45,14 +45,16 @@ impl SegmentSummary {
         SegmentSummary { end: SEGMENT_HEADER_LEN, next_seq: first_seq, newest: JournalMillis(0), topics: Vec::new() }
     }
 
-    /// Adds one event to the summary. `first_seen` is the time of its commit.
+    /// Adds one event to the summary. `first_seen` is the time of its commit. The events of a segment usually have ascending
+    /// sequences, but a misdirected write may move a commit to another place.
     pub(super) fn add(&mut self, topic: &Arc<str>, seq: u64, bytes: u64, first_seen: JournalMillis) {
-        self.next_seq = seq + 1;
+        self.next_seq = self.next_seq.max(seq + 1);
         self.newest = self.newest.max(first_seen);
         match self.topics.iter_mut().find(|range| range.topic == *topic) {
             Some(range) => {
                 range.count += 1;
-                range.last = seq;
+                range.first = range.first.min(seq);
+                range.last = range.last.max(seq);
                 range.bytes += bytes;
             }
             None => self.topics.push(TopicRange { topic: topic.clone(), count: 1, first: seq, last: seq, bytes }),
@@ -120,6 +122,9 @@ impl SegmentSummary {
             let text = bytes.get(at..at.checked_add(len? as usize)?)?;
             at += text.len();
             let topic = std::str::from_utf8(text).ok()?.into();
+            if first? > last? {
+                return None;
+            }
             topics.push(TopicRange { topic, count: count?, first: first?, last: last?, bytes: size? });
         }
         Some(SegmentSummary { end, next_seq, newest: JournalMillis(newest), topics })
@@ -129,3 +134,18 @@ impl SegmentSummary {
 const MAGIC: &[u8; 8] = b"hooktops";
 /// Maximum size of a summary file in bytes. hookhold never writes a larger summary file.
 const MAX_BYTES: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_contains_events_in_any_order() {
+        let mut summary = SegmentSummary::empty(3);
+        for seq in [5, 3, 4] {
+            summary.add(&"orders".into(), seq, 8, JournalMillis(1));
+        }
+        let range = TopicRange { topic: "orders".into(), count: 3, first: 3, last: 5, bytes: 24 };
+        assert_eq!((summary.next_seq, &summary.topics[..]), (6, &[range][..]));
+    }
+}
