@@ -90,6 +90,8 @@ pub(super) struct FrameCopier {
     omitted: Vec<Range<u64>>,
     /// Number of events that were copied or omitted.
     events: u64,
+    /// Sequence after the last of these events.
+    next_seq: u64,
     /// True if the copy omits the lists at the start of the segment and all cursors.
     omits_lists: bool,
     /// True if the sealed segment is damaged.
@@ -110,7 +112,7 @@ impl FrameCopier {
     pub(super) fn new(file: Arc<dyn DiskFile>, segment: u64, before: &SegmentSummary, copy: SegmentCopy) -> FrameCopier {
         let scanner = FrameScanner::new(file, segment, SEGMENT_HEADER_LEN, before.end);
         let (commit, omitted, before) = (None, Vec::new(), before.clone());
-        FrameCopier { scanner, copy, before, commit, omitted, events: 0, omits_lists: false, is_damaged: false }
+        FrameCopier { scanner, copy, before, commit, omitted, events: 0, next_seq: 0, omits_lists: false, is_damaged: false }
     }
 
     /// Makes the copy omit the lists at the start of the segment and all cursors. If the newest list is damaged, a startup uses the
@@ -139,8 +141,11 @@ impl FrameCopier {
                 let valid = earlier.into_iter().filter(|range| !range.is_empty());
                 valid.for_each(|range| ranges::insert(&mut self.omitted, range));
             }
+            // A misdirected write has moved a commit.
+            FrameKind::Event if header.seq < self.next_seq => return Ok(self.end(true)),
             FrameKind::Event => {
                 let facts = frame::decode_facts(bytes);
+                self.next_seq = header.seq + 1;
                 self.events += u64::from(facts.is_some());
                 match facts.is_none_or(|facts| is_needed(&facts.topic, header.seq)) {
                     true => self.add(header),

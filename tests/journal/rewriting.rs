@@ -212,6 +212,23 @@ fn a_damaged_segment_is_not_rewritten() {
     journal.close();
 }
 
+/// The copy would have sequences that do not grow, and its readers would skip events.
+#[test]
+fn a_segment_with_commits_in_a_wrong_order_is_not_rewritten() {
+    let harness = forwarding(64 << 10);
+    let (mut journal, _) = with_full_segments(&harness, 1);
+    let first = harness.disk.names(".seg").remove(0);
+    // The commits of the second and of the third event change places.
+    let bytes = harness.disk.bytes(&first);
+    let swapped = [&bytes[12_288..16_384], &bytes[8_192..12_288]].concat();
+    let mut swapped = swapped.into_iter();
+    let next = std::cell::RefCell::new(&mut swapped);
+    harness.disk.corrupt(&first, 8_192..16_384, |_| next.borrow_mut().next().expect("two pages"));
+    journal.run();
+    assert!(harness.disk.names(".seg").contains(&first), "the misplaced bytes remain for an examination");
+    journal.close();
+}
+
 /// Stores events of a blocked topic and of a topic whose events are acknowledged, until the journal must rewrite segments to get
 /// space. Returns the journal before the rewriting, and the sequences of the blocked topic.
 fn with_a_blocked_topic(harness: &Harness) -> (SteppedJournal, Vec<u64>) {
