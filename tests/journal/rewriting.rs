@@ -350,10 +350,11 @@ fn the_missing_keys_of_omitted_events_are_counted_although_no_list_contains_thei
     let is_rewritten = |file: &&String| harness.disk.len(file).is_none();
     let rewritten = before.iter().find(is_rewritten).expect("a segment without the acknowledged events");
     harness.disk.remove_file(&rewritten.replace(".seg", ".keys"));
-    let journal = harness.open();
+    let mut journal = harness.open_in_steps();
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "the missing keys are counted");
+    journal.run();
     journal.close();
-    let journal = harness.open();
+    let journal = harness.open_in_steps();
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once");
     journal.close();
 }
