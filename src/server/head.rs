@@ -50,8 +50,8 @@ pub enum PresentedCertificate<'a> {
 }
 
 /// Checks the length of the request target, the method, the sender's address, the client's certificate, the signature header and
-/// the announced body length, in this order. Returns the maximum size of the body in bytes. The error is the [`Answer`] to the request,
-/// with the outcome and a hint for the operator.
+/// the announced body length, in this order. Returns the maximum size of the body in bytes. The error is the [`Answer`] to the
+/// request, with the outcome and a hint for the operator.
 pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, Answer> {
     let source = verifier.source();
     judge_route(source, head)?;
@@ -69,8 +69,9 @@ pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, A
     }
 }
 
-/// Checks the length of the request target, the method, the sender's address and the client's certificate. These checks are enough for a request whose
-/// small body has arrived together with the head: the verification finds a missing or malformed signature just as early.
+/// Checks the length of the request target, the method, the sender's address and the client's certificate. These checks are enough
+/// for a request whose small body has arrived together with the head: the verification finds a missing or malformed signature just
+/// as early.
 pub(super) fn judge_route(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
     if head.target.len() > MAX_TARGET_BYTES {
         let answer = Answer { status: StatusCode::URI_TOO_LONG, ..Answer::plain(Outcome::BadRequest) };

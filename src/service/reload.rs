@@ -72,7 +72,8 @@ impl Service {
     }
 
     /// Applies the configuration `next`. Cannot fail. Applies the Kafka settings first, then the dedupe window, the sources,
-    /// the access to the admin pages and the certificate. The forwarder and the journal are therefore ready before a delivery uses a new source.
+    /// the access to the admin pages and the certificate. The forwarder and the journal are therefore ready before a delivery uses
+    /// a new source.
     fn apply(&self, next: &Config, certificate: Option<Certificate>) {
         if let Some(settings) = settings::forward_settings(next) {
             self.0.forwarding.apply(settings);
