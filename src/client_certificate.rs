@@ -24,7 +24,7 @@ use crate::certificate::read_chain;
 use crate::clock::UnixMillis;
 
 /// Condition on the certificate of a client.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct ClientCondition {
     /// CA that must have issued the certificate.
     ca: ClientCa,
@@ -65,8 +65,7 @@ pub struct ClientCertificate {
 
 /// Result of the latest check of a certificate.
 struct LatestCheck {
-    verifier: Arc<dyn ClientCertVerifier>,
-    subject: Option<SubjectPattern>,
+    condition: ClientCondition,
     at: UnixMillis,
     result: Result<(), String>,
 }
@@ -83,14 +82,13 @@ impl ClientCondition {
         let mut latest = certificate.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = |check: &&LatestCheck| {
             let is_recent = now.since(check.at) < RECHECK_AFTER.as_millis() as u64 && check.at <= now;
-            is_recent && Arc::ptr_eq(&check.verifier, &self.ca.verifier) && check.subject == self.subject
+            is_recent && check.condition == *self
         };
         if let Some(check) = latest.as_ref().filter(is_known) {
             return check.result.clone();
         }
         let result = self.check_chain(&certificate.chain, now);
-        let (verifier, subject) = (self.ca.verifier.clone(), self.subject.clone());
-        *latest = Some(LatestCheck { verifier, subject, at: now, result: result.clone() });
+        *latest = Some(LatestCheck { condition: self.clone(), at: now, result: result.clone() });
         result
     }
 

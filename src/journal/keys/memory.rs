@@ -2,6 +2,7 @@
 //! lookups and the writer rarely wait for each other.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, BuildHasherDefault};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
@@ -12,7 +13,7 @@ use super::super::POISON;
 use super::super::segment_name::SegmentName;
 use super::entry::{KeyEntry, SeenKey};
 use super::ranges;
-use crate::event_key::EventKey;
+use crate::event_key::{EventKey, PassThroughHasher};
 
 /// Keys in memory. If a key has several entries, the newest entry counts.
 pub(super) struct MemoryKeys {
@@ -71,10 +72,8 @@ impl ShardKeys {
     }
 }
 
-/// Returns the last eight bytes of a key as its hash. A key is itself a keyed hash, so a sender cannot find keys that collide.
 fn hash(key: &EventKey) -> u64 {
-    let (_, last) = key.0.split_last_chunk::<8>().expect("a key has 16 bytes");
-    u64::from_le_bytes(*last)
+    BuildHasherDefault::<PassThroughHasher>::default().hash_one(key)
 }
 
 impl MemoryKeys {
