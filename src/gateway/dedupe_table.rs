@@ -24,6 +24,7 @@ use std::sync::Mutex;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 
 use super::key;
@@ -87,9 +88,15 @@ pub(super) enum Claim {
 
 /// All pending keys, and the hot cache of keys found in the key files.
 pub(super) struct DedupeTable {
-    shards: Vec<Mutex<PendingKeys>>,
+    shards: Vec<Shard>,
     hot_cache: Cache<EventKey, SeenKey, BuildHasherDefault<PassThroughHasher>>,
 }
+
+/// A part of the pending keys, in a cache line of its own, because different processors often lock neighbouring shards at the same
+/// time.
+#[derive(Default)]
+#[repr(align(64))]
+struct Shard(Mutex<PendingKeys>);
 
 type PendingKeys = HashMap<EventKey, PendingEvent, BuildHasherDefault<PassThroughHasher>>;
 
@@ -97,7 +104,7 @@ type PendingKeys = HashMap<EventKey, PendingEvent, BuildHasherDefault<PassThroug
 struct PendingEvent {
     fingerprint: Fingerprint,
     /// The deliveries that wait for the result of the event.
-    waiters: Vec<oneshot::Sender<Resolution>>,
+    waiters: SmallVec<[oneshot::Sender<Resolution>; 1]>,
 }
 
 impl PendingEvent {
@@ -113,7 +120,7 @@ impl DedupeTable {
     pub(super) fn new(hot_keys: u64) -> DedupeTable {
         // LRU, because moka's default policy rejects the newest keys once the cache is full.
         let hot_cache = Cache::builder().max_capacity(hot_keys).eviction_policy(EvictionPolicy::lru());
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
         DedupeTable { shards, hot_cache: hot_cache.build_with_hasher(BuildHasherDefault::default()) }
     }
 
@@ -127,7 +134,7 @@ impl DedupeTable {
     pub(super) fn claim_all(&self, claimants: &[Claimant], journal: &Journal) -> Vec<Claim> {
         let needed: BTreeSet<usize> = claimants.iter().map(|claimant| shard_of(&claimant.key)).collect();
         // Ascending order, so that two batches never wait for each other's shards.
-        let mut locked: Vec<_> = needed.iter().map(|shard| self.shards[*shard].lock().expect(POISON)).collect();
+        let mut locked: Vec<_> = needed.iter().map(|shard| self.shards[*shard].0.lock().expect(POISON)).collect();
         let position = |key: &EventKey| needed.iter().position(|shard| *shard == shard_of(key)).expect("every shard is needed");
         let claim = |claimant: &Claimant| {
             let shard = &mut locked[position(&claimant.key)];
@@ -167,7 +174,7 @@ impl DedupeTable {
             }
         }
         let (sender, receiver) = oneshot::channel();
-        shard.insert(claimed, PendingEvent { fingerprint, waiters: vec![sender] });
+        shard.insert(claimed, PendingEvent { fingerprint, waiters: smallvec![sender] });
         if is_confirmed { Claim::New(claimed, receiver) } else { Claim::Unconfirmed(claimed, receiver) }
     }
 
@@ -216,7 +223,7 @@ impl DedupeTable {
     }
 
     fn shard(&self, key: &EventKey) -> &Mutex<PendingKeys> {
-        &self.shards[shard_of(key)]
+        &self.shards[shard_of(key)].0
     }
 }
 

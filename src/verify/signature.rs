@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::iter;
 
 use memchr::memchr;
+use smallvec::SmallVec;
 
 use crate::outcome::Outcome;
 use crate::source::recipe::{SignatureFormat, SignatureLocator, SignedContent};
@@ -19,7 +20,7 @@ pub(super) struct Signatures<'a> {
     pub(super) groups: usize,
     /// The tags whose values are not signatures.
     pub(super) tags: Vec<Tag<'a>>,
-    codes: Vec<StatedCode>,
+    codes: SmallVec<[StatedCode; 1]>,
 }
 
 /// The maximum numbers of signature groups and of readable signatures in a request.
@@ -46,11 +47,14 @@ impl Signatures<'_> {
     }
 }
 
+/// Texts that contain signatures, each with the index of its locator. Nearly every request has one.
+type Texts<'a> = SmallVec<[(usize, &'a str); 1]>;
+
 /// Returns the texts that contain the signatures of a request, each with the index of its locator. If the recipe lists several
 /// locators, uses the first one that the request contains, or all of them if each locator belongs to one key. Rejects a request
 /// that contains none of them.
-fn texts<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Result<Vec<(usize, &'a str)>, Rejection> {
-    let mut found: Vec<(usize, &str)> = Vec::new();
+fn texts<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Result<Texts<'a>, Rejection> {
+    let mut found = Texts::new();
     let mut is_present = false;
     for (slot, locator) in signed.signature.from.iter().enumerate() {
         let mut add = |value: &'a [u8]| {
@@ -87,7 +91,7 @@ pub(super) fn read<'a>(
     limits: SignatureLimits,
 ) -> Result<Signatures<'a>, Rejection> {
     let format = &signed.signature;
-    let mut found = Signatures { groups: 0, tags: Vec::new(), codes: Vec::new() };
+    let mut found = Signatures { groups: 0, tags: Vec::new(), codes: SmallVec::new() };
     // A proxy may join the values of a repeated header with a comma (RFC 9110). No encoding of a signature contains a comma.
     let is_bare = format.groups.is_none() && format.items.is_none() && format.pair.is_none() && !format.prefix.contains(',');
     let groups = if is_bare { Some(",") } else { format.groups.as_deref() };
