@@ -67,6 +67,8 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
         load.wait_until_accepted(random.u64(500..3500));
         if kills.len() % LIVES_PER_CURSOR == LIVES_PER_CURSOR - 1 {
             // Most lives are too short for a connection to Kafka.
+            let acked = format!("hookhold_forward_acked_total{{topic=\"{TOPIC}\"}}");
+            wait_until("Kafka acknowledges an event", || process.metric(&acked).is_some_and(|count| count > 0.0));
             let saved = kills[kills.len() - 1].cursor;
             wait_until("a cursor is saved under load", || saved_cursor(&home) > saved);
         }

@@ -88,7 +88,7 @@ pub(super) enum Claim {
 
 /// All pending keys, and the hot cache of keys found in the key files.
 pub(super) struct DedupeTable {
-    shards: Vec<Shard>,
+    shards: Vec<PendingShard>,
     hot_cache: Cache<EventKey, SeenKey, BuildHasherDefault<PassThroughHasher>>,
 }
 
@@ -96,7 +96,7 @@ pub(super) struct DedupeTable {
 /// time.
 #[derive(Default)]
 #[repr(align(64))]
-struct Shard(Mutex<PendingKeys>);
+struct PendingShard(Mutex<PendingKeys>);
 
 type PendingKeys = HashMap<EventKey, PendingEvent, BuildHasherDefault<PassThroughHasher>>;
 
@@ -120,7 +120,7 @@ impl DedupeTable {
     pub(super) fn new(hot_keys: u64) -> DedupeTable {
         // LRU, because moka's default policy rejects the newest keys once the cache is full.
         let hot_cache = Cache::builder().max_capacity(hot_keys).eviction_policy(EvictionPolicy::lru());
-        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
+        let shards = (0..SHARDS).map(|_| PendingShard::default()).collect();
         DedupeTable { shards, hot_cache: hot_cache.build_with_hasher(BuildHasherDefault::default()) }
     }
 
