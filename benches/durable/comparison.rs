@@ -9,7 +9,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use crate::gateway::Result;
-use crate::load::{BODY_BYTES, Load, PreparedRequest, Queue};
+use crate::load::{BODY_BYTES, Load, PreparedRequest, Queue, Senders};
 use crate::median::Median;
 use crate::server::{Commits, JournalState, RunningServer, ServerKind};
 
@@ -27,7 +27,8 @@ pub struct Comparison {
     pub dir: PathBuf,
     /// The tokio runtime on which the senders run, and the prepared deliveries.
     pub load: Load,
-    /// Random number generator that decides which server has the first turn in each pair of turns.
+    /// Random number generator that decides which server each round starts and fills first, and which server has the first turn
+    /// in each pair of turns.
     pub order: Rng,
     /// True if the benchmark prints the results as JSON (`--format json`).
     pub is_json: bool,
@@ -47,7 +48,7 @@ impl Comparison {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (subject, reference) = (self.subject.label(), self.reference.label());
         let (client, threads, seconds, seed) =
-            (self.load.client.label(), self.load.threads, self.measured.as_secs(), self.order.get_seed());
+            (self.load.label(), self.load.threads, self.measured.as_secs(), self.order.get_seed());
         self.text(&format!("ratio = subject / reference\n  subject:   {subject}\n  reference: {reference}"));
         self.text(&format!(
             "{} rounds of {seconds} s each, order of turns from seed {seed}; {BODY_BYTES} B Stripe bodies, {client} senders on \
@@ -86,18 +87,20 @@ impl Comparison {
     }
 
     /// Runs one round: starts both servers, fills their journals, measures each server in several turns, and returns the ratio
-    /// of the two rates.
+    /// of the two rates. The random order decides which server the round starts and fills first.
     fn round(&mut self, setting: Setting, round: u32) -> Result<f64> {
         let Setting { connections, journal } = setting;
         let pairs = self.measured.as_millis().div_ceil(TURN.as_millis()) as u32;
-        let seconds = (pairs * (SETTLE + TURN)).as_secs_f64();
-        let requests =
-            self.load.requests((seconds * MAX_PER_SECOND) as usize + FILL_MARGIN + journal.fill_deliveries() as usize)?;
-        let mut runs =
-            [Run::start(&self.subject, self, setting, &requests)?, Run::start(&self.reference, self, setting, &requests)?];
-        for run in &mut runs {
+        let (seconds, per_second) = ((pairs * (SETTLE + TURN)).as_secs_f64(), self.load.max_per_second());
+        let requests = self.load.requests((seconds * per_second) as usize + FILL_MARGIN + journal.fill_deliveries() as usize)?;
+        let mut kinds = [&self.subject, &self.reference];
+        let started_first = self.order.usize(0..2);
+        kinds.rotate_left(started_first);
+        let mut runs = [Run::start(kinds[0], self, setting, &requests)?, Run::start(kinds[1], self, setting, &requests)?];
+        for run in &runs {
             run.fill(&self.load, setting)?;
         }
+        runs.rotate_left(started_first); // the subject is now the first
         let mut order = String::new();
         for _ in 0..pairs {
             let first = self.order.usize(0..2);
@@ -139,7 +142,7 @@ struct Run {
 
 impl Run {
     fn start(kind: &ServerKind, comparison: &Comparison, setting: Setting, requests: &Arc<[PreparedRequest]>) -> Result<Run> {
-        let server = RunningServer::start(kind, setting.journal, &comparison.dir)?;
+        let server = RunningServer::start(kind, setting.journal, &comparison.dir, comparison.load.certificate())?;
         let queue = Arc::new(Queue::new(requests.clone(), matches!(kind, ServerKind::BareHyper)));
         Ok(Run { server, queue, answers: 0, elapsed: Duration::ZERO, cpu_seconds: 0.0 })
     }
@@ -150,7 +153,7 @@ impl Run {
         if target == 0 || !self.server.has_journal() {
             return Ok(());
         }
-        let senders = load.start(self.server.address, setting.connections, &self.queue);
+        let senders = self.start_senders(load, setting)?;
         while self.queue.answers() < target && !senders.has_failed() {
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -159,7 +162,7 @@ impl Run {
 
     /// Sends deliveries on all connections for one turn. The measurement starts after [`SETTLE`].
     fn turn(&mut self, load: &Load, setting: Setting) -> Result<()> {
-        let senders = load.start(self.server.address, setting.connections, &self.queue);
+        let senders = self.start_senders(load, setting)?;
         std::thread::sleep(SETTLE);
         let (answers, began, cpu_seconds) = (self.queue.answers(), Instant::now(), self.server.cpu_seconds()?);
         std::thread::sleep(TURN);
@@ -167,6 +170,10 @@ impl Run {
         self.elapsed += began.elapsed();
         self.cpu_seconds += self.server.cpu_seconds()? - cpu_seconds;
         senders.stop().map_err(|error| self.server.explain(error))
+    }
+
+    fn start_senders<'a>(&self, load: &'a Load, setting: Setting) -> Result<Senders<'a>> {
+        load.start(self.server.address, setting.connections, &self.queue).map_err(|error| self.server.explain(error))
     }
 
     fn result(&self) -> Result<RunResult> {
@@ -209,8 +216,6 @@ const TURN: Duration = Duration::from_millis(500);
 /// Delay between the start of a turn and the start of its measurement. The delay gives every connection time to send its first
 /// delivery.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Number of deliveries to prepare per second of a round. The number is higher than the rate of hookhold on two cores.
-const MAX_PER_SECOND: f64 = 110_000.0;
 /// Number of additional deliveries to prepare. [`Run::fill`] checks its target only every 10 ms, so the senders may send more
 /// deliveries than the target.
 const FILL_MARGIN: usize = 10_000;

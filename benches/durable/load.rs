@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::ValueEnum;
+use hookhold::certificate::CertificateFiles;
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::config::Config;
 use hookhold::verify::sign::{SampleOptions, sign};
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,6 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::gateway::{Result, free, request_bytes};
+use crate::h2_tls::{H2Connection, TlsSetup};
 use crate::server::{JournalState, write_configuration};
 
 /// HTTP client that sends the deliveries.
@@ -29,21 +32,18 @@ pub enum Client {
     Socket,
     /// The HTTP/1.1 client of hyper. This client uses as much processor time as a real sender.
     Hyper,
-}
-
-impl Client {
-    pub fn label(self) -> &'static str {
-        match self {
-            Client::Socket => "socket",
-            Client::Hyper => "hyper",
-        }
-    }
+    /// The HTTP/2 client of hyper, over TLS. Several deliveries are under way on each connection at a time.
+    H2Tls,
 }
 
 /// The tokio runtime on which the senders run, and the prepared deliveries.
 pub struct Load {
-    pub client: Client,
     pub threads: usize,
+    client: Client,
+    /// Number of concurrent streams on each HTTP/2 connection.
+    streams: usize,
+    /// Certificate of the servers; `None` if the senders do not use TLS.
+    tls: Option<TlsSetup>,
     runtime: Runtime,
     prepared: Option<Prepared>,
 }
@@ -54,9 +54,34 @@ struct Prepared {
 }
 
 impl Load {
-    pub fn new(client: Client, threads: usize) -> Result<Load> {
+    /// Starts the runtime. `streams` is the number of concurrent streams on each connection of [`Client::H2Tls`].
+    pub fn new(client: Client, threads: usize, streams: usize) -> Result<Load> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-        Ok(Load { client, threads, runtime, prepared: None })
+        let tls = (client == Client::H2Tls).then(TlsSetup::new).transpose()?;
+        Ok(Load { threads, client, streams, tls, runtime, prepared: None })
+    }
+
+    /// Returns the name of the client for the output.
+    pub fn label(&self) -> String {
+        match self.client {
+            Client::Socket => "socket".to_owned(),
+            Client::Hyper => "hyper".to_owned(),
+            Client::H2Tls => format!("h2-tls ({} streams per connection)", self.streams),
+        }
+    }
+
+    /// Returns the certificate that the servers must use, or `None` if the senders do not use TLS.
+    pub fn certificate(&self) -> Option<&CertificateFiles> {
+        self.tls.as_ref().map(|tls| &tls.files)
+    }
+
+    /// Returns the number of deliveries to prepare per second of a round. The number is higher than the rate of hookhold on two
+    /// cores.
+    pub fn max_per_second(&self) -> f64 {
+        match self.client {
+            Client::Socket | Client::Hyper => MAX_PER_SECOND,
+            Client::H2Tls => MAX_PER_SECOND_H2_TLS,
+        }
     }
 
     /// Returns at least `count` signed deliveries with distinct ids. A later call returns the same deliveries if there are
@@ -74,14 +99,24 @@ impl Load {
     }
 
     /// Opens `connections` connections to `address` and starts one sender on each. Each sender sends deliveries from `queue`
-    /// until [`Senders::stop`] is called.
-    pub fn start(&self, address: SocketAddr, connections: usize, queue: &Arc<Queue>) -> Senders<'_> {
+    /// until [`Senders::stop`] is called. Over TLS, the senders start when all connections are open, because the handshakes take
+    /// longer than the first deliveries.
+    pub fn start(&self, address: SocketAddr, connections: usize, queue: &Arc<Queue>) -> Result<Senders<'_>> {
         queue.is_stopped.store(false, Ordering::Relaxed);
-        let tasks = (0..connections).map(|_| match self.client {
-            Client::Socket => self.runtime.spawn(send_bytes(address, queue.clone())),
-            Client::Hyper => self.runtime.spawn(send_with_hyper(address, queue.clone())),
-        });
-        Senders { tasks: tasks.collect(), queue: queue.clone(), runtime: &self.runtime }
+        let tasks = match (&self.tls, self.client) {
+            (Some(tls), _) => {
+                let open = self.open(tls, address, connections)?;
+                open.into_iter().map(|connection| self.runtime.spawn(connection.send(self.streams, queue.clone()))).collect()
+            }
+            (None, Client::Socket) => (0..connections).map(|_| self.runtime.spawn(send_bytes(address, queue.clone()))).collect(),
+            (None, _) => (0..connections).map(|_| self.runtime.spawn(send_with_hyper(address, queue.clone()))).collect(),
+        };
+        Ok(Senders { tasks, queue: queue.clone(), runtime: &self.runtime })
+    }
+
+    fn open(&self, tls: &TlsSetup, address: SocketAddr, connections: usize) -> Result<Vec<H2Connection>> {
+        let opening: Vec<_> = (0..connections).map(|_| self.runtime.spawn(tls.connect(address))).collect();
+        opening.into_iter().map(|connection| self.runtime.block_on(connection)?).collect()
     }
 }
 
@@ -130,13 +165,22 @@ impl Queue {
         self.answers.load(Ordering::Relaxed)
     }
 
-    fn next(&self) -> Result<Option<&PreparedRequest>> {
+    /// Counts a 200 response.
+    pub fn count_answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the next delivery, or `None` if the senders must stop.
+    pub fn next(&self) -> Result<Option<&PreparedRequest>> {
         if self.is_stopped.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         if index >= self.requests.len() && !self.is_endless {
-            return Err("all prepared requests were sent; raise MAX_PER_SECOND".into());
+            return Err(
+                "all prepared requests were sent; raise the number of prepared deliveries per second in benches/durable/load.rs"
+                    .into(),
+            );
         }
         Ok(Some(&self.requests[index % self.requests.len()]))
     }
@@ -150,7 +194,7 @@ pub enum PreparedRequest {
 
 fn prepare(client: Client, count: usize) -> Result<Vec<PreparedRequest>> {
     let dir = tempfile::tempdir()?;
-    let file = write_configuration(dir.path(), free()?, free()?, JournalState::New)?;
+    let file = write_configuration(dir.path(), free()?, free()?, JournalState::New, None)?;
     let config = Config::load(&file, |_, _| None).map_err(|diagnostics| diagnostics.to_string())?;
     let (source, run) = (&config.sources[0], fastrand::u64(..));
     let now = UnixMillis(SystemClock.now().0 + AHEAD.as_millis() as u64);
@@ -163,6 +207,10 @@ fn prepare(client: Client, count: usize) -> Result<Vec<PreparedRequest>> {
             Client::Socket => PreparedRequest::Bytes(request_bytes(&sample).into()),
             Client::Hyper => {
                 let target = sample.target.parse().expect("a path is a URI");
+                PreparedRequest::Parts { target, headers: sample.headers, body: sample.body }
+            }
+            Client::H2Tls => {
+                let target = format!("https://localhost{}", sample.target).parse().expect("a URL is a URI");
                 PreparedRequest::Parts { target, headers: sample.headers, body: sample.body }
             }
         }
@@ -189,7 +237,7 @@ async fn send_bytes(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
         if !answer[..length].starts_with(b"HTTP/1.1 200") || !answer[..length].ends_with(b"\r\n\r\n") {
             return Err(format!("expected a complete 200, found {:?}", String::from_utf8_lossy(&answer[..length])).into());
         }
-        queue.answers.fetch_add(1, Ordering::Relaxed);
+        queue.count_answer();
     }
     Ok(())
 }
@@ -203,14 +251,20 @@ async fn send_with_hyper(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
         let mut request = Request::post(target.clone()).body(Full::new(body.clone()))?;
         *request.headers_mut() = headers.clone();
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
-        let response = sender.send_request(request).await?;
-        if response.status() != 200 || !response.into_body().collect().await?.to_bytes().is_empty() {
-            return Err("expected an empty 200, found another response".into());
-        }
-        queue.answers.fetch_add(1, Ordering::Relaxed);
+        check_response(sender.send_request(request).await?).await?;
+        queue.count_answer();
     }
     drop(sender);
     Ok(driver.await??)
+}
+
+/// Returns an error unless the response is an empty 200.
+pub async fn check_response(response: Response<Incoming>) -> Result<()> {
+    let status = response.status();
+    if status != 200 || !response.into_body().collect().await?.to_bytes().is_empty() {
+        return Err(format!("expected an empty 200, found another response (status {status})").into());
+    }
+    Ok(())
 }
 
 /// Size of every delivery body in bytes.
@@ -221,3 +275,7 @@ const AHEAD: Duration = Duration::from_secs(240);
 /// Maximum age of the prepared deliveries at the start of a round. If they are older, the benchmark signs new deliveries. At
 /// the maximum age, a delivery is still valid for six minutes. Every round is shorter than six minutes.
 const FRESH: Duration = Duration::from_secs(180);
+/// Number of deliveries to prepare per second of a round, for HTTP/1.1. The number is higher than the rate of hookhold on two cores.
+const MAX_PER_SECOND: f64 = 110_000.0;
+/// The same for HTTP/2 with TLS, which costs the senders and the server more processor time per delivery.
+const MAX_PER_SECOND_H2_TLS: f64 = 60_000.0;

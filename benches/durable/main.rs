@@ -8,14 +8,16 @@
 //! ```
 //!
 //! The benchmark starts the two servers as separate processes. The same senders send the same signed 2 KiB Stripe deliveries,
-//! each with a unique id, to both servers over keep-alive connections. The benchmark measures one server at a time, in turns of
+//! each with a unique id, to both servers over keep-alive connections. `--senders` selects HTTP/1.1, or HTTP/2 with TLS. The benchmark measures one server at a time, in turns of
 //! half a second, because the speed of a shared machine changes within seconds. The result of a round is the ratio of the two
 //! rates. Compare only ratios, because absolute rates depend on the machine. The senders share the processor cores with the
 //! servers, so both rates include the cost of the senders. `benches/README.md` explains the options and the result.
 
+mod bare_hyper;
 mod comparison;
 #[path = "../common/gateway.rs"]
 mod gateway;
+mod h2_tls;
 mod load;
 mod median;
 #[allow(dead_code, reason = "the benchmark keys uses all items")]
@@ -29,6 +31,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use comparison::{Comparison, Setting};
 use gateway::Result;
+use hookhold::certificate::CertificateFiles;
 use load::{Client, Load};
 use server::{JournalState, ServerKind};
 use tempfile::TempDir;
@@ -63,10 +66,13 @@ struct BenchArgs {
     /// HTTP client of the senders.
     #[arg(long, value_enum, default_value = "socket")]
     senders: Client,
+    /// Number of concurrent streams on each connection, with --senders h2-tls.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100))]
+    streams: u16,
     /// Number of sender threads.
     #[arg(long, value_name = "T", default_value_t = 1)]
     sender_threads: usize,
-    /// Seed for the order of the turns [default: random; the benchmark prints the seed].
+    /// Seed for the order of the starts and turns [default: random; the benchmark prints the seed].
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
     /// Format of the results on standard output. With json, the benchmark prints its text output on standard error.
@@ -75,6 +81,12 @@ struct BenchArgs {
     /// Run only the bare hyper server. The benchmark starts its own binary with this option to get the server process.
     #[arg(long, hide = true)]
     serve_bare_hyper: bool,
+    /// Certificate of the bare hyper server, which then serves HTTP/2 over TLS.
+    #[arg(long, hide = true, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the bare hyper server.
+    #[arg(long, hide = true, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Ignored. Cargo passes this flag to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -89,7 +101,8 @@ enum Format {
 fn main() -> Result<()> {
     let args = BenchArgs::parse();
     if args.serve_bare_hyper {
-        return server::serve_bare_hyper();
+        let files = args.tls_cert.zip(args.tls_key).map(|(cert, key)| CertificateFiles { cert, key });
+        return bare_hyper::serve(files.as_ref());
     }
     let binary = PathBuf::from(gateway::hookhold().get_program());
     let key_files = args.remembered_keys.map(|keys| remember(keys, &args.dir)).transpose()?;
@@ -108,7 +121,7 @@ fn main() -> Result<()> {
         rounds: args.rounds.unwrap_or(rounds),
         measured: Duration::from_secs(args.seconds),
         dir: args.dir,
-        load: Load::new(args.senders, args.sender_threads)?,
+        load: Load::new(args.senders, args.sender_threads, args.streams.into())?,
         order: fastrand::Rng::with_seed(args.seed.unwrap_or_else(|| fastrand::u64(..))),
         is_json: args.format == Format::Json,
     };

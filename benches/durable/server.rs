@@ -5,15 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use bytes::Bytes;
 use clap::ValueEnum;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hookhold::certificate::CertificateFiles;
 use serde_json::{Value, json};
 
+use crate::bare_hyper::CERTIFICATE_OPTIONS;
 use crate::gateway::{Result, Server, free};
 use crate::load::BODY_BYTES;
 
@@ -83,29 +79,48 @@ pub struct RunningServer {
 }
 
 impl RunningServer {
-    /// Starts a server of kind `kind`. A hookhold server starts with an empty journal in a new directory inside `dir`.
-    pub fn start(kind: &ServerKind, journal: JournalState, dir: &Path) -> Result<RunningServer> {
+    /// Starts a server of kind `kind`. A hookhold server starts with an empty journal in a new directory inside `dir`. The server
+    /// uses TLS if there is a `certificate`.
+    pub fn start(
+        kind: &ServerKind,
+        journal: JournalState,
+        dir: &Path,
+        certificate: Option<&CertificateFiles>,
+    ) -> Result<RunningServer> {
         match kind {
-            ServerKind::BareHyper => RunningServer::bare_hyper(),
-            ServerKind::Hookhold { binary, key_files } => RunningServer::hookhold(binary, key_files.as_deref(), journal, dir),
+            ServerKind::BareHyper => RunningServer::bare_hyper(certificate),
+            ServerKind::Hookhold { binary, key_files } => {
+                RunningServer::hookhold(binary, key_files.as_deref(), journal, dir, certificate)
+            }
         }
     }
 
-    fn bare_hyper() -> Result<RunningServer> {
+    fn bare_hyper(certificate: Option<&CertificateFiles>) -> Result<RunningServer> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.arg("--serve-bare-hyper").stdout(Stdio::piped()).spawn()?;
+        command.arg("--serve-bare-hyper");
+        if let Some(CertificateFiles { cert, key }) = certificate {
+            let [cert_option, key_option] = CERTIFICATE_OPTIONS;
+            command.arg(cert_option).arg(cert).arg(key_option).arg(key);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
         Ok(RunningServer { address: line.trim().parse()?, process: Server(child), admin: None, dir: None })
     }
 
-    fn hookhold(binary: &Path, key_files: Option<&Path>, journal: JournalState, dir: &Path) -> Result<RunningServer> {
+    fn hookhold(
+        binary: &Path,
+        key_files: Option<&Path>,
+        journal: JournalState,
+        dir: &Path,
+        certificate: Option<&CertificateFiles>,
+    ) -> Result<RunningServer> {
         let dir = tempfile::tempdir_in(dir)?;
         let (address, admin) = (free()?, free()?);
         if let Some(files) = key_files {
             link_all(files, &dir.path().join("journal"))?;
         }
-        let file = write_configuration(dir.path(), address, admin, journal)?;
+        let file = write_configuration(dir.path(), address, admin, journal, certificate)?;
         let mut command = Command::new(binary);
         command.arg("run").arg("--config").arg(file).stderr(std::fs::File::create(dir.path().join(LOG))?);
         let process = Server::start(&mut command, address).map_err(|error| with_log(error, dir.path()))?;
@@ -181,11 +196,18 @@ impl Commits {
 
 /// Writes the configuration file of a hookhold server and returns its path. The keys have not been renamed since commit
 /// d3a7dd8, so hookhold binaries of that commit and of later commits can read the file.
-pub fn write_configuration(dir: &Path, address: SocketAddr, admin: SocketAddr, journal: JournalState) -> Result<PathBuf> {
+pub fn write_configuration(
+    dir: &Path,
+    address: SocketAddr,
+    admin: SocketAddr,
+    journal: JournalState,
+    certificate: Option<&CertificateFiles>,
+) -> Result<PathBuf> {
     let (file, secret) = (dir.join("hookhold.toml"), dir.join("secret"));
     std::fs::write(&secret, "whsec_benchmark")?;
+    let tls = certificate.map(|files| format!("tls_cert = {:?}\ntls_key = {:?}\n", files.cert, files.key)).unwrap_or_default();
     let text = format!(
-        "[server]\nlisten = \"{address}\"\n[admin]\nlisten = \"{admin}\"\n[journal]\ndir = {:?}\nmax_size = \"{} MiB\"\n\
+        "[server]\nlisten = \"{address}\"\n{tls}[admin]\nlisten = \"{admin}\"\n[journal]\ndir = {:?}\nmax_size = \"{} MiB\"\n\
          [sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:{}\"]\n",
         dir.join("journal"),
         journal.max_size() >> 20,
@@ -193,24 +215,6 @@ pub fn write_configuration(dir: &Path, address: SocketAddr, admin: SocketAddr, j
     );
     std::fs::write(&file, text)?;
     Ok(file)
-}
-
-/// Runs the bare hyper server on a free port and prints its address.
-pub fn serve_bare_hyper() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        println!("{}", listener.local_addr()?);
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let service = service_fn(|request: Request<Incoming>| async move {
-                request.into_body().collect().await?;
-                Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))
-            });
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-        }
-    })
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
