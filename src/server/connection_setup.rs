@@ -17,11 +17,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::close::{LINGER_TIMEOUT, close};
 use super::peer::Peer;
+use super::proxy_header::read_proxy_header;
 use super::response::raw_response;
 use super::shutdown::Phase;
 use super::state::ServerState;
 use super::tls::{ALPN_HTTP_2, Tls};
-use super::{http1, http2, proxies};
+use super::{http1, http2};
 use crate::answer::Answer;
 use crate::client_certificate::ClientCertificate;
 use crate::log::escaped;
@@ -49,7 +50,7 @@ impl ConnectionSetup {
     async fn run(mut self, mut stream: TcpStream) {
         if self.state.proxies.must_send_header(self.peer.remote.ip()) {
             let mut has_started = false;
-            let header = self.in_time(proxies::read_header(&mut stream, &mut has_started)).await;
+            let header = self.in_time(read_proxy_header(&mut stream, &mut has_started)).await;
             match header.and_then(|header| header.map_err(|error| answer_to(&error))) {
                 Ok(Some(client)) => match Peer::connect(client, &self.state) {
                     Some(peer) => self.peer = peer,

@@ -32,6 +32,7 @@ mod log_sampler;
 mod outcome_log;
 mod peer;
 mod proxies;
+mod proxy_header;
 mod request;
 mod response;
 mod sender_limits;

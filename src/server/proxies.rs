@@ -1,19 +1,15 @@
 //! Finds the address of a sender whose requests pass through proxies.
 //!
-//! Only a trusted proxy can name the sender's address, either in the PROXY header at the start of its connection or in
-//! the entry that it appends to `X-Forwarded-For`. hookhold accepts neither header from any other peer. Each proxy
-//! appends its entry at the right end of the list, so a sender can forge only entries to the left of the proxies'
-//! entries. hookhold therefore reads the list from the right and skips the addresses of trusted proxies. The first
-//! remaining address is the client's address.
+//! Only a trusted proxy can name the sender's address, either in the PROXY header at the start of its connection
+//! ([`read_proxy_header`](super::proxy_header::read_proxy_header)) or in the entry that it appends to `X-Forwarded-For`.
+//! hookhold accepts neither header from any other peer. Each proxy appends its entry at the right end of the list, so a
+//! sender can forge only entries to the left of the proxies' entries. hookhold therefore reads the list from the right
+//! and skips the addresses of trusted proxies. The first remaining address is the client's address.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
-use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
 /// Set of networks that contain the trusted proxies.
 #[derive(Clone, Debug, Default)]
@@ -71,52 +67,6 @@ fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
     let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
     address.or_else(|_| hop.parse()).ok().map(canonical)
 }
-
-/// Reads the PROXY v2 header at the start of a connection, and leaves the bytes after the header unread. Returns the
-/// client's address; `None` if the header names no client, for example in a health check by the proxy itself. Sets
-/// `has_started` when the first byte has arrived.
-pub(super) async fn read_header(stream: &mut TcpStream, has_started: &mut bool) -> io::Result<Option<SocketAddr>> {
-    let mut header = vec![0; FIXED_PART_BYTES];
-    header[0] = stream.read_u8().await?;
-    *has_started = true;
-    stream.read_exact(&mut header[1..]).await?;
-    if !header.starts_with(PROTOCOL_PREFIX) {
-        return Err(invalid(HEADER_MISSING));
-    }
-    let rest = usize::from(u16::from_be_bytes([header[FIXED_PART_BYTES - 2], header[FIXED_PART_BYTES - 1]]));
-    if rest > MAX_VARIABLE_PART_BYTES {
-        let most = MAX_VARIABLE_PART_BYTES;
-        let what =
-            format!("PROXY header: expected at most {most} bytes after the fixed part, found {rest}; send fewer extensions");
-        return Err(invalid(what));
-    }
-    header.resize(FIXED_PART_BYTES + rest, 0);
-    stream.read_exact(&mut header[FIXED_PART_BYTES..]).await?;
-    let header = Header::try_from(&header[..]).map_err(|_| invalid(HEADER_MALFORMED))?;
-    Ok(match header.addresses {
-        _ if header.command == Command::Local => None,
-        Addresses::IPv4(from) => Some((from.source_address, from.source_port).into()),
-        Addresses::IPv6(from) => Some(canonical((from.source_address, from.source_port).into())),
-        Addresses::Unspecified | Addresses::Unix(_) => None,
-    })
-}
-
-fn invalid(what: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.into())
-}
-
-const HEADER_MISSING: &str =
-    "PROXY header: expected version 2, found none; enable PROXY protocol v2 in the proxy, or set proxy_protocol = false";
-const HEADER_MALFORMED: &str =
-    "PROXY header: expected valid fields of version 2, found malformed ones; enable PROXY protocol v2 in the proxy";
-
-/// Length of the fixed part of a PROXY v2 header, in bytes: signature, version, family and length field (PROXY protocol
-/// specification, section 2.2).
-const FIXED_PART_BYTES: usize = 16;
-
-/// Maximum length of the variable part of a PROXY v2 header (addresses and extensions), in bytes. Addresses take 36
-/// bytes; the extensions that common proxies send take a few hundred bytes at most.
-const MAX_VARIABLE_PART_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,56 @@
+//! Reads the PROXY header with which a trusted proxy names the client of a connection (PROXY protocol, version 2).
+
+use std::io;
+use std::net::SocketAddr;
+
+use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::proxies::canonical;
+
+/// Reads the PROXY v2 header at the start of a connection, and leaves the bytes after the header unread. Returns the
+/// client's address; `None` if the header names no client, for example in a health check by the proxy itself. Sets
+/// `has_started` when the first byte has arrived.
+pub(super) async fn read_proxy_header(stream: &mut TcpStream, has_started: &mut bool) -> io::Result<Option<SocketAddr>> {
+    let mut header = vec![0; FIXED_PART_BYTES];
+    header[0] = stream.read_u8().await?;
+    *has_started = true;
+    stream.read_exact(&mut header[1..]).await?;
+    if !header.starts_with(PROTOCOL_PREFIX) {
+        return Err(invalid(HEADER_MISSING));
+    }
+    let rest = usize::from(u16::from_be_bytes([header[FIXED_PART_BYTES - 2], header[FIXED_PART_BYTES - 1]]));
+    if rest > MAX_VARIABLE_PART_BYTES {
+        let most = MAX_VARIABLE_PART_BYTES;
+        let what =
+            format!("PROXY header: expected at most {most} bytes after the fixed part, found {rest}; send fewer extensions");
+        return Err(invalid(what));
+    }
+    header.resize(FIXED_PART_BYTES + rest, 0);
+    stream.read_exact(&mut header[FIXED_PART_BYTES..]).await?;
+    let header = Header::try_from(&header[..]).map_err(|_| invalid(HEADER_MALFORMED))?;
+    Ok(match header.addresses {
+        _ if header.command == Command::Local => None,
+        Addresses::IPv4(from) => Some((from.source_address, from.source_port).into()),
+        Addresses::IPv6(from) => Some(canonical((from.source_address, from.source_port).into())),
+        Addresses::Unspecified | Addresses::Unix(_) => None,
+    })
+}
+
+fn invalid(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+const HEADER_MISSING: &str =
+    "PROXY header: expected version 2, found none; enable PROXY protocol v2 in the proxy, or set proxy_protocol = false";
+const HEADER_MALFORMED: &str =
+    "PROXY header: expected valid fields of version 2, found malformed ones; enable PROXY protocol v2 in the proxy";
+
+/// Length of the fixed part of a PROXY v2 header, in bytes: signature, version, family and length field (PROXY protocol
+/// specification, section 2.2).
+const FIXED_PART_BYTES: usize = 16;
+
+/// Maximum length of the variable part of a PROXY v2 header (addresses and extensions), in bytes. Addresses take 36
+/// bytes; the extensions that common proxies send take a few hundred bytes at most.
+const MAX_VARIABLE_PART_BYTES: usize = 4096;
