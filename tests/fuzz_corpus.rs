@@ -4,6 +4,12 @@
 use std::fs;
 use std::path::Path;
 
+#[path = "../fuzz/src/connections.rs"]
+mod connections;
+#[path = "common/disk.rs"]
+mod disk;
+#[path = "../fuzz/src/proxies.rs"]
+mod proxies;
 #[path = "../fuzz/src/targets.rs"]
 mod targets;
 
@@ -18,6 +24,10 @@ const TARGETS: &[Target] = &[
     ("decompression", targets::decompression),
     ("jwt", targets::jwt),
     ("recipe", targets::recipe),
+    ("http1", connections::http1),
+    ("http2_heads", connections::http2_heads),
+    ("proxy_header", proxies::proxy_header),
+    ("forwarded_for", proxies::forwarded_for),
 ];
 
 #[test]

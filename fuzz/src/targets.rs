@@ -509,6 +509,15 @@ fn compile(entry: &str) -> Result<Arc<Source>, Diagnostics> {
 }
 
 fn compile_with(entry: &str, providers: Providers) -> Result<Arc<Source>, Diagnostics> {
+    compile_named("fuzz", entry, providers)
+}
+
+/// Compiles the source `name` with these options.
+pub fn compile_as(name: &str, entry: &str) -> Arc<Source> {
+    compile_named(name, entry, Providers::default()).unwrap_or_else(|error| panic!("{entry}: {error}"))
+}
+
+fn compile_named(name: &str, entry: &str, providers: Providers) -> Result<Arc<Source>, Diagnostics> {
     let defaults = SourceDefaults {
         public_url: Some(PublicUrl::new("https://hooks.example.com")),
         topic: "{source}".into(),
@@ -517,7 +526,7 @@ fn compile_with(entry: &str, providers: Providers) -> Result<Arc<Source>, Diagno
         window: Duration::from_secs(7 * 86_400),
         providers,
     };
-    let compile = |table, diagnostics: &Diagnostics| Source::compile("fuzz", table, &defaults, diagnostics);
+    let compile = |table, diagnostics: &Diagnostics| Source::compile(name, table, &defaults, diagnostics);
     TomlTable::read("fuzz.toml", entry, compile).map(|source| Arc::new(source.expect("a source without diagnostics is usable")))
 }
 

@@ -10,7 +10,7 @@
 use memchr::memchr;
 
 /// Scanner of the bytes that arrive on one connection.
-pub(super) struct RequestScanner {
+pub struct RequestScanner {
     part: RequestPart,
     line: PartialLine,
     framing: BodyFraming,
@@ -18,7 +18,7 @@ pub(super) struct RequestScanner {
 
 /// A malformed request that hyper accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FramingError {
+pub enum FramingError {
     /// A line ends with LF instead of CR LF.
     #[error("request: expected lines that end with CR LF, found a bare LF; correct the sender or the proxy")]
     BareLineFeed,
@@ -61,13 +61,19 @@ struct PartialLine {
 }
 
 impl RequestScanner {
-    pub(super) fn new() -> RequestScanner {
+    /// Creates a scanner for a new connection.
+    pub fn new() -> RequestScanner {
         RequestScanner { part: RequestPart::RequestLine, line: PartialLine::default(), framing: BodyFraming::default() }
+    }
+
+    /// Returns true from the end of a request line to the end of this request.
+    pub fn is_in_request(&self) -> bool {
+        self.part != RequestPart::RequestLine
     }
 
     /// Reads the next bytes of the connection. The error contains the number of bytes that precede the malformed line. hyper may
     /// read these bytes, but no later ones.
-    pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<(), (usize, FramingError)> {
+    pub fn scan(&mut self, bytes: &[u8]) -> Result<(), (usize, FramingError)> {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
@@ -141,6 +147,12 @@ impl RequestScanner {
             (part, _) => part,
         };
         Ok(())
+    }
+}
+
+impl Default for RequestScanner {
+    fn default() -> RequestScanner {
+        RequestScanner::new()
     }
 }
 

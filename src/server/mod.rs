@@ -19,6 +19,7 @@ mod accept;
 mod body;
 mod client_request;
 mod close;
+mod connection_server;
 mod connection_setup;
 mod deadline;
 mod h1_scanner;
@@ -50,8 +51,11 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 pub use accept::listen;
+pub use connection_server::ConnectionServer;
+pub use h1_scanner::{FramingError, RequestScanner};
 pub use head::{MAX_TARGET_BYTES, PresentedCertificate, RequestHead, judge_head};
 pub use proxies::Proxies;
+pub use proxy_header::read_proxy_header;
 pub use shutdown::{Phase, Shutdown};
 pub use tls::Tls;
 
@@ -86,24 +90,27 @@ impl Server {
     /// `drain_delay`. Then stops accepting new connections, and responds to every remaining request within `drain_deadline`.
     /// Returns when every connection is closed, or immediately at [`Phase::Now`].
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
-        let Server { gateway, limits, tls, proxies, clock, metrics } = self;
+        let state = self.into_state();
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, tls = tls.is_some(), "listening for deliveries");
+            tracing::info!(%address, tls = state.tls.is_some(), "listening for deliveries");
         }
-        let in_flight = InFlightBudget::new(limits.max_in_flight);
-        let sender_limits = SenderLimits::new(&limits, &metrics);
-        let outcomes = OutcomeLog::new(metrics);
-        let tls_state = tls.clone();
-        let state = Arc::new(ServerState { gateway, limits, clock, outcomes, in_flight, sender_limits, tls: tls_state, proxies });
         let mut connections = JoinSet::new();
         select! {
             biased;
             () = shutdown.reached(Phase::Now) => {}
             () = accept_and_drain(listener, &state, &mut connections, &shutdown) => {}
             () = warn_of_shadow_sources(&state.gateway) => {}
-            () = watch_certificate(tls.as_ref()) => {}
+            () = watch_certificate(state.tls.as_ref()) => {}
         }
         connections.shutdown().await;
+    }
+
+    fn into_state(self) -> Arc<ServerState> {
+        let Server { gateway, limits, tls, proxies, clock, metrics } = self;
+        let in_flight = InFlightBudget::new(limits.max_in_flight);
+        let sender_limits = SenderLimits::new(&limits, &metrics);
+        let outcomes = OutcomeLog::new(metrics);
+        Arc::new(ServerState { gateway, limits, clock, outcomes, in_flight, sender_limits, tls, proxies })
     }
 }
 

@@ -39,7 +39,7 @@ impl Proxies {
     /// `X-Forwarded-For` entry that does not name a trusted proxy, or in the leftmost entry if all entries name trusted
     /// proxies. The port is 0 if the entry has no port. If an entry is unreadable, the search stops, and the function returns
     /// the address to the right of that entry, or `peer` if that entry is the rightmost one.
-    pub(super) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
+    pub fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let mut client = peer;
         for line in headers.get_all("x-forwarded-for").iter().rev() {
             for hop in line.as_bytes().rsplit(|byte| *byte == b',') {

@@ -4,15 +4,18 @@ use std::io;
 use std::net::SocketAddr;
 
 use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::proxies::canonical;
 
 /// Reads the PROXY v2 header at the start of a connection, and leaves the bytes after the header unread. Returns the
 /// client's address; `None` if the header names no client, for example in a health check by the proxy itself. Sets
-/// `has_started` when the first byte has arrived.
-pub(super) async fn read_proxy_header(stream: &mut TcpStream, has_started: &mut bool) -> io::Result<Option<SocketAddr>> {
+/// `has_started` when the first byte has arrived. The error is `InvalidData` if the header is malformed, and `UnexpectedEof`
+/// if the connection ends within the header.
+pub async fn read_proxy_header<S>(stream: &mut S, has_started: &mut bool) -> io::Result<Option<SocketAddr>>
+where
+    S: AsyncRead + Unpin,
+{
     let mut header = vec![0; FIXED_PART_BYTES];
     header[0] = stream.read_u8().await?;
     *has_started = true;
