@@ -25,6 +25,12 @@ pub enum FramingError {
     /// A head with both `Content-Length` and `Transfer-Encoding`.
     #[error("request head: expected Content-Length or Transfer-Encoding, found both; correct the sender or the proxy")]
     TwoLengths,
+    /// A field that determines the length of a body, or the size of a chunk, longer than [`MAX_LINE_START`].
+    #[error(
+        "request: expected Content-Length, Transfer-Encoding and chunk sizes of at most {MAX_LINE_START} bytes, found a longer one; \
+         correct the sender or the proxy"
+    )]
+    LongFraming,
 }
 
 /// Part of a request to which the next byte belongs.
@@ -56,6 +62,8 @@ struct BodyFraming {
 struct PartialLine {
     /// The first bytes of the line, at most [`MAX_LINE_START`].
     start: Vec<u8>,
+    /// True if the line is longer than `start`.
+    is_cut: bool,
     /// The latest byte of the line; `None` if no byte has arrived.
     latest: Option<u8>,
 }
@@ -113,11 +121,12 @@ impl RequestScanner {
     fn end_line(&mut self, rest: &[u8]) -> Result<(), FramingError> {
         let line = std::mem::take(&mut self.line);
         let has_cr = rest.last().or(line.latest.as_ref()) == Some(&b'\r');
+        let missing = (MAX_LINE_START - line.start.len()).min(rest.len());
+        let is_cut = line.is_cut || missing < rest.len();
         let joined;
         let start = match line.latest {
-            None => &rest[..rest.len().min(MAX_LINE_START)],
+            None => &rest[..missing],
             Some(_) => {
-                let missing = MAX_LINE_START.saturating_sub(line.start.len()).min(rest.len());
                 joined = [&line.start, &rest[..missing]].concat();
                 &joined
             }
@@ -135,8 +144,11 @@ impl RequestScanner {
             }
             (RequestPart::HeaderField, true) => self.framing.body()?,
             (RequestPart::HeaderField, false) => {
-                self.framing.add(start);
+                self.framing.add(start, is_cut)?;
                 RequestPart::HeaderField
+            }
+            (RequestPart::ChunkSize, _) if is_cut && start.iter().all(u8::is_ascii_hexdigit) => {
+                return Err(FramingError::LongFraming);
             }
             (RequestPart::ChunkSize, _) => match chunk_size(start) {
                 Some(0) => RequestPart::Trailer,
@@ -168,8 +180,9 @@ impl RequestPart {
 }
 
 impl BodyFraming {
-    fn add(&mut self, field: &[u8]) {
-        let Some(colon) = memchr(b':', field) else { return };
+    /// Adds a header field. `is_cut` is true if the field is longer than `field`.
+    fn add(&mut self, field: &[u8], is_cut: bool) -> Result<(), FramingError> {
+        let Some(colon) = memchr(b':', field) else { return Ok(()) };
         let (name, value) = (&field[..colon], field[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             self.has_content_length = true;
@@ -178,7 +191,10 @@ impl BodyFraming {
             self.has_transfer_encoding = true;
             let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
             self.is_chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        } else {
+            return Ok(());
         }
+        if is_cut { Err(FramingError::LongFraming) } else { Ok(()) }
     }
 
     /// Returns the part of the request that follows the head.
@@ -196,8 +212,9 @@ impl BodyFraming {
 
 impl PartialLine {
     fn add(&mut self, part: &[u8]) {
-        let missing = MAX_LINE_START.saturating_sub(self.start.len()).min(part.len());
+        let missing = (MAX_LINE_START - self.start.len()).min(part.len());
         self.start.extend_from_slice(&part[..missing]);
+        self.is_cut |= missing < part.len();
         self.latest = part.last().copied().or(self.latest);
     }
 }
@@ -215,7 +232,7 @@ fn number(digits: &[u8], radix: u32) -> Option<u64> {
 
 const LINE_END_BYTES: u64 = 2;
 
-/// Number of bytes of a line that the scanner stores until the line is complete. The fields that the scanner reads are shorter.
+/// Number of bytes of a line that the scanner stores, with the CR. A genuine field or chunk size that the scanner reads is shorter.
 const MAX_LINE_START: usize = 256;
 
 #[cfg(test)]
@@ -282,6 +299,25 @@ mod tests {
         {
             let before = format!("POST / HTTP/1.1\r\n{fields}");
             assert_eq!(scan(&format!("{before}\r\n0\r\n\r\n")), Err((before.len(), FramingError::TwoLengths)), "{fields}");
+        }
+    }
+
+    #[test]
+    fn framing_that_the_scanner_cannot_read_completely_is_an_error() {
+        let head = "POST / HTTP/1.1\r\n";
+        let chunked = format!("{head}transfer-encoding: chunked\r\n\r\n");
+        let (spaces, zeros) = (" ".repeat(MAX_LINE_START), "0".repeat(MAX_LINE_START));
+        for (before, line) in [
+            (head, format!("Transfer-Encoding:{spaces}chunked")),
+            (head, format!("content-length:{spaces}5")),
+            (head, format!("content-length: {zeros}5")),
+            (&chunked, format!("{zeros}5")),
+        ] {
+            let found = scan(&format!("{before}{line}\r\nrest"));
+            assert_eq!(found, Err((before.len(), FramingError::LongFraming)), "{before}{line}");
+        }
+        for text in [format!("{head}x:{spaces}5\r\n\r\n"), format!("{chunked}5;{zeros}\r\nhello\r\n0;{zeros}\r\n\r\n")] {
+            assert_eq!(scan(&text), Ok(()), "{text}");
         }
     }
 

@@ -87,6 +87,13 @@ pub fn http_1_requests() -> Vec<MalformedRequest> {
     ] {
         add(name, &format!("POST TARGET HTTP/1.1\r\n{head}"), &[501], BAD);
     }
+    let (spaces, zeros) = (" ".repeat(256), "0".repeat(256));
+    for (name, field) in [
+        ("chunked-behind-many-spaces", format!("Transfer-Encoding:{spaces}chunked\r\n\r\n0\r\n\r\n")),
+        ("length-behind-many-zeros", format!("Content-Length: {zeros}5\r\n\r\nhello")),
+    ] {
+        add(name, &format!("POST TARGET HTTP/1.1\r\nHost: HOST\r\n{field}"), &[400], BAD);
+    }
     for (name, text) in [
         ("bare-lf-in-each-line", "POST TARGET HTTP/1.1\nHost: HOST\nContent-Length: 0\n\n"),
         ("bare-lf-after-the-request-line", "POST TARGET HTTP/1.1\nHost: HOST\r\nContent-Length: 0\r\n\r\n"),
@@ -116,6 +123,7 @@ pub fn http_1_requests() -> Vec<MalformedRequest> {
         ("chunk-size-with-0x", "0x5\r\nhello\r\n0\r\n\r\n"),
         ("negative-chunk-size", "-1\r\nhello\r\n0\r\n\r\n"),
         ("chunk-size-of-17-digits", "10000000000000005\r\nhello\r\n0\r\n\r\n"),
+        ("chunk-size-behind-many-zeros", &format!("{zeros}5\r\nhello\r\n0\r\n\r\n")),
         ("chunk-longer-than-its-size", "5\r\nhello!\r\n0\r\n\r\n"),
         ("bare-lf-in-an-extension", "5;a\nb\r\nhello\r\n0\r\n\r\n"),
         ("bare-lf-after-a-chunk-size", "5\nhello\r\n0\r\n\r\n"),
