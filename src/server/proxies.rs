@@ -6,7 +6,7 @@
 //! sender can forge only entries to the left of the proxies' entries. hookhold therefore reads the list from the right
 //! and skips the addresses of trusted proxies. The first remaining address is the client's address.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -62,10 +62,13 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 /// Parses `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`; returns `None` for any
 /// other input. The input is a byte slice, because a forged `X-Forwarded-For` entry may be invalid UTF-8.
 fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
-    let hop = str::from_utf8(hop).ok()?.trim();
-    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
-    let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
-    address.or_else(|_| hop.parse()).ok().map(canonical)
+    // The scope of an address has a meaning only on the machine of the proxy.
+    let hop = str::from_utf8(hop.trim_ascii()).ok().filter(|hop| !hop.contains('%'))?;
+    let address = match hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(bare) => SocketAddr::new(bare.parse::<Ipv6Addr>().ok()?.into(), 0),
+        None => hop.parse().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| hop.parse()).ok()?,
+    };
+    Some(canonical(address))
 }
 
 #[cfg(test)]
@@ -104,6 +107,9 @@ mod tests {
         assert_eq!(client(&[""]), "10.0.0.1:999");
         assert_eq!(client(&["6.6.6.6, , 10.2.3.4"]), "10.2.3.4:0");
         assert_eq!(client(&["6.6.6.6, \u{e9}, 10.2.3.4"]), "10.2.3.4:0");
+        for hop in ["[192.0.2.7]", "[fe80::1%5]:80", "[fe80::1%0]:80", "\u{3000}192.0.2.7", "192.0.2.7:", "[2a00::7]80"] {
+            assert_eq!(client(&[hop, "10.2.3.4"]), "10.2.3.4:0", "{hop}");
+        }
     }
 
     #[test]
