@@ -275,7 +275,8 @@ const AHEAD: Duration = Duration::from_secs(240);
 /// Maximum age of the prepared deliveries at the start of a round. If they are older, the benchmark signs new deliveries. At
 /// the maximum age, a delivery is still valid for six minutes. Every round is shorter than six minutes.
 const FRESH: Duration = Duration::from_secs(180);
-/// Number of deliveries to prepare per second of a round, for HTTP/1.1. The number is higher than the rate of hookhold on two cores.
+/// Number of deliveries to prepare per second of a round, for HTTP/1.1. The number is higher than the rate of hookhold on two
+/// cores.
 const MAX_PER_SECOND: f64 = 110_000.0;
 /// The same for HTTP/2 with TLS, which costs the senders and the server more processor time per delivery.
 const MAX_PER_SECOND_H2_TLS: f64 = 60_000.0;

@@ -7,11 +7,12 @@
 //! cargo bench --bench durable -- --remembered-keys 100000000    # hookhold with many dedupe keys / without
 //! ```
 //!
-//! The benchmark starts the two servers as separate processes. The same senders send the same signed 2 KiB Stripe deliveries,
-//! each with a unique id, to both servers over keep-alive connections. `--senders` selects HTTP/1.1, or HTTP/2 with TLS. The benchmark measures one server at a time, in turns of
-//! half a second, because the speed of a shared machine changes within seconds. The result of a round is the ratio of the two
-//! rates. Compare only ratios, because absolute rates depend on the machine. The senders share the processor cores with the
-//! servers, so both rates include the cost of the senders. `benches/README.md` explains the options and the result.
+//! The benchmark starts the two servers as separate processes. The same senders send the same signed 2 KiB Stripe deliveries, each
+//! with a unique id, to both servers over keep-alive connections. `--senders` selects HTTP/1.1, or HTTP/2 with TLS. The benchmark
+//! measures one server at a time, in turns of half a second, because the speed of a shared machine changes within seconds. The
+//! result of a round is the ratio of the two rates. Compare only ratios, because absolute rates depend on the machine. The senders
+//! share the processor cores with the servers, so both rates include the cost of the senders. `benches/README.md` explains the
+//! options and the result.
 
 mod bare_hyper;
 mod comparison;
