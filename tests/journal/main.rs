@@ -11,6 +11,7 @@ mod batches;
 mod clock;
 mod cursors;
 mod damage;
+mod forgotten;
 mod golden;
 mod harness;
 mod interrupted;

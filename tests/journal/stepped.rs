@@ -65,6 +65,11 @@ impl SteppedJournal {
         }
     }
 
+    /// Performs the next step of the background work. Returns false if none is due.
+    pub fn step_background(&mut self) -> bool {
+        self.background.step()
+    }
+
     /// Performs all steps that are due.
     pub fn run(&mut self) {
         while self.background.step() || self.step_writer() == WriterStep::Saved {}

@@ -27,7 +27,7 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     let (disk, name) = (&*shared.disk, segment.name);
     let summary = segment.summary();
     let entries = shared.keys.take_unsealed(name);
-    let (header, keys) = encode_key_file(name.id, &entries, Vec::new());
+    let (header, keys) = encode_key_file(name.id, &entries, shared.keys.rebuilt(&segment.replaced));
     let write = || {
         shared.background.reserve.write(disk, &name.key_file(), &keys)?;
         write_atomically(disk, &name.summary_file(), &summary.encode(name))?;

@@ -111,6 +111,8 @@ pub(super) struct RecentFile {
 pub(super) struct FileNames {
     /// Files that the background thread must delete.
     pub(super) obsolete: Vec<KeyFileName>,
+    /// Files of segments that will be sealed again. They may contain keys of lost events until sealing has replaced them.
+    pub(super) rebuilt: Vec<KeyFileName>,
     /// Ids in the lists of key files of the two newest segments. If such a file vanishes without a replacement, its keys are lost.
     listed: [BTreeSet<u64>; 2],
     /// Ids of the lists that the writer has asked for since then.
@@ -232,9 +234,10 @@ impl KeyIndex {
     }
 
     /// Removes lost ranges from [`KeyIndex::lost_ranges`] once no key file contains their keys. A key file that this process could
-    /// not read may contain them, and the next startup may be able to read it.
+    /// not read may contain them, and the next startup may be able to read it. The same applies to a key file of a segment that will
+    /// be sealed again: if this process ends before, the next startup may find the segment sealed.
     pub(super) fn drop_lost_ranges(&self) {
-        if self.lost.stored().is_empty() || self.damage.has_lost_files() {
+        if self.lost.stored().is_empty() || self.damage.has_lost_files() || !self.names().rebuilt.is_empty() {
             return;
         }
         let (asked, recent) = (self.asked.load_full(), self.recent());
@@ -254,14 +257,25 @@ impl KeyIndex {
         entries
     }
 
-    /// Undoes [`KeyIndex::take_unsealed`] after a failure to seal the segment.
+    /// Undoes [`KeyIndex::take_unsealed`] after a failure to seal the segment. The key file of the segment may exist.
     pub(crate) fn restore_unsealed(&self, segment: SegmentName, entries: Vec<KeyEntry>) {
         self.memory.restore_unsealed(segment, entries);
+        self.names().rebuilt.push(KeyFileName::Segment(segment));
     }
 
-    /// Adds the key file of a sealed segment. The keys stay in memory until a flush has merged the file.
+    /// Returns those of the ids `segments` under which a key file exists that sealing replaces.
+    pub(crate) fn rebuilt(&self, segments: &[u64]) -> Vec<u64> {
+        self.names().rebuilt.iter().map(|name| name.id()).filter(|id| segments.contains(id)).collect()
+    }
+
+    /// Adds the key file of a sealed segment. The keys stay in memory until a flush has merged the file. The background thread
+    /// deletes the files that the key file replaces.
     pub(crate) fn seal(&self, segment: SegmentName, header: KeyFileHeader) {
-        self.add_recent(KeyFileName::Segment(segment), header);
+        let name = KeyFileName::Segment(segment);
+        let ids: Vec<u64> = header.replaced.iter().copied().chain([header.id]).collect();
+        self.add_recent(name, header);
+        let FileNames { obsolete, rebuilt, .. } = &mut *self.names();
+        obsolete.extend(rebuilt.extract_if(.., |file| ids.contains(&file.id())).filter(|file| *file != name));
     }
 
     /// Adds a file whose keys are in memory, or a file without keys.
@@ -362,7 +376,7 @@ impl KeyIndex {
     /// Returns true if a file must name this id as replaced: otherwise, the segment with this id would look unsealed, or the key
     /// file with this id would look lost.
     pub(super) fn is_needed(&self, id: u64, environment: &KeyEnvironment) -> bool {
-        let FileNames { obsolete, listed, pending_lists } = &*self.names();
+        let FileNames { obsolete, listed, pending_lists, .. } = &*self.names();
         let is_listed = listed.iter().chain(pending_lists).any(|ids| ids.contains(&id));
         is_listed || (environment.has_segment)(id) || obsolete.iter().any(|name| name.id() == id)
     }

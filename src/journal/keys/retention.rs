@@ -102,6 +102,9 @@ fn remove(index: &KeyIndex, file: &OldKeyFile, environment: &KeyEnvironment) -> 
         write_atomically(environment.disk, &name.to_string(), &bytes)?;
         (environment.sync_dir)()?;
         index.add_recent(name, header);
+    } else if !file.replaced.is_empty() {
+        // If a power cut undid only the deletion of a replaced file, the keys of that file would return.
+        (environment.sync_dir)()?;
     }
     index.replace(&[file.name.id()], None);
     delete(index, vec![file.name], environment);

@@ -26,10 +26,11 @@ pub(crate) fn load(index: &KeyIndex, directory: KeyDirectory, unsealed: &HashSet
             index.names().obsolete.push(name);
         }
     }
-    for (name, found) in damaged.iter().filter(|(name, _)| !unsealed.contains(&name.id())) {
-        index.damage.lose_file(&name.to_string(), found);
-    }
-    let mut files: Vec<FoundKeyFile> = files.into_iter().filter(|file| !unsealed.contains(&file.name.id())).collect();
+    let (rebuilt, damaged): (Vec<_>, Vec<_>) = damaged.into_iter().partition(|(name, _)| unsealed.contains(&name.id()));
+    damaged.iter().for_each(|(name, found)| index.damage.lose_file(&name.to_string(), found));
+    index.names().rebuilt.extend(rebuilt.into_iter().map(|(name, _)| name));
+    let (rebuilt, mut files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| unsealed.contains(&file.name.id()));
+    index.names().rebuilt.extend(rebuilt.into_iter().map(|file| file.name));
     files.sort_by_key(|file| std::cmp::Reverse(file.header.facts.last));
     let (mut recent_keys, mut may_load) = (0, true);
     for FoundKeyFile { name, header } in files {
