@@ -17,31 +17,51 @@ use super::random::Random;
 use super::segment_file::{self, FORMAT_VERSION, JournalIdentity, header_crc, other_format};
 use crate::metrics::Metrics;
 
-/// Reads the journal's ids, or generates them for a new journal. If the meta file is damaged or missing although there are
-/// segments, takes the ids from a segment header and writes the file again. Fails if the file has another format.
-pub(super) fn identity(disk: &dyn Disk, random: &dyn Random, metrics: &Metrics) -> io::Result<JournalIdentity> {
-    let damage = match read(disk) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && segment_file::list(disk)?.is_empty() => {
-            return write(disk, generate(random)?);
+/// Content of the meta file at a startup.
+pub(super) enum MetaFile {
+    Valid(JournalIdentity),
+    /// File that is damaged, or missing although there are segments. The error describes it.
+    Unusable(io::Error),
+}
+
+impl MetaFile {
+    /// Reads the meta file, or generates the ids of a new journal and writes the file. Fails if the file has another format.
+    pub(super) fn open(disk: &dyn Disk, random: &dyn Random) -> io::Result<MetaFile> {
+        match read(disk) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && segment_file::list(disk)?.is_empty() => {
+                write(disk, generate(random)?).map(MetaFile::Valid)
+            }
+            Err(error) => Ok(MetaFile::Unusable(error)),
+            Ok(identity) => Ok(MetaFile::Valid(identity)),
         }
-        Err(error) => error,
-        found => return found,
-    };
-    metrics.journal.damaged.inc();
-    let mut segments = segment_file::list(disk)?.into_iter().rev();
-    let in_header =
-        segments.find_map(|(name, _)| segment_file::read_header(&*disk.open(&name.segment_file()).ok()?, name).ok()?);
-    match &in_header {
-        Some(_) => tracing::error!(file = META_FILE, %damage, "{REBUILT}"),
-        None => tracing::error!(file = META_FILE, %damage, "{NEW_IDS}"),
     }
-    let identity = in_header.map_or_else(|| generate(random), |header| Ok(header.identity))?;
-    // The next segment header contains the ids, so the next startup can try again.
-    if let Err(error) = write(disk, identity) {
-        tracing::error!(file = META_FILE, %error, "cannot write the file; hookhold tries again at the next startup");
+
+    /// Returns the journal's ids. Writes an unusable file again, with the ids of the newest segment of this journal, or with new ids
+    /// if `newest` is `None`. Only a scan knows which segments are a part of this journal.
+    pub(super) fn identity(
+        self,
+        disk: &dyn Disk,
+        random: &dyn Random,
+        newest: Option<JournalIdentity>,
+        metrics: &Metrics,
+    ) -> io::Result<JournalIdentity> {
+        let damage = match self {
+            MetaFile::Valid(identity) => return Ok(identity),
+            MetaFile::Unusable(damage) => damage,
+        };
+        metrics.journal.damaged.inc();
+        match newest {
+            Some(_) => tracing::error!(file = META_FILE, %damage, "{REBUILT}"),
+            None => tracing::error!(file = META_FILE, %damage, "{NEW_IDS}"),
+        }
+        let identity = newest.map_or_else(|| generate(random), Ok)?;
+        // The next segment header contains the ids, so the next startup can try again.
+        if let Err(error) = write(disk, identity) {
+            tracing::error!(file = META_FILE, %error, "cannot write the file; hookhold tries again at the next startup");
+        }
+        Ok(identity)
     }
-    Ok(identity)
 }
 
 /// Writes the meta file with another id of the journal and with the same hash key.

@@ -204,6 +204,34 @@ fn a_foreign_segment_costs_no_event_and_is_never_deleted() {
     }
 }
 
+/// The ids of another journal would give this journal another hash key, so that it would store duplicates.
+#[test]
+fn a_damaged_meta_file_never_gets_the_ids_of_a_foreign_segment() {
+    let other = Harness::new();
+    // The segments of the other journal look newer.
+    (0..30).for_each(|_| other.open().close());
+    let journal = other.open();
+    store_many(&journal, 0..3, 100);
+    let foreign_key = journal.hash_key();
+    journal.close();
+    let foreign = other.disk.names(".seg").pop().expect("a segment");
+    for damage in ["damaged", "missing"] {
+        let harness = Harness::with_sealed_segments();
+        let meta = harness.disk.bytes("meta");
+        assert!(harness.disk.names(".seg").pop().expect("a segment") < foreign);
+        harness.disk.put_file(&foreign, &other.disk.bytes(&foreign));
+        match damage {
+            "damaged" => harness.disk.corrupt("meta", 20..21, |byte| !byte),
+            _ => harness.disk.remove_file("meta"),
+        }
+        let journal = harness.open();
+        assert_ne!(journal.hash_key(), foreign_key, "{damage}");
+        assert_eq!(harness.disk.bytes("meta"), meta, "{damage}");
+        assert!((0..60).all(|number| lookup(&journal, &key(number)) == Some(number as u64)), "{damage}");
+        journal.close();
+    }
+}
+
 /// Random numbers in ascending order.
 struct Ascending(AtomicU64);
 
@@ -222,7 +250,7 @@ fn a_segment_of_an_interrupted_startup_with_new_ids_is_ours() {
     let open = || harness.open_in_steps_with(harness.environment(harness.disk.start(), random.clone()));
     open().close();
     harness.disk.corrupt("meta", 20..21, |byte| !byte);
-    harness.disk.fail(Step::Open, ".seg", io::ErrorKind::Other, 1);
+    harness.disk.fail(Step::Read, ".seg", io::ErrorKind::Other, 1);
     let interrupted = harness.environment(harness.disk.start(), random.clone());
     let (disk, died) = (harness.disk.clone(), harness.disk.names(".seg"));
     harness.disk.observe(move |step, name| {

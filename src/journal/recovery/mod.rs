@@ -19,7 +19,7 @@ use super::frame::ListedSegment;
 use super::journal_clock::JournalClock;
 use super::keys::{self, KeyDamage, KeyIndex};
 use super::lock_file::{LOCK_FILE, OwnerRecord};
-use super::meta;
+use super::meta::{META_FILE, MetaFile};
 use super::options::Options;
 use super::planted::is_planted;
 use super::quarantine;
@@ -70,10 +70,12 @@ pub(super) fn open(
     let lock = lock_directory(disk)?;
     let log = LogId(context(random.next_u64(), || NO_RANDOM.into())?);
     let segment_name = |ordinal, first_seq| context(SegmentName::new(ordinal, first_seq, random), || NO_RANDOM.into());
-    let identity = meta::identity(disk, random, metrics);
-    let identity = context(identity, || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
+    let no_meta = || format!("{META_FILE}: cannot use the journal's meta file");
+    let meta = context(MetaFile::open(disk, random), no_meta)?;
     context(delete_leftovers(disk), || "cannot delete a leftover file from the journal".into())?;
     let mut scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
+    let newest_ids = scan.segments.iter().rev().find_map(|segment| Some(segment.header.as_ref()?.identity));
+    let identity = context(meta.identity(disk, random, newest_ids, metrics), no_meta)?;
     let time = JournalClock::continue_after(scan.last_commit, &scan.wall_offsets, clock, &metrics.journal);
     let corruption = report_corruption(disk, &scan, metrics);
     for file in scan.unused.iter().map(|name| name.segment_file()) {
@@ -145,7 +147,7 @@ fn delete_leftovers(disk: &dyn Disk) -> io::Result<()> {
         let is_spare = file == NEW_SPARE || SegmentName::parse(file, SPARE_EXT).is_some();
         let is_temporary = file.strip_suffix(TEMPORARY_EXT).is_some_and(|file| {
             let extensions = [SEGMENT_EXT, KEYS_EXT, SUMMARY_EXT];
-            file == meta::META_FILE || extensions.iter().any(|ext| SegmentName::parse(file, ext).is_some())
+            file == META_FILE || extensions.iter().any(|ext| SegmentName::parse(file, ext).is_some())
         });
         if is_temporary || is_spare || is_orphan {
             in_file(disk.remove(file), || file.clone())?;
