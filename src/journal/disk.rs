@@ -244,7 +244,21 @@ pub(super) fn write_atomically(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io:
     let file = disk.create(&temporary, bytes.len() as u64)?;
     file.write_at(bytes, 0)?;
     file.sync()?;
-    disk.rename(&temporary, name)
+    // If the rename has taken effect nevertheless, no later startup must find a file of which the caller does not know.
+    disk.rename(&temporary, name).inspect_err(|_| drop(delete_after_rename(disk, &temporary, name)))
+}
+
+/// Deletes a file after its rename has failed. The rename may have taken effect nevertheless, so the file has the name `from` or `to`.
+/// Leaves another file with the name `to` alone, unless the file with the name `from` cannot be deleted. Succeeds if no file has the
+/// name `to` because of this rename.
+pub(super) fn delete_after_rename(disk: &dyn Disk, from: &str, to: &str) -> io::Result<()> {
+    if disk.remove(from).is_ok() {
+        return Ok(());
+    }
+    match disk.remove(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Returns true if the error means that the disk is full or that the user's disk quota is exceeded.

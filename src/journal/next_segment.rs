@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::background::Spare;
-use super::disk::DiskFile;
+use super::disk::{DiskFile, delete_after_rename};
 use super::lock_file::{LOCK_FILE, LOCK_FILE_LEN};
 use super::planted::is_planted;
 use super::random::Random;
@@ -46,20 +46,16 @@ pub(super) fn create(
 /// events in the previous segment. A file with the name `renamed` could supersede these events at the next startup, for example if a
 /// page of the file cannot be read. If this name cannot be deleted, the journal therefore fails.
 fn discard(shared: &Shared, spare: &str, renamed: &str) -> io::Result<()> {
-    drop(shared.disk.remove(spare));
-    match shared.disk.remove(renamed) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::error!(
-                file = renamed,
-                %error,
-                "neither the rename nor the deletion of a file of the journal has succeeded, so the process exits; check the disk"
-            );
-            shared.health.set_failed();
-            shared.listeners.notify_watchers();
-            Err(error)
-        }
-        _ => shared.sync_dir(),
-    }
+    delete_after_rename(&*shared.disk, spare, renamed).inspect_err(|error| {
+        tracing::error!(
+            file = renamed,
+            %error,
+            "neither the rename nor the deletion of a file of the journal has succeeded, so the process exits; check the disk"
+        );
+        shared.health.set_failed();
+        shared.listeners.notify_watchers();
+    })?;
+    shared.sync_dir()
 }
 
 /// Creates the lock file again if an operator has deleted it. If the file cannot be opened for another reason, the writer still has

@@ -612,6 +612,24 @@ fn a_merge_gives_a_page_up_only_after_twelve_read_errors() {
     assert_eq!(keys.damaged(), 1);
 }
 
+/// The file without keys that replaces an evicted file has its name too early. If it stayed, the next startup would delete the keys,
+/// which are not counted as evicted.
+#[test]
+fn an_eviction_whose_rename_fails_too_late_forgets_no_key() {
+    let (mut keys, index) = with_merged_file();
+    drop(index);
+    let files = keys.disk.names(".keys");
+    keys.limits.max_bytes = 1;
+    let mut index = keys.open();
+    keys.disk.fail_rename_late(".keys");
+    assert!(index.step(JournalMillis(DAY)).is_err());
+    assert_eq!((index.evicted(), unknown(&index, 0..1_000)), (0, vec![]));
+    assert_eq!(keys.disk.names(""), files);
+    drop(index);
+    keys.limits.max_bytes = u64::MAX;
+    assert_eq!(unknown(&keys.open(), 0..1_000), [0; 0], "after a restart");
+}
+
 #[test]
 fn a_merge_whose_rename_fails_too_late_leaves_no_file() {
     let keys = Keys::without_recent_keys(12);

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::Shared;
 use super::super::backlog::WaitingEvents;
-use super::super::disk::{Disk, DiskFile, TEMPORARY_EXT, write_atomically};
+use super::super::disk::{Disk, DiskFile, TEMPORARY_EXT, delete_after_rename, write_atomically};
 use super::super::segment::{Segment, SegmentState};
 use super::super::segment_copy::{FrameCopier, SegmentCopy};
 use super::super::segment_file::SEGMENT_HEADER_LEN;
@@ -126,10 +126,8 @@ fn try_rewrite(shared: &Shared, old: &Arc<Segment>, selection: &Selection) -> io
         None => Ok(false),
     });
     if !matches!(written, Ok(true)) {
-        // After a failed rename, the file may have the old or the new name.
-        for file in [temporary, name.segment_file(), name.summary_file()] {
-            drop(shared.disk.remove(&file));
-        }
+        drop(delete_after_rename(&*shared.disk, &temporary, &name.segment_file()));
+        drop(shared.disk.remove(&name.summary_file()));
     }
     written
 }

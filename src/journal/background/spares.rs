@@ -6,7 +6,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use super::super::disk::DiskFile;
+use super::super::disk::{DiskFile, delete_after_rename};
 use super::super::frame::PAGE;
 use super::super::segment::Segment;
 use super::super::segment_name::NEW_SPARE;
@@ -69,7 +69,6 @@ pub(super) fn recycle_or_delete(shared: &Shared, segment: &Segment) -> io::Resul
             shared.background.spare.set(spare);
             Ok(())
         }
-        // After a failed rename, the file may have the old or the new name.
-        Err(_) => shared.disk.remove(&name).or_else(|_| shared.disk.remove(&segment.name.segment_file())),
+        Err(_) => delete_after_rename(&*shared.disk, &segment.name.segment_file(), &name),
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::disk::{DiskFile, TEMPORARY_EXT};
+use super::super::disk::{DiskFile, TEMPORARY_EXT, delete_after_rename};
 use super::super::journal_time::JournalMillis;
 use super::super::planted::is_planted;
 use super::damage::UnreadablePages;
@@ -17,7 +17,6 @@ use super::file::KeyFile;
 use super::header::{KeyFileBuilder, KeyFileHeader, KeyFileName};
 use super::index::{KeyEnvironment, KeyIndex};
 use super::reader::KeyReader;
-use super::retention;
 use crate::event_key::EventKey;
 
 /// A merge of key files.
@@ -98,11 +97,11 @@ impl Merge {
         index.lost().has_changed_since(&self.lost)
     }
 
-    /// Deletes the file of a merge that has failed. After a failed rename, the file may have the old or the new name.
+    /// Deletes the file of a merge that has failed, perhaps in the rename of the file.
     pub(super) fn abandon(self, index: &KeyIndex, environment: &KeyEnvironment) {
         // After a failure to delete a temporary file, the next startup deletes it.
-        if environment.disk.remove(&temporary(self.name)).is_err() {
-            retention::delete(index, vec![self.name], environment);
+        if delete_after_rename(environment.disk, &temporary(self.name), &self.name.to_string()).is_err() {
+            index.names().obsolete.push(self.name);
         }
     }
 
