@@ -1,6 +1,7 @@
 //! Tests that the key of a lost event does not return: the journal must store a retry of the event.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hookhold::journal::{JournalMillis, KeyLimits, SeenKey, StandaloneKeys, SystemRandom};
@@ -138,13 +139,47 @@ fn is_in_sealed_segment(harness: &Harness, number: usize) -> bool {
     segments.into_iter().any(|name| harness.disk.bytes(&name).windows(body.len()).any(|window| *window == body))
 }
 
+/// Returns the numbers of the keys 0 to 9 that the index does not find.
+fn unknown(index: &StandaloneKeys) -> Vec<usize> {
+    (0..10).filter(|number| index.lookup(&key(*number)).is_none()).collect()
+}
+
+/// The file of a failed merge has its name too early, and cannot be deleted. No other file replaces it.
+#[test]
+fn the_file_of_a_failed_merge_returns_no_lost_key() {
+    let (disk, random, metrics) = (SimDisk::default(), Arc::new(SystemRandom), Metrics::new());
+    let limits = KeyLimits { max_recent_keys: 0, ..KeyLimits::default() };
+    let open = || StandaloneKeys::open(disk.start(), random.clone(), limits, &metrics).expect("the index opens");
+    let mut index = open();
+    (0..10).for_each(|number| index.add(key(number as usize), seen(number)));
+    index.seal().expect("the disk has room");
+    disk.fail_rename_late(".keys");
+    disk.fail(Step::Remove, ".keys", io::ErrorKind::Other, 1);
+    while index.step(JournalMillis(NOW)).is_ok() {}
+    let failed = disk.names("").into_iter().find(|name| name.starts_with("merged-")).expect("the renamed file");
+    disk.fail(Step::Remove, &failed, io::ErrorKind::Other, 1_000);
+    index.forget(3..4);
+    while index.step(JournalMillis(NOW)).expect("the disk has room") {}
+    assert!(disk.names(".keys").len() == 2 && disk.len(&failed).is_some(), "{:?}", disk.names(""));
+    let lost = index.lost_ranges();
+    disk.kill();
+    let index = open();
+    // The journal stores exactly these ranges in its commits.
+    lost.into_iter().for_each(|range| index.forget(range));
+    assert_eq!(unknown(&index), [3]);
+}
+
+/// Returns the entry of a key with this sequence.
+fn seen(seq: u64) -> SeenKey {
+    SeenKey { first_seen: JournalMillis(NOW), seq, fingerprint: Default::default() }
+}
+
 /// An evicted key file is replaced by a file without keys, which is deleted soon after it.
 #[test]
 fn a_power_cut_after_an_eviction_returns_no_lost_key() {
-    let seen = |seq| SeenKey { first_seen: JournalMillis(NOW), seq, fingerprint: Default::default() };
     let mut returned = 0;
     for seed in 0..64 {
-        let (disk, random, metrics) = (SimDisk::new(seed), std::sync::Arc::new(SystemRandom), Metrics::new());
+        let (disk, random, metrics) = (SimDisk::new(seed), Arc::new(SystemRandom), Metrics::new());
         let limits = KeyLimits { window: Duration::from_secs(3_600), max_bytes: u64::MAX, max_recent_keys: 0 };
         let open = |limits| StandaloneKeys::open(disk.start(), random.clone(), limits, &metrics).expect("the index opens");
         let mut index = open(limits);

@@ -234,10 +234,14 @@ impl KeyIndex {
     }
 
     /// Removes lost ranges from [`KeyIndex::lost_ranges`] once no key file contains their keys. A key file that this process could
-    /// not read may contain them, and the next startup may be able to read it. The same applies to a key file of a segment that will
-    /// be sealed again: if this process ends before, the next startup may find the segment sealed.
+    /// not read may contain them, and the next startup may be able to read it. The next startup may also read a file that this process
+    /// has yet to delete, or the key file of a segment that this process has yet to seal again.
     pub(super) fn drop_lost_ranges(&self) {
-        if self.lost.stored().is_empty() || self.damage.has_lost_files() || !self.names().rebuilt.is_empty() {
+        let has_other_files = || {
+            let names = self.names();
+            !names.obsolete.is_empty() || !names.rebuilt.is_empty()
+        };
+        if self.lost.stored().is_empty() || self.damage.has_lost_files() || has_other_files() {
             return;
         }
         let (asked, recent) = (self.asked.load_full(), self.recent());

@@ -99,7 +99,9 @@ fn remove(index: &KeyIndex, file: &OldKeyFile, environment: &KeyEnvironment) -> 
     if !needed.is_empty() {
         let name = KeyFileName::Merged(environment.random.next_u64()?);
         let (header, bytes) = encode_key_file(name.id(), &[], needed);
-        write_atomically(environment.disk, &name.to_string(), &bytes)?;
+        // If the file exists nevertheless, the next startup would delete the files that it replaces.
+        let written = write_atomically(environment.disk, &name.to_string(), &bytes);
+        written.inspect_err(|_| index.names().obsolete.push(name))?;
         (environment.sync_dir)()?;
         index.add_recent(name, header);
     } else if !file.replaced.is_empty() {
