@@ -36,6 +36,31 @@ pub(super) enum Stage {
     Complete,
 }
 
+/// State of the current request on a connection, with the data that exists only in this state. Each state corresponds to one
+/// [`Stage`].
+///
+/// ```text
+/// Idle ──first byte──► Head ──head complete──► Body ──last byte──► Complete
+///   ▲                                            │ response ready     │ response ready
+///   └────────────────────────────────────────────┴────────────────────┘
+/// ```
+#[derive(Clone, Copy)]
+enum RequestState {
+    Idle { until: Instant },
+    Head(Arriving),
+    Body(Arriving),
+    Complete { until: Instant },
+}
+
+/// Request of which a part has arrived.
+#[derive(Clone, Copy)]
+struct Arriving {
+    /// Latest time at which the request must be complete. `min_rate` may end the wait earlier.
+    until: Instant,
+    /// Number of bytes that the server has received for the request.
+    received: u64,
+}
+
 /// Decision about when to close a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
@@ -58,6 +83,13 @@ enum Previous {
     Unread,
 }
 
+/// Bytes that the server has written since the current request started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Nothing,
+    Some,
+}
+
 /// Arrival time of a request's first byte, on two clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
@@ -78,16 +110,12 @@ pub(super) struct Progress {
 }
 
 struct ProgressState {
-    stage: Stage,
+    request: RequestState,
     closing: Closing,
     previous: Previous,
+    written: Written,
+    /// Arrival of the current request, or of the previous one while the connection is idle.
     arrival: Arrival,
-    /// Latest time at which the current wait ends. `min_rate` may end the wait earlier.
-    deadline: Instant,
-    /// Number of bytes that the server has received for the current request.
-    received: u64,
-    /// True if the server has written bytes since the current request started.
-    has_written: bool,
 }
 
 impl Progress {
@@ -98,13 +126,11 @@ impl Progress {
         let ServerLimits { request_deadline, min_rate, min_rate_after, .. } = *limits;
         let arrival = Arrival { at: Instant::now(), wall: clock.now() };
         let state = ProgressState {
-            stage: Stage::Idle,
+            request: RequestState::Idle { until: arrival.at + idle.before_first_request(is_trusted) },
             closing: Closing::No,
             previous: Previous::None,
+            written: Written::Nothing,
             arrival,
-            deadline: arrival.at + idle.before_first_request(is_trusted),
-            received: 0,
-            has_written: false,
         };
         Arc::new(Progress { clock, request_deadline, idle, min_rate, min_rate_after, state: Mutex::new(state) })
     }
@@ -114,30 +140,34 @@ impl Progress {
     /// request.
     pub(super) fn head_complete(&self) -> Arrival {
         let mut state = self.lock();
-        if state.stage == Stage::Idle {
-            self.start_request(&mut state);
-        }
-        state.stage = Stage::Body;
+        let request = state.request;
+        let arriving = match request {
+            RequestState::Idle { .. } | RequestState::Complete { .. } => self.start_request(&mut state),
+            RequestState::Head(arriving) | RequestState::Body(arriving) => arriving,
+        };
+        state.request = RequestState::Body(arriving);
         state.arrival
     }
 
     /// Sets the time within which the complete request must arrive, counted from its first byte.
     pub(super) fn set_deadline(&self, deadline: Duration) {
         let mut state = self.lock();
-        state.deadline = state.arrival.at + deadline;
+        *state.request.until_mut() = state.arrival.at + deadline;
     }
 
     /// Adds `count` to the number of received body bytes. The caller must not report the last piece of a body, because
     /// that piece completes the request.
     pub(super) fn body_received(&self, count: usize) {
-        self.lock().received += count as u64;
+        if let RequestState::Body(arriving) = &mut self.lock().request {
+            arriving.received += count as u64;
+        }
     }
 
     /// Sets the stage of the request to `Complete`. From this moment, the gateway enforces the request's deadline.
     pub(super) fn request_complete(&self) {
         let mut state = self.lock();
-        state.stage = Stage::Complete;
-        state.deadline = state.arrival.at + self.request_deadline + self.idle.between_requests(false);
+        let until = state.arrival.at + self.request_deadline + self.idle.between_requests(false);
+        state.request = RequestState::Complete { until };
     }
 
     /// Ends the current request, because the response to the request is ready. Returns true if the connection must
@@ -145,9 +175,11 @@ impl Progress {
     /// `trusted_idle_timeout`.
     pub(super) fn response_ready(&self, now: Instant, is_trusted: bool) -> bool {
         let mut state = self.lock();
-        state.previous = if state.stage == Stage::Complete { Previous::Read } else { Previous::Unread };
-        state.stage = Stage::Idle;
-        state.deadline = now + self.idle.between_requests(is_trusted);
+        state.previous = match state.request {
+            RequestState::Complete { .. } => Previous::Read,
+            RequestState::Idle { .. } | RequestState::Head(_) | RequestState::Body(_) => Previous::Unread,
+        };
+        state.request = RequestState::Idle { until: now + self.idle.between_requests(is_trusted) };
         state.closing != Closing::No || state.previous == Previous::Unread
     }
 
@@ -157,8 +189,8 @@ impl Progress {
         if state.closing == Closing::No {
             state.closing = Closing::AfterResponse;
         }
-        if state.stage == Stage::Idle {
-            state.deadline = Instant::now() + idle_timeout;
+        if let RequestState::Idle { until } = &mut state.request {
+            *until = Instant::now() + idle_timeout;
         }
     }
 
@@ -169,7 +201,8 @@ impl Progress {
         if state.cut().is_none() {
             state.closing = Closing::Cut(outcome);
         }
-        state.deadline = Instant::now() + if state.is_serving() { self.idle.between_requests(false) } else { Duration::ZERO };
+        let left = if state.is_serving() { self.idle.between_requests(false) } else { Duration::ZERO };
+        *state.request.until_mut() = Instant::now() + left;
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -189,7 +222,7 @@ impl Progress {
     }
 
     pub(super) fn stage(&self) -> Stage {
-        self.lock().stage
+        self.lock().request.stage()
     }
 
     /// Returns true if the connection has carried a complete request head.
@@ -204,7 +237,7 @@ impl Progress {
 
     /// Returns true if the server has written bytes since the current request started.
     pub(super) fn has_written(&self) -> bool {
-        self.lock().has_written
+        self.lock().written == Written::Some
     }
 
     /// Returns true if the peer may still be sending a request although the response to this request is ready.
@@ -235,35 +268,41 @@ impl Progress {
     /// min_rate` seconds, but not beyond the deadline of the request.
     pub(super) fn deadline(&self) -> Instant {
         let state = self.lock();
-        let is_reading = matches!(state.stage, Stage::Head | Stage::Body);
-        if !is_reading || state.cut().is_some() {
-            return state.deadline;
+        match state.request {
+            RequestState::Idle { until } | RequestState::Complete { until } => until,
+            RequestState::Head(Arriving { until, .. }) | RequestState::Body(Arriving { until, .. }) if state.cut().is_some() => {
+                until
+            }
+            RequestState::Head(Arriving { until, received }) | RequestState::Body(Arriving { until, received }) => {
+                let earned = Duration::from_micros(received.saturating_mul(1_000_000) / self.min_rate);
+                until.min(state.arrival.at + self.min_rate_after + earned)
+            }
         }
-        let earned = Duration::from_micros(state.received.saturating_mul(1_000_000) / self.min_rate);
-        state.deadline.min(state.arrival.at + self.min_rate_after + earned)
     }
 
     pub(super) fn note_write(&self) {
-        self.lock().has_written = true;
+        self.lock().written = Written::Some;
     }
 
     pub(super) fn bytes_received(&self, bytes: &[u8]) {
         let mut state = self.lock();
-        if state.stage == Stage::Idle && !is_line_ends(bytes) {
-            self.start_request(&mut state);
-        }
-        if state.stage == Stage::Head {
-            state.received += bytes.len() as u64;
-        }
+        let request = state.request;
+        let mut arriving = match request {
+            RequestState::Idle { .. } if !is_line_ends(bytes) => self.start_request(&mut state),
+            RequestState::Head(arriving) => arriving,
+            RequestState::Idle { .. } | RequestState::Body(_) | RequestState::Complete { .. } => return,
+        };
+        arriving.received += bytes.len() as u64;
+        state.request = RequestState::Head(arriving);
     }
 
-    fn start_request(&self, state: &mut ProgressState) {
-        state.stage = Stage::Head;
+    /// Records the arrival of a request, and returns the start of its `RequestState::Head`.
+    fn start_request(&self, state: &mut ProgressState) -> Arriving {
         state.arrival = Arrival { at: Instant::now(), wall: self.clock.now() };
+        state.written = Written::Nothing;
         // A request that starts after a call of `cut` expires immediately but still receives a response.
-        state.deadline = state.arrival.at + if state.cut().is_none() { self.request_deadline } else { Duration::ZERO };
-        state.received = 0;
-        state.has_written = false;
+        let deadline = if state.cut().is_none() { self.request_deadline } else { Duration::ZERO };
+        Arriving { until: state.arrival.at + deadline, received: 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, ProgressState> {
@@ -271,9 +310,28 @@ impl Progress {
     }
 }
 
+impl RequestState {
+    fn stage(self) -> Stage {
+        match self {
+            RequestState::Idle { .. } => Stage::Idle,
+            RequestState::Head(_) => Stage::Head,
+            RequestState::Body(_) => Stage::Body,
+            RequestState::Complete { .. } => Stage::Complete,
+        }
+    }
+
+    /// Returns the latest time at which the current wait ends.
+    fn until_mut(&mut self) -> &mut Instant {
+        match self {
+            RequestState::Idle { until } | RequestState::Complete { until } => until,
+            RequestState::Head(arriving) | RequestState::Body(arriving) => &mut arriving.until,
+        }
+    }
+}
+
 impl ProgressState {
     fn is_serving(&self) -> bool {
-        matches!(self.stage, Stage::Body | Stage::Complete)
+        matches!(self.request, RequestState::Body(_) | RequestState::Complete { .. })
     }
 
     fn cut(&self) -> Option<Outcome> {

@@ -109,58 +109,73 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadCountingIo<S> {
 
 /// Scanner of the client's bytes, from the connection preface on.
 struct H2FrameScanner {
+    part: FramePart,
+    /// Frame header of which a part has arrived.
     header: [u8; FRAME_HEADER_BYTES],
-    /// Number of bytes of the next frame header that have arrived.
-    header_bytes: usize,
-    /// Number of bytes that precede the next frame header: the rest of the preface or of a payload.
-    to_skip: usize,
-    /// True if the frame with this payload completes a request head.
-    ends_head: bool,
     /// Highest stream on which a request head has arrived. A later HEADERS frame on this or a lower stream contains trailers.
     last_stream: u32,
 }
 
+/// Part of the connection to which the next byte belongs.
+#[derive(Clone, Copy)]
+enum FramePart {
+    /// Connection preface, with the number of bytes that are missing.
+    Preface { missing: usize },
+    /// Header of a frame, with the number of bytes that have arrived.
+    Header { arrived: usize },
+    /// Payload of a frame, with the number of bytes that are missing. `ends_head` is true if the payload completes a request
+    /// head.
+    Payload { missing: usize, ends_head: bool },
+}
+
 impl H2FrameScanner {
     fn new() -> H2FrameScanner {
-        let header = [0; FRAME_HEADER_BYTES];
-        H2FrameScanner { header, header_bytes: 0, to_skip: PREFACE_BYTES, ends_head: false, last_stream: 0 }
+        H2FrameScanner { part: FramePart::Preface { missing: PREFACE_BYTES }, header: [0; FRAME_HEADER_BYTES], last_stream: 0 }
     }
 
     fn scan(&mut self, mut bytes: &[u8], heads: &RequestHeads) {
         loop {
-            let skipped = self.to_skip.min(bytes.len());
-            self.to_skip -= skipped;
-            bytes = &bytes[skipped..];
-            if self.to_skip > 0 {
-                return;
+            match &mut self.part {
+                FramePart::Preface { missing } | FramePart::Payload { missing, .. } => {
+                    let skipped = (*missing).min(bytes.len());
+                    *missing -= skipped;
+                    bytes = &bytes[skipped..];
+                    if *missing > 0 {
+                        return;
+                    }
+                    if let FramePart::Payload { ends_head: true, .. } = self.part {
+                        heads.has_partial.store(false, Relaxed);
+                        heads.arrived.fetch_add(1, Relaxed);
+                    }
+                    self.part = FramePart::Header { arrived: 0 };
+                }
+                FramePart::Header { arrived } => {
+                    let count = (FRAME_HEADER_BYTES - *arrived).min(bytes.len());
+                    self.header[*arrived..][..count].copy_from_slice(&bytes[..count]);
+                    *arrived += count;
+                    bytes = &bytes[count..];
+                    if *arrived < FRAME_HEADER_BYTES {
+                        return;
+                    }
+                    self.part = self.start_payload(heads);
+                }
             }
-            if std::mem::take(&mut self.ends_head) {
-                heads.has_partial.store(false, Relaxed);
-                heads.arrived.fetch_add(1, Relaxed);
-            }
-            let missing = (FRAME_HEADER_BYTES - self.header_bytes).min(bytes.len());
-            self.header[self.header_bytes..][..missing].copy_from_slice(&bytes[..missing]);
-            self.header_bytes += missing;
-            bytes = &bytes[missing..];
-            if self.header_bytes < FRAME_HEADER_BYTES {
-                return;
-            }
-            self.start_frame(heads);
         }
     }
 
-    fn start_frame(&mut self, heads: &RequestHeads) {
+    /// Returns the payload that follows the complete frame header.
+    fn start_payload(&mut self, heads: &RequestHeads) -> FramePart {
         let [high, middle, low, kind, flags, stream @ ..] = self.header;
-        self.header_bytes = 0;
-        self.to_skip = u32::from_be_bytes([0, high, middle, low]) as usize;
         let stream = u32::from_be_bytes(stream) & STREAM_BITS;
         let is_first = kind == HEADERS && stream > self.last_stream;
         if is_first {
             self.last_stream = stream;
             heads.has_partial.store(true, Relaxed);
         }
-        if is_first || (kind == CONTINUATION && heads.has_partial()) {
-            self.ends_head = flags & END_HEADERS != 0;
+        let is_head = is_first || (kind == CONTINUATION && heads.has_partial());
+        FramePart::Payload {
+            missing: u32::from_be_bytes([0, high, middle, low]) as usize,
+            ends_head: is_head && flags & END_HEADERS != 0,
         }
     }
 }

@@ -33,7 +33,7 @@ use super::peer::{Peer, RequestContext};
 use super::request::{self, SenderDisconnected};
 use super::shutdown::Phase;
 use super::state::ServerState;
-use super::stream_tasks::{AbortOnDrop, ActiveRequest, StreamTasks};
+use super::stream_tasks::{AbortOnDrop, ActiveRequest, ConnectionPhase, StreamTasks};
 use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
@@ -69,6 +69,12 @@ enum StreamsEnd {
     Left,
 }
 
+/// Reason why the server closes a connection.
+enum LeaveCause {
+    Drain,
+    Idle,
+}
+
 impl HeadRejections {
     fn record(&self, outcome: Outcome, count: u64, hint: &str) {
         for _ in 0..count {
@@ -79,10 +85,10 @@ impl HeadRejections {
     }
 
     /// Records the heads that have newly been rejected on the open connection. A server that has sent GOAWAY ignores new heads.
-    fn record_new(&self, has_sent_goaway: bool) {
-        match has_sent_goaway {
-            true => self.record(Outcome::Draining, self.heads.newly_rejected(), HEAD_AFTER_GOAWAY),
-            false => self.record(Outcome::BadRequest, self.heads.newly_rejected(), HEAD_REJECTED),
+    fn record_new(&self, phase: ConnectionPhase) {
+        match phase {
+            ConnectionPhase::Open => self.record(Outcome::BadRequest, self.heads.newly_rejected(), HEAD_REJECTED),
+            ConnectionPhase::Leaving => self.record(Outcome::Draining, self.heads.newly_rejected(), HEAD_AFTER_GOAWAY),
         }
     }
 
@@ -126,30 +132,32 @@ where
     let stream = HeadCountingIo::new(stream, heads.clone());
     let connection = http(&state.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let mut has_sent_goaway = false;
+    let mut phase = ConnectionPhase::Open;
     loop {
         let polled = poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
             if polled.is_pending() {
-                rejections.record_new(has_sent_goaway);
+                rejections.record_new(phase);
             }
             polled
         });
-        let leave = select! {
+        let cause = select! {
             biased;
-            _ = phases.changed() => *phases.borrow_and_update() >= Phase::Draining,
+            _ = phases.changed() => match *phases.borrow_and_update() {
+                Phase::Serving | Phase::Leaving => continue,
+                Phase::Draining | Phase::Cut | Phase::Now => LeaveCause::Drain,
+            },
             result = polled => return StreamsEnd::Http(result),
-            () = tasks.idle(|now| peer.is_trusted(now)) => {
-                if has_sent_goaway {
-                    return StreamsEnd::Left;
-                }
-                true
-            }
+            () = tasks.idle(|now| peer.is_trusted(now)) => LeaveCause::Idle,
         };
-        if leave && !has_sent_goaway {
-            has_sent_goaway = true;
-            tasks.goaway_sent();
-            connection.as_mut().graceful_shutdown();
+        match (phase, cause) {
+            (ConnectionPhase::Open, LeaveCause::Drain | LeaveCause::Idle) => {
+                phase = ConnectionPhase::Leaving;
+                tasks.goaway_sent();
+                connection.as_mut().graceful_shutdown();
+            }
+            (ConnectionPhase::Leaving, LeaveCause::Drain) => {}
+            (ConnectionPhase::Leaving, LeaveCause::Idle) => return StreamsEnd::Left,
         }
     }
 }

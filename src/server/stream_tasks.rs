@@ -112,13 +112,22 @@ impl Drop for ActiveRequest {
     }
 }
 
+/// Phase of an HTTP/2 connection. A connection never returns to the earlier phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConnectionPhase {
+    /// The client may send requests.
+    Open,
+    /// The server has sent GOAWAY, and closes the connection after its requests have ended.
+    Leaving,
+}
+
 /// Timer that measures how long a connection has been idle.
 struct IdleTimer {
+    phase: ConnectionPhase,
     activity: Activity,
     /// Start of the current idle time: the creation of the connection, the end of its last request, or the moment at
     /// which the server sent GOAWAY.
     since: Instant,
-    is_leaving: bool,
     timeouts: IdleTimeouts,
 }
 
@@ -134,7 +143,7 @@ enum Activity {
 impl IdleTimer {
     fn new(limits: &ServerLimits) -> IdleTimer {
         let timeouts = IdleTimeouts::new(limits);
-        IdleTimer { activity: Activity::Unused, since: Instant::now(), is_leaving: false, timeouts }
+        IdleTimer { phase: ConnectionPhase::Open, activity: Activity::Unused, since: Instant::now(), timeouts }
     }
 
     fn request_started(&mut self) {
@@ -155,7 +164,7 @@ impl IdleTimer {
     /// Restarts the idle time after the server has sent GOAWAY, because the client may have sent a request before it
     /// received the GOAWAY.
     fn goaway_sent(&mut self) {
-        self.is_leaving = true;
+        self.phase = ConnectionPhase::Leaving;
         self.since = Instant::now();
     }
 
@@ -163,10 +172,10 @@ impl IdleTimer {
     fn deadline(&self, is_trusted: bool) -> Instant {
         let since = if let Activity::Busy(_) = self.activity { Instant::now() } else { self.since };
         since
-            + match self.activity {
-                _ if self.is_leaving => LINGER_TIMEOUT,
-                Activity::Unused => self.timeouts.before_first_request(is_trusted),
-                Activity::Busy(_) | Activity::Idle => self.timeouts.between_requests(is_trusted),
+            + match (self.phase, &self.activity) {
+                (ConnectionPhase::Leaving, _) => LINGER_TIMEOUT,
+                (ConnectionPhase::Open, Activity::Unused) => self.timeouts.before_first_request(is_trusted),
+                (ConnectionPhase::Open, Activity::Busy(_) | Activity::Idle) => self.timeouts.between_requests(is_trusted),
             }
     }
 }
