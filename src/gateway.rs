@@ -7,7 +7,7 @@
 //! append on a blocking thread, so that it does not delay other requests. In all cases, dropping the future after the first poll
 //! does not cancel the append. A sender that disconnects after the last byte of its request therefore cannot cancel the append.
 
-use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,6 +26,7 @@ mod differing;
 mod fingerprint;
 mod key;
 mod live_source;
+mod live_sources;
 mod long_verifications;
 mod success_rate;
 
@@ -35,6 +36,7 @@ use dedupe_table::{Claim, Claimant, Resolution};
 use differing::WaitingCopy;
 use fingerprint::Account;
 pub use live_source::LiveSource;
+use live_sources::LiveSources;
 use long_verifications::LongVerifications;
 use success_rate::SuccessGuard;
 
@@ -48,6 +50,7 @@ use crate::log::escaped;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::rejections::RejectionStore;
+use crate::sender_standing::DeliveryTerms;
 use crate::source::Source;
 use crate::source::recipe::Reply;
 pub use crate::verify::Verifier;
@@ -55,9 +58,8 @@ use crate::verify::{Identity, Memory, Rejection, Verdict, Verified, VerifiedBatc
 
 /// Gateway that receives the deliveries of all sources.
 pub struct Gateway {
-    /// Map from URL path to source. A reload replaces the whole map. A delivery that is in progress during a reload keeps the
-    /// source with which it started.
-    sources: ArcSwap<HashMap<String, Arc<LiveSource>>>,
+    /// A reload replaces all sources. A delivery that is in progress during a reload keeps the source with which it started.
+    sources: ArcSwap<LiveSources>,
     appender: Arc<Appender>,
     rejections: RejectionStore,
     hash_key: [u8; 16],
@@ -122,7 +124,7 @@ impl Gateway {
     ) -> Gateway {
         let hash_key = journal.hash_key();
         Gateway {
-            sources: ArcSwap::from_pointee(live_source::by_path(sources, &HashMap::new(), &hash_key, &metrics.deliveries)),
+            sources: ArcSwap::from_pointee(LiveSources::new(sources, &LiveSources::default(), &hash_key, &metrics.deliveries)),
             hash_key,
             appender: Appender::new(journal, hot_keys, metrics.deliveries.stored_after_answer.clone()),
             rejections: RejectionStore::default(),
@@ -134,24 +136,29 @@ impl Gateway {
     /// Replaces all sources in one step. A delivery that is in progress keeps the source with which it started.
     pub fn replace_sources(&self, sources: impl IntoIterator<Item = impl Into<Arc<Source>>>, metrics: &Metrics) {
         let previous = self.sources.load();
-        self.sources.store(Arc::new(live_source::by_path(sources, &previous, &self.hash_key, &metrics.deliveries)));
+        self.sources.store(Arc::new(LiveSources::new(sources, &previous, &self.hash_key, &metrics.deliveries)));
     }
 
     /// Returns the source with this URL path, or `None` if no source has this path.
     pub fn live_source(&self, path: &str) -> Option<Arc<LiveSource>> {
-        self.sources.load().get(path).cloned()
+        self.sources.load().get(path)
+    }
+
+    /// Returns true if a source lists this address in `allow_from`.
+    pub fn lists_sender(&self, address: IpAddr) -> bool {
+        self.sources.load().list_sender(address)
     }
 
     /// Logs a warning about each secret that expires soon or has expired, at most once a day per secret. The caller must
     /// call this function periodically.
     pub fn warn_of_expiry(&self, now: UnixMillis) {
-        self.sources.load().values().for_each(|live| live.warn_of_expiry(now));
+        self.sources.load().all().for_each(|live| live.warn_of_expiry(now));
     }
 
     /// Returns the names of the sources that set `danger_shadow`, sorted.
     pub fn shadow_sources(&self) -> Vec<String> {
         let sources = self.sources.load();
-        let shadows = sources.values().filter(|live| live.source.shadow);
+        let shadows = sources.all().filter(|live| live.source.shadow);
         let mut names: Vec<String> = shadows.map(|live| live.source.name.to_string()).collect();
         names.sort_unstable();
         names
@@ -177,32 +184,37 @@ impl Gateway {
     /// Sets the metric `hookhold_success_rate` of each source to the current rate.
     pub fn update_metrics(&self) {
         let now = self.appender.journal.now();
-        self.sources.load().values().for_each(|live| live.update_metrics(now));
+        self.sources.load().all().for_each(|live| live.update_metrics(now));
     }
 
-    /// Verifies one complete delivery, deduplicates the event and stores the event. If the result is not known by
-    /// `deadline`, returns an answer with the outcome `deadline`. The journal may still store the event after this answer.
+    /// Verifies one complete delivery, deduplicates the event and stores the event. If the result is not known by the
+    /// deadline in `terms`, returns an answer with the outcome `deadline`. The journal may still store the event after this answer.
     /// Dropping the future does not cancel the append.
     ///
     /// Adds the work of a rejected delivery to `charge`. If a long verification ends with a rejection after the sender has
-    /// disconnected or its deadline has passed, instead calls `unanswered` with the outcome and the work in hashed bytes.
+    /// disconnected or its deadline has passed, instead calls `unanswered` with the outcome and the work in hashed bytes. Ends the
+    /// turn of a limited sender as soon as the verification has ended.
     pub async fn receive(
         self: &Arc<Gateway>,
         live: &Arc<LiveSource>,
         delivery: Delivery,
+        terms: DeliveryTerms,
         charge: &mut InFlightCharge<'_>,
-        deadline: Instant,
         unanswered: impl FnOnce(Outcome, usize) + Send + 'static,
     ) -> Answer {
-        if !live.verifier.is_long(&delivery) {
-            let verdict = live.verifier.verify(&delivery);
+        let (DeliveryTerms { mut standing, deadline }, verifier) = (terms, &live.verifier);
+        let quick = standing.run(|| (!verifier.is_long(&delivery)).then(|| verifier.verify(&delivery)));
+        if let Some(verdict) = quick {
+            drop(standing);
             let admitted = self.admit_verdict(live, delivery, verdict);
             charge.add_work(admitted.work());
             return self.wait(live, admitted, deadline).await;
         }
         let (gateway, source, memory) = (self.clone(), live.clone(), charge.detach());
+        let is_known_good = standing.is_known_good();
         let verification = move || {
-            let verdict = source.verifier.verify_within(&delivery, &memory);
+            let verdict = standing.run(|| source.verifier.verify_within(&delivery, &memory));
+            drop(standing);
             memory.release_output();
             (gateway.admit_verdict(&source, delivery, verdict), memory)
         };
@@ -210,7 +222,7 @@ impl Gateway {
             Admitted::Rejected(answer, work) => unanswered(answer.outcome, work),
             Admitted::Answered(_) | Admitted::Waiting { .. } => {}
         };
-        let Some(verified) = self.long_verifications.run(verification, unanswered) else {
+        let Some(verified) = self.long_verifications.run(is_known_good, verification, unanswered) else {
             return Answer::plain(Outcome::Overloaded).with_hint(TOO_MANY_LONG);
         };
         match tokio::time::timeout_at(deadline, verified).await {

@@ -118,5 +118,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod rejections;
 pub mod secret;
+pub mod sender_standing;
 pub mod toml_value;
 pub mod units;
+pub mod work_turns;

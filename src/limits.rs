@@ -63,18 +63,26 @@ limits! {
         drain_delay: Duration = duration(5 * SECOND, Duration::ZERO..=10 * MINUTE);
         /// Time from the end of `drain_delay` until the server closes the connections that are still open.
         drain_deadline: Duration = duration(20 * SECOND, SECOND..=HOUR);
-        /// Maximum number of open connections. Further connections wait in the kernel's queue.
+        /// Maximum number of open connections. A quarter of them is reserved for known-good addresses. At the limit, the oldest
+        /// connection that has brought no genuine delivery makes room for a new one.
         max_connections: usize = count(10_000, 1..=1_000_000);
-        /// Maximum number of open connections from one address. The server closes further connections immediately after it
-        /// accepts them.
+        /// Maximum number of open connections from one address that is not known good. At the limit, the oldest connection of the
+        /// address makes room for a new one.
         max_connections_per_address: usize = count(2_500, 1..=1_000_000);
-        /// Maximum total size of the request bodies in memory at any time, in bytes.
+        /// Maximum number of requests under way at any time, over all connections. A quarter is reserved for known-good addresses.
+        /// A further request gets the outcome `overloaded`, unless the oldest unfinished body makes room for it. One address that is
+        /// not known good may have at most half of the rest.
+        max_requests: usize = count(10_000, 16..=500_000);
+        /// Maximum total size of the requests in memory at any time, in bytes: bodies, heads, and a fixed cost of 16 KiB for each
+        /// request. Includes the buffers of connections that have grown. A quarter is reserved for known-good addresses.
         max_in_flight: usize = bytes(256 * MIB, MIB..=TIB);
-        /// Maximum total size of the request bodies from one address in memory at any time, in bytes. Exception: an address may
-        /// send one large body if the total size of its other bodies in memory is at most the size of the large body.
+        /// Maximum total size of the requests from one address in memory at any time, in bytes, unless the address is known good.
+        /// Exceptions: bodies of at most 64 KiB, and one large body if the total size of the other requests of its address in memory
+        /// is at most the size of the large one.
         max_in_flight_per_address: usize = bytes(64 * MIB, MIB..=TIB);
-        /// Maximum rate of rejected deliveries from one address. Above this rate, further requests from the address get the
-        /// outcome `rate_limited`. Genuine deliveries never count towards the rate.
+        /// Maximum rate of rejected deliveries from one address. Above this rate, the server verifies the deliveries of the
+        /// address, and performs its TLS handshakes, in at most a tenth of a processor core. Genuine deliveries never count towards
+        /// the rate.
         max_rejected_per_address: Rate = rate("600/m");
         /// Maximum number of addresses that the server remembers after their last connection has closed. The server forgets the
         /// least recently used address first.

@@ -132,10 +132,12 @@ metrics! {
 metrics! {
     /// Metrics of the listener for deliveries.
     ServerMetrics {
-        /// Connections closed right after accept, by cause.
+        /// Connections closed because of a limit on open connections, by cause: each makes room for a newer one.
         connections_rejected: IntCounterVec = counters("hookhold_connections_rejected_total", &["cause"]);
         /// Sender addresses that have an open connection, recent rejections or a recent genuine delivery.
         addresses_tracked: IntGauge = gauge("hookhold_addresses_tracked");
+        /// Sender addresses that exceeded `max_rejected_per_address`, each counted once until its limit ends.
+        addresses_limited: IntCounter = counter("hookhold_addresses_limited_total");
         /// Unix time at which the served TLS certificate expires; absent if TLS is off.
         certificate_expiry: IntGaugeVec = gauges("hookhold_tls_certificate_expiry_timestamp_seconds", &[]);
     }
@@ -164,7 +166,7 @@ impl Metrics {
             registry,
         };
         metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]);
-        for cause in ["per_address", "limited"] {
+        for cause in ["per_address", "max_connections"] {
             metrics.server.connections_rejected.with_label_values(&[cause]);
         }
         let build = Opts::new("hookhold_build_info", "Always 1, labelled with the version of this build.")

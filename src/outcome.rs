@@ -72,7 +72,8 @@ outcomes! {
     JournalFailed "journal_failed" 503,
     /// A delivery that hookhold rejects because hookhold is shutting down.
     Draining "draining" 503,
-    /// A delivery that hookhold rejects because the disk is too slow or the request bodies in memory exceed `max_in_flight`.
+    /// A delivery that hookhold rejects because the disk is too slow, or because the requests in memory exceed `max_in_flight` or
+    /// `max_requests`.
     Overloaded "overloaded" 503,
     /// A delivery whose deadline has passed. hookhold may store the event later.
     Deadline "deadline" 503,

@@ -45,6 +45,8 @@ const LEAVES: &[&str] = &[
     "diagnostic",
     "units",
     "secret",
+    "sender_standing",
+    "work_turns",
 ];
 const WIRING: &[&str] = &["main", "cli", "lib"];
 

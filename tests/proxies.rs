@@ -295,24 +295,28 @@ fn each_client_behind_a_proxy_has_its_own_limits() {
         let forwarded = [("x-forwarded-for".to_owned(), client.to_owned())];
         post("/hooks/github", &[Delivery::new(id).headers(), forwarded.to_vec()].concat(), body.as_bytes())
     };
+    let limited = || process.metric("hookhold_addresses_limited_total");
+    assert_eq!(one.ask(&request("one", "192.0.2.2", &Delivery::new("one").body)).status, 200);
+    assert_eq!(one.ask(&request("forged", "192.0.2.2", "another body")).status, 401);
+    assert_eq!(limited(), Some(0.0), "this client is known good");
     assert_eq!(one.ask(&request("forged", "192.0.2.1", "another body")).status, 401);
-    assert_eq!(other.ask(&request("one", "192.0.2.1", &Delivery::new("one").body)).status, 429);
-    assert_eq!(one.ask(&request("two", "192.0.2.2", &Delivery::new("two").body)).status, 200);
+    assert_eq!(limited(), Some(1.0), "this client is not");
+    assert_eq!(other.ask(&request("two", "192.0.2.1", &Delivery::new("two").body)).status, 200);
     drop(process);
 
     home.configure(&format!("server.trusted_proxies = [\"127.0.0.1\"]\nserver.proxy_protocol = true\n{limits}{SOURCE}"));
     let _process = home.start();
-    let connect = |client: [u8; 4], id: &str| {
-        let delivery = Delivery::new(id);
+    let connect = |sent: &[u8]| {
         let mut line = Line::open(home.hooks);
-        line.send(&proxy_header(1, client));
-        line.send(&post("/hooks/github", &delivery.headers(), delivery.body.as_bytes()));
-        line
+        line.send(&proxy_header(1, [192, 0, 2, 3]));
+        let answer = line.ask(sent);
+        (line, answer.status)
     };
-    let mut first = connect([192, 0, 2, 1], "first");
-    assert_eq!(first.answer().status, 200);
-    assert_eq!(connect([192, 0, 2, 1], "second").rest(), b"", "each client may open one connection");
-    assert_eq!(connect([192, 0, 2, 2], "third").answer().status, 200);
+    let delivery = Delivery::new("last");
+    let (mut first, status) = connect(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+    assert_eq!(status, 404);
+    let (_second, status) = connect(&post("/hooks/github", &delivery.headers(), delivery.body.as_bytes()));
+    assert_eq!((status, first.rest()), (200, Vec::new()), "each client may open one connection, and the newer one stays");
 }
 
 const TOKEN: &str = "12345678901234567890123456789012";

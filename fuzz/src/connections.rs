@@ -19,7 +19,7 @@ use hookhold::journal::{Journal, Options};
 use hookhold::limits::{JournalLimits, ServerLimits};
 use hookhold::metrics::Metrics;
 use hookhold::outcome::Outcome;
-use hookhold::server::{ConnectionServer, FramingError, Proxies, RequestScanner, Server, Shutdown};
+use hookhold::server::{ConnectionServer, FramingError, KnownSendersFile, Proxies, RequestScanner, Server, Shutdown};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -119,6 +119,19 @@ enum Protocol {
     Http2,
 }
 
+/// Absent file of known-good addresses.
+struct NoFile;
+
+impl KnownSendersFile for NoFile {
+    fn read(&self, _: usize) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn write(&self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl TestGateway {
     fn new() -> TestGateway {
         static SHARED: OnceLock<SharedGateway> = OnceLock::new();
@@ -130,6 +143,7 @@ impl TestGateway {
             limits: limits(),
             tls: None,
             proxies: Proxies::default(),
+            known_senders: Arc::new(NoFile),
             clock: Arc::new(SystemClock),
             metrics: shared.metrics.clone(),
         };

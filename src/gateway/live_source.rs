@@ -1,6 +1,5 @@
 //! Holds the runtime state of a source: verifier, counters, rate limiter, and warnings about expiring secrets.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -68,31 +67,9 @@ struct SecretUse {
     expiry_warning: Arc<DailyWarning>,
 }
 
-/// Builds the map from URL path to source. If `previous` contains a source with the same name, the new source reuses the daily
-/// warnings, the rate limiter and the success rate of the previous source. Exception: a changed setting resets the state that
-/// depends on this setting. Deletes the expiry metric of each secret that no longer exists or no longer expires, and the
-/// success rate metrics of each removed source.
-pub(super) fn by_path(
-    sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
-    previous: &HashMap<String, Arc<LiveSource>>,
-    hash_key: &[u8; 16],
-    metrics: &DeliveryMetrics,
-) -> HashMap<String, Arc<LiveSource>> {
-    let by_name: HashMap<&str, &LiveSource> = previous.values().map(|live| (&*live.source.name, &**live)).collect();
-    let live_source = |source: Arc<Source>| {
-        let previous = by_name.get(&*source.name).copied();
-        (source.path.clone(), Arc::new(LiveSource::new(source, previous, hash_key, metrics)))
-    };
-    let current: HashMap<_, _> = sources.into_iter().map(|source| live_source(source.into())).collect();
-    for removed in previous.values() {
-        delete_series(removed, current.values().find(|live| live.source.name == removed.source.name), metrics);
-    }
-    current
-}
-
 /// Deletes the metrics of `previous` that the reload made obsolete. `current` is the new source with the same name, or
 /// `None` if the reload removed the source.
-fn delete_series(previous: &LiveSource, current: Option<&Arc<LiveSource>>, metrics: &DeliveryMetrics) {
+pub(super) fn delete_series(previous: &LiveSource, current: Option<&Arc<LiveSource>>, metrics: &DeliveryMetrics) {
     let name = &*previous.source.name;
     let expires = |secret: &Key| current.is_some_and(|live| live.expiry_of(&secret.name).is_some());
     for secret in previous.source.keys.iter().filter(|secret| secret.not_after.is_some() && !expires(secret)) {
@@ -105,7 +82,13 @@ fn delete_series(previous: &LiveSource, current: Option<&Arc<LiveSource>>, metri
 }
 
 impl LiveSource {
-    fn new(source: Arc<Source>, previous: Option<&LiveSource>, hash_key: &[u8; 16], metrics: &DeliveryMetrics) -> LiveSource {
+    /// Creates the state of a source. `previous` is the source with the same name before a reload.
+    pub(super) fn new(
+        source: Arc<Source>,
+        previous: Option<&LiveSource>,
+        hash_key: &[u8; 16],
+        metrics: &DeliveryMetrics,
+    ) -> LiveSource {
         let name = &*source.name;
         metrics.declare_source(name);
         for effect in source.recipe.challenges.iter().filter_map(|challenge| challenge.effect.as_ref()) {

@@ -61,6 +61,7 @@ mod segment_list;
 mod segment_map;
 mod segment_name;
 mod segment_summary;
+mod senders_file;
 mod steps;
 mod unfinished_list;
 mod unforwarded;

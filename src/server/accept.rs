@@ -1,5 +1,5 @@
-//! Accepts connections while fewer than `max_connections` are open. During a drain, accepts only the connections that
-//! the kernel has already queued.
+//! Accepts connections while [`OpenConnections`](super::open_connections::OpenConnections) has room for another one. During a drain,
+//! accepts only the connections that the kernel has already queued.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::select;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep};
@@ -37,22 +37,20 @@ pub(super) async fn accept(
     shutdown: &Shutdown,
     leave: impl Future<Output = ()>,
 ) {
-    let slots = Arc::new(Semaphore::new(state.limits.max_connections));
-    let (full_log, error_log) = (LogSampler::new(), LogSampler::new());
+    let (full_log, error_log, mut waiting) = (LogSampler::new(), LogSampler::new(), None);
     let mut leave = std::pin::pin!(leave);
     let mut remaining = None;
     loop {
         select! {
             biased;
             Some(ended) = connections.join_next() => report_panic(ended),
-            accepted = next_until(next(&listener, &slots, &full_log, state), leave.as_mut(), &mut remaining) => match accepted {
-                Some((Ok((stream, remote)), slot)) => {
+            accepted = next_until(next(&listener, &mut waiting, &full_log, state), leave.as_mut(), &mut remaining) => match accepted {
+                Some(Ok((stream, remote))) => {
                     let Some(peer) = Peer::connect(proxies::canonical(remote), state) else { continue };
                     let _ = stream.set_nodelay(true);
-                    let served = connection_setup::serve(stream, peer, state.clone(), shutdown.watch());
-                    connections.spawn(async move { served.await; drop(slot) });
+                    connections.spawn(connection_setup::serve(stream, peer, state.clone(), shutdown.watch()));
                 }
-                Some((Err(error), _)) if remaining.is_none() => {
+                Some(Err(error)) if remaining.is_none() => {
                     if let Some(suppressed) = error_log.admit(Instant::now()) {
                         tracing::error!(
                             %error,
@@ -96,14 +94,23 @@ async fn next_until<T>(
     None
 }
 
-/// Waits until fewer than `max_connections` connections are open, then accepts a connection.
+/// Accepts a connection, and returns it as soon as there is room for it. `waiting` holds the connection in the meantime, so that the
+/// caller may drop the future and call the function again.
 async fn next(
     listener: &TcpListener,
-    slots: &Arc<Semaphore>,
+    waiting: &mut Option<(TcpStream, SocketAddr)>,
     full_log: &LogSampler,
     state: &ServerState,
-) -> (io::Result<(TcpStream, SocketAddr)>, Option<OwnedSemaphorePermit>) {
-    if slots.available_permits() == 0
+) -> io::Result<(TcpStream, SocketAddr)> {
+    let connections = &state.sender_limits.connections;
+    if waiting.is_none() {
+        let accepted = listener.accept().await;
+        if accepted.as_ref().is_err_and(is_out_of_files) {
+            connections.evict_one();
+        }
+        *waiting = Some(accepted?);
+    }
+    if !connections.has_room()
         && let Some(suppressed) = full_log.admit(Instant::now())
     {
         tracing::warn!(
@@ -112,8 +119,13 @@ async fn next(
             "open connections: expected fewer than max_connections, found the maximum, so new ones wait; raise max_connections"
         );
     }
-    let slot = slots.clone().acquire_owned().await.ok();
-    (listener.accept().await, slot)
+    connections.room().await;
+    Ok(waiting.take().expect("a connection waits"))
+}
+
+/// Returns true if the process or the machine has no free file descriptor.
+fn is_out_of_files(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE))
 }
 
 /// Limit on the number of connections in the kernel's accept queue. Linux uses `net.core.somaxconn` instead if that
@@ -121,7 +133,7 @@ async fn next(
 const BACKLOG_CONNECTIONS: u32 = 4096;
 
 /// Delay between a failed accept and the next attempt. The usual cause of the failure is that the process has no free file
-/// descriptor. The next attempt can succeed once a connection has closed.
+/// descriptor. The next attempt can succeed once the evicted connection has closed.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

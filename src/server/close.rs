@@ -26,4 +26,5 @@ where
 /// peer's remaining bytes.
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-const DISCARD_BUFFER_BYTES: usize = 16 * 1024;
+/// Size of the buffer for discarded bytes. Small, because an attacker can make the server close many connections at once.
+const DISCARD_BUFFER_BYTES: usize = 2 * 1024;

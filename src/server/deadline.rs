@@ -186,12 +186,15 @@ impl Progress {
     /// Makes the connection close after its next response, or after `idle_timeout` without a request.
     pub(super) fn drain(&self, idle_timeout: Duration) {
         let mut state = self.lock();
-        if state.closing == Closing::No {
-            state.closing = Closing::AfterResponse;
-        }
+        state.close_after_response();
         if let RequestState::Idle { until } = &mut state.request {
             *until = Instant::now() + idle_timeout;
         }
+    }
+
+    /// Makes the connection close after its next response.
+    pub(super) fn close_after_response(&self) {
+        self.lock().close_after_response();
     }
 
     /// Ends the current request with `outcome` as soon as the request has to wait for bytes or for the journal. If no
@@ -332,6 +335,12 @@ impl RequestState {
 impl ProgressState {
     fn is_serving(&self) -> bool {
         matches!(self.request, RequestState::Body(_) | RequestState::Complete { .. })
+    }
+
+    fn close_after_response(&mut self) {
+        if self.closing == Closing::No {
+            self.closing = Closing::AfterResponse;
+        }
     }
 
     fn cut(&self) -> Option<Outcome> {

@@ -14,6 +14,8 @@ pub struct RequestScanner {
     part: RequestPart,
     line: PartialLine,
     framing: BodyFraming,
+    /// Number of bytes since the start of the current request line, if the head is incomplete.
+    head_bytes: usize,
 }
 
 /// A malformed request that hyper accepts.
@@ -71,7 +73,21 @@ struct PartialLine {
 impl RequestScanner {
     /// Creates a scanner for a new connection.
     pub fn new() -> RequestScanner {
-        RequestScanner { part: RequestPart::RequestLine, line: PartialLine::default(), framing: BodyFraming::default() }
+        let (line, framing) = (PartialLine::default(), BodyFraming::default());
+        RequestScanner { part: RequestPart::RequestLine, line, framing, head_bytes: 0 }
+    }
+
+    /// Returns the number of bytes of an incomplete request head that have arrived, or 0 outside of a request head.
+    pub(super) fn head_bytes(&self) -> usize {
+        if matches!(self.part, RequestPart::RequestLine | RequestPart::HeaderField) { self.head_bytes } else { 0 }
+    }
+
+    /// Returns the number of bytes that are missing in the current body or chunk, or 0 outside of a body.
+    pub(super) fn missing_data(&self) -> u64 {
+        match self.part {
+            RequestPart::Body(missing) | RequestPart::ChunkData(missing) => missing,
+            _ => 0,
+        }
     }
 
     /// Returns true from the end of a request line to the end of this request.
@@ -96,6 +112,7 @@ impl RequestScanner {
                 _ => match memchr(b'\n', rest) {
                     None => {
                         self.line.add(rest);
+                        self.head_bytes += rest.len();
                         return Ok(());
                     }
                     Some(end) => {
@@ -103,6 +120,7 @@ impl RequestScanner {
                             self.end_line(&rest[..end]).map_err(|error| (at, error))?;
                         }
                         at += end + 1;
+                        self.head_bytes = if self.part == RequestPart::HeaderField { self.head_bytes + end + 1 } else { 0 };
                     }
                 },
             }
@@ -318,6 +336,46 @@ mod tests {
         }
         for text in [format!("{head}x:{spaces}5\r\n\r\n"), format!("{chunked}5;{zeros}\r\nhello\r\n0;{zeros}\r\n\r\n")] {
             assert_eq!(scan(&text), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_bytes_of_an_incomplete_head_count() {
+        let (request, long) = ("POST / HTTP/1.1\r\nhost: h\r\n", format!("x: {}", "a".repeat(2 * MAX_LINE_START)));
+        for (text, expected) in [
+            ("", 0),
+            ("\r\n", 0),
+            ("PO", 2),
+            (request, request.len()),
+            (&format!("{request}{long}"), request.len() + long.len()),
+            (&format!("{request}\r\n"), 0),
+            (&format!("{request}\r\nPO"), 2),
+            (&format!("{request}content-length: 3\r\n\r\n12"), 0),
+            (&format!("{request}content-length: 3\r\n\r\n123POST"), 4),
+            (&format!("{request}transfer-encoding: chunked\r\n\r\n{}", "1".repeat(9)), 0),
+            (&format!("{request}transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: y"), 0),
+            (&format!("{request}transfer-encoding: chunked\r\n\r\n0\r\n\r\nP"), 1),
+        ] {
+            for size in 1..=text.len().max(1) {
+                let mut scanner = RequestScanner::new();
+                text.as_bytes().chunks(size).for_each(|piece| scanner.scan(piece).expect("well-formed"));
+                assert_eq!(scanner.head_bytes(), expected, "{text:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_missing_bytes_of_a_body_or_chunk_are_known() {
+        let head = "POST / HTTP/1.1\r\nhost: h\r\n";
+        for (rest, missing) in [
+            ("", 0),
+            ("content-length: 300\r\n\r\n", 300),
+            ("content-length: 300\r\n\r\nabc", 297),
+            ("transfer-encoding: chunked\r\n\r\n", 0),
+            ("transfer-encoding: chunked\r\n\r\n12c\r\nabc", 299),
+        ] {
+            let mut scanner = RequestScanner::new();
+            assert_eq!((scanner.scan(format!("{head}{rest}").as_bytes()), scanner.missing_data()), (Ok(()), missing), "{rest}");
         }
     }
 

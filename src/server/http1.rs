@@ -23,13 +23,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::close::{LINGER_TIMEOUT, close};
+use super::connection_charge::ConnectionCharge;
 use super::deadline::{Progress, Stage};
-use super::io::TrackedIo;
+use super::io::{ReadFailure, TrackedIo};
 use super::peer::{Peer, RequestContext};
-use super::request;
+use super::request_slot::{RequestSlot, over_budget};
 use super::response::{head_too_large, raw_response};
 use super::shutdown::Phase;
 use super::state::ServerState;
+use super::{request, request_slot};
 use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
@@ -48,13 +50,22 @@ pub(super) async fn serve<S>(stream: S, peer: Peer, state: Arc<ServerState>, mut
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let charge = ConnectionCharge::new(&peer, &state);
     let context = RequestContext::new(peer, &state);
     let progress = &context.progress;
     let service = service_fn(|request: Request<Incoming>| {
-        let (state, context, (head, mut body)) = (state.clone(), context.clone(), request.into_parts());
-        async move { request::serve(state, context, head, &mut body).await }
+        let (state, mut context, (head, mut body)) = (&state, context.clone(), request.into_parts());
+        async move {
+            context.apply_forwarded_for(state, &head.headers);
+            match RequestSlot::take(state, &context.sender, &head) {
+                // The future is large, and hyper would hold its memory on an idle connection.
+                Some(slot) => Box::pin(request::serve(slot, context, head, &mut body)).await,
+                None => Ok(request_slot::reject(state, &context, &head, &body)),
+            }
+        }
     });
-    let mut connection = http(&state.limits).serve_connection(TokioIo::new(TrackedIo::new(stream, progress.clone())), service);
+    let stream = TrackedIo::new(stream, progress.clone(), charge, state.limits.max_header_size);
+    let mut connection = http(&state.limits).serve_connection(TokioIo::new(stream), service);
     let mut timer = pin!(sleep_until(progress.deadline()));
     let end = loop {
         select! {
@@ -72,12 +83,13 @@ where
         }
     };
     let parts = connection.into_parts();
-    let has_partial_head = progress.stage() == Stage::Head || !parts.read_buf.trim_ascii().is_empty();
     let stream = parts.io.into_inner();
-    let framing_error = stream.framing_error();
+    let has_partial_head = progress.stage() == Stage::Head || !parts.read_buf.trim_ascii().is_empty() || stream.has_held_head();
+    drop(parts.read_buf); // before the stream, which releases the charge for this buffer
+    let (framing_error, failure) = (stream.framing_error(), stream.read_failure());
     let rejected = match framing_error {
         Some(error) if !progress.left_unread() => Some(Answer::plain(Outcome::BadRequest).with_hint(error.to_string())),
-        _ => rejected_head(&end, progress, has_partial_head),
+        _ => rejected_head(&end, progress, has_partial_head, failure),
     };
     if let Some(answer) = &rejected {
         let now = Instant::now();
@@ -109,24 +121,37 @@ fn http(limits: &ServerLimits) -> http1::Builder {
 
 /// Returns the [`Answer`] to a request head that is malformed, too long or incomplete; `None` if no such request head
 /// arrived.
-fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: bool) -> Option<Answer> {
+fn rejected_head(
+    end: &ConnectionEnd,
+    progress: &Progress,
+    has_partial_head: bool,
+    failure: Option<ReadFailure>,
+) -> Option<Answer> {
     match end {
-        ConnectionEnd::Http(Ok(())) => None,
-        ConnectionEnd::Http(Err(_)) if progress.left_unread() => None,
+        ConnectionEnd::Http(_) if progress.left_unread() => None,
         ConnectionEnd::Http(Err(error)) if error.is_parse_too_large() => Some(head_too_large()),
         ConnectionEnd::Http(Err(error)) if error.is_parse() => {
             Some(Answer::plain(Outcome::BadRequest).with_hint(error.to_string()))
         }
-        ConnectionEnd::Http(Err(error)) if progress.stage() == Stage::Head || error.is_incomplete_message() => {
-            Some(Answer::plain(Outcome::Disconnected).with_hint("request head: expected the complete head, found a disconnect"))
-        }
-        ConnectionEnd::Http(Err(_)) => None,
+        ConnectionEnd::Http(Err(error)) if error.is_incomplete_message() => Some(disconnected()),
+        ConnectionEnd::Http(result) => match failure.filter(|_| has_partial_head) {
+            Some(ReadFailure::OverBudget(outcome)) => Some(over_budget(outcome)),
+            Some(ReadFailure::Evicted) => Some(Answer::rate_limited(LINGER_TIMEOUT).with_hint(HEAD_EVICTED)),
+            Some(ReadFailure::Disconnected) => Some(disconnected()),
+            None => (result.is_err() && progress.stage() == Stage::Head).then(disconnected),
+        },
         ConnectionEnd::TimedOut if !has_partial_head => None,
         ConnectionEnd::TimedOut if progress.is_cut() => Some(Answer::plain(Outcome::Draining).with_hint(HEAD_CUT)),
         ConnectionEnd::TimedOut => Some(Answer::plain(Outcome::TooSlow).with_hint(HEAD_TOO_SLOW)),
     }
 }
 
+fn disconnected() -> Answer {
+    Answer::plain(Outcome::Disconnected).with_hint("request head: expected the complete head, found a disconnect")
+}
+
+const HEAD_EVICTED: &str =
+    "request head: expected the complete head before a newer connection needs the place, found a part; raise max_connections";
 const HEAD_CUT: &str = "request head: expected the complete head before the drain deadline, found a part; raise drain_deadline to at least request_deadline";
 const HEAD_TOO_SLOW: &str =
     "request head: expected within request_deadline at min_rate or faster, found it slower; lower min_rate for a genuine sender";
@@ -135,8 +160,8 @@ const HEAD_TOO_SLOW: &str =
 /// allocation per request.
 const HYPER_DEFAULT_MAX_HEADERS: usize = 100;
 
-/// Smallest size limit that the server sets for hyper's buffer of one connection, in bytes. The in-flight budget does
-/// not include this buffer.
+/// Smallest size limit that the server sets for hyper's buffer of one connection, in bytes. [`TrackedIo`] charges a buffer that
+/// grows.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Idle time after which hookhold closes a connection during a drain. hookhold avoids hyper's graceful shutdown, which

@@ -5,20 +5,21 @@
 //! hyper drops the future of a request if the client resets the stream or disconnects. This drop must not undo a
 //! complete delivery, so the server handles each request in a task that hyper does not own.
 //!
-//! `max_streams` limits the concurrent requests on each connection. `max_header_size` and `max_headers` limit each
-//! request head. As with HTTP/1.1, hookhold charges bodies to the in-flight budgets. If a client opens and immediately
-//! resets too many streams, hyper closes the connection.
+//! `max_streams` limits the concurrent requests on each connection, and `max_requests` those on all connections.
+//! `max_header_size` and `max_headers` limit each request head. As with HTTP/1.1, hookhold charges heads and bodies to the in-flight
+//! budgets. It charges a request before it starts a task for it, and answers a request beyond a limit at once. The server closes a
+//! connection whose own memory exceeds a budget ([`super::h2_io`]). If a client opens and immediately resets too many streams,
+//! hyper closes the connection.
 
 use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,10 +28,17 @@ use tokio::select;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::body;
 use super::close::LINGER_TIMEOUT;
-use super::h2_heads::{HeadCountingIo, RequestHeads};
+use super::connection_charge::OverBudget;
+use super::connection_slot::ended_by_eviction;
+use super::h2_heads::RequestHeads;
+use super::h2_io::HeadCountingIo;
+use super::idle::ConnectionGrowth;
 use super::peer::{Peer, RequestContext};
 use super::request::{self, SenderDisconnected};
+use super::request_slot::{self, RequestSlot};
+use super::response::ResponseBody;
 use super::shutdown::Phase;
 use super::state::ServerState;
 use super::stream_tasks::{AbortOnDrop, ActiveRequest, ConnectionPhase, StreamTasks};
@@ -65,14 +73,24 @@ struct HeadRejections {
 enum StreamsEnd {
     /// hyper has ended the connection, with or without an error.
     Http(hyper::Result<()>),
+    /// The memory of the connection exceeds an in-flight budget. The value is the outcome of the heads without a request.
+    OverBudget(Outcome),
     /// The server has sent GOAWAY because of the idle timeout or a drain, and no request has followed.
     Left,
+    /// hookhold has evicted the connection while it did not read.
+    Evicted,
 }
 
-/// Reason why the server closes a connection.
-enum LeaveCause {
+/// Reason why the driver of a connection stops waiting.
+enum DriveEvent {
+    /// hyper or hookhold has ended the connection.
+    End(StreamsEnd),
+    /// The server must close the connection because of a drain.
     Drain,
+    /// The connection has reached its idle timeout.
     Idle,
+    /// The memory of the connection has grown.
+    Growth,
 }
 
 impl HeadRejections {
@@ -101,13 +119,19 @@ impl HeadRejections {
                 self.record(Outcome::BadRequest, unserved, HEAD_REJECTED);
                 self.record(Outcome::Disconnected, partial, HEAD_INCOMPLETE);
             }
-            StreamsEnd::Http(Err(error)) if is_io(&error) => {
-                self.record(Outcome::Disconnected, unserved + partial, HEAD_INCOMPLETE);
+            StreamsEnd::Http(Err(error)) if ended_by_eviction(&error) => {
+                self.record(Outcome::RateLimited, unserved + partial, HEAD_EVICTED);
             }
+            StreamsEnd::Http(Err(error)) if is_io(&error) => match OverBudget::cause_of(&error) {
+                Some(OverBudget(outcome)) => self.record(outcome, unserved + partial, NO_MEMORY),
+                None => self.record(Outcome::Disconnected, unserved + partial, HEAD_INCOMPLETE),
+            },
             StreamsEnd::Http(Err(error)) => {
                 self.record(Outcome::BadRequest, unserved.max(1), &format!("HTTP/2: {}", cause(&error)));
                 return true;
             }
+            StreamsEnd::OverBudget(outcome) => self.record(outcome, unserved + partial, NO_MEMORY),
+            StreamsEnd::Evicted => self.record(Outcome::RateLimited, unserved + partial, HEAD_EVICTED),
             StreamsEnd::Left => {
                 self.record(Outcome::Draining, unserved, HEAD_AFTER_GOAWAY);
                 self.record(Outcome::TooSlow, partial, HEAD_TOO_SLOW);
@@ -126,38 +150,60 @@ where
         let (state, tasks, phases, peer, heads) = (state.clone(), tasks.clone(), phases.clone(), peer.clone(), heads.clone());
         move |request| {
             heads.request_served();
-            respond(&tasks, state.clone(), peer.clone(), phases.clone(), request)
+            respond(&tasks, &state, peer.clone(), phases.clone(), request)
         }
     });
-    let stream = HeadCountingIo::new(stream, heads.clone());
+    let stream = HeadCountingIo::new(stream, heads.clone(), peer, state, max_header_list_bytes(&state.limits));
     let connection = http(&state.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let mut phase = ConnectionPhase::Open;
+    let (mut phase, mut growth) = (ConnectionPhase::Open, ConnectionGrowth::Usual);
     loop {
         let polled = poll_fn(|cx| {
-            let polled = connection.as_mut().poll(cx);
-            if polled.is_pending() {
-                rejections.record_new(phase);
+            let (unsent, ended) = (tasks.take_unsent(), tasks.ended() + heads.rejected());
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(DriveEvent::End(StreamsEnd::Http(result)));
             }
-            polled
+            rejections.record_new(phase);
+            if let Some(outcome) = heads.over_budget() {
+                // Writes a GOAWAY and the responses of this connection, if the client reads.
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.as_mut().poll(cx);
+                return Poll::Ready(DriveEvent::End(StreamsEnd::OverBudget(outcome)));
+            }
+            if heads.is_write_blocked() {
+                unsent.into_iter().for_each(|charge| tasks.hold(charge));
+            } else {
+                heads.finish(ended);
+            }
+            if heads.end_pause() {
+                cx.waker().wake_by_ref();
+            }
+            if growth != heads.growth() { Poll::Ready(DriveEvent::Growth) } else { Poll::Pending }
         });
-        let cause = select! {
+        let event = select! {
             biased;
             _ = phases.changed() => match *phases.borrow_and_update() {
                 Phase::Serving | Phase::Leaving => continue,
-                Phase::Draining | Phase::Cut | Phase::Now => LeaveCause::Drain,
+                Phase::Draining | Phase::Cut | Phase::Now => DriveEvent::Drain,
             },
-            result = polled => return StreamsEnd::Http(result),
-            () = tasks.idle(|now| peer.is_trusted(now)) => LeaveCause::Idle,
+            event = polled => event,
+            // h2 does not read while the client does not, so that no read fails.
+            () = peer.sender.evicted() => DriveEvent::End(StreamsEnd::Evicted),
+            () = tasks.idle(|now| peer.is_trusted(now)) => DriveEvent::Idle,
         };
-        match (phase, cause) {
-            (ConnectionPhase::Open, LeaveCause::Drain | LeaveCause::Idle) => {
+        match (phase, event) {
+            (_, DriveEvent::End(end)) => return end,
+            (_, DriveEvent::Growth) => {
+                growth = ConnectionGrowth::Grown;
+                tasks.connection_grown();
+            }
+            (ConnectionPhase::Open, DriveEvent::Drain | DriveEvent::Idle) => {
                 phase = ConnectionPhase::Leaving;
                 tasks.goaway_sent();
                 connection.as_mut().graceful_shutdown();
             }
-            (ConnectionPhase::Leaving, LeaveCause::Drain) => {}
-            (ConnectionPhase::Leaving, LeaveCause::Idle) => return StreamsEnd::Left,
+            (ConnectionPhase::Leaving, DriveEvent::Drain) => {}
+            (ConnectionPhase::Leaving, DriveEvent::Idle) => return StreamsEnd::Left,
         }
     }
 }
@@ -173,48 +219,85 @@ fn http(limits: &ServerLimits, tasks: StreamTasks) -> http2::Builder<StreamTasks
 }
 
 /// Returns hyper's limit on the size of a header list, in bytes as HTTP/2 counts them. hyper answers a request head
-/// above this limit with 431. Every request head within `max_header_size` and
-/// `max_headers` is also within this limit. The limit is more than twice `max_header_size`, so hookhold itself can
-/// reject and count most request heads that exceed `max_header_size` or `max_headers`.
+/// above this limit with 431. Every request head within `max_header_size` and `max_headers` is also within this limit. The limit
+/// is not larger, because h2 decodes a head before hookhold can charge it.
 fn max_header_list_bytes(limits: &ServerLimits) -> usize {
-    2 * limits.max_header_size + FIELD_OVERHEAD_BYTES * (limits.max_headers + PSEUDO_FIELDS)
+    limits.max_header_size + FIELD_OVERHEAD_BYTES * (limits.max_headers + PSEUDO_FIELDS) + PSEUDO_FIELD_BYTES
 }
 
 /// Starts a task that serves one request, and returns a future for the response. Dropping this future does not end the
-/// task.
+/// task. If no slot is free, starts no task.
 fn respond(
     tasks: &StreamTasks,
-    state: Arc<ServerState>,
+    state: &Arc<ServerState>,
     peer: Peer,
     phases: watch::Receiver<Phase>,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Full<Bytes>>, SenderDisconnected>> + use<> {
-    let (sender, response) = oneshot::channel();
+) -> impl Future<Output = Result<Response<ResponseBody>, SenderDisconnected>> + use<> {
     let active = ActiveRequest::new(tasks.clone());
-    let (head, mut body) = request.into_parts();
+    let (head, body) = request.into_parts();
+    let mut context = RequestContext::new(peer, state);
+    context.apply_forwarded_for(state, &head.headers);
+    let reply = match RequestSlot::take(state, &context.sender, &head) {
+        Some(slot) => StreamReply::Later(start(tasks, active, slot, context, phases, head, body)),
+        None => StreamReply::Now(Box::new(request_slot::reject(state, &context, &head, &body))),
+    };
+    async {
+        match reply {
+            StreamReply::Now(response) => Ok(*response),
+            StreamReply::Later(response) => response.await.unwrap_or(Err(SenderDisconnected)),
+        }
+    }
+}
+
+/// Response to a request.
+enum StreamReply {
+    Now(Box<Response<ResponseBody>>),
+    /// Response of the task that serves the request.
+    Later(oneshot::Receiver<Result<Response<ResponseBody>, SenderDisconnected>>),
+}
+
+/// Starts the task of a request, and returns the receiver of the response.
+fn start(
+    tasks: &StreamTasks,
+    active: ActiveRequest,
+    slot: RequestSlot,
+    context: RequestContext,
+    phases: watch::Receiver<Phase>,
+    head: Parts,
+    mut body: Incoming,
+) -> oneshot::Receiver<Result<Response<ResponseBody>, SenderDisconnected>> {
+    let (sender, response) = oneshot::channel();
     tasks.spawn(async move {
-        let result = serve_in_time(state, peer, phases, head, &mut body).await;
+        let mut result = serve_in_time(slot, context, phases, head, &mut body).await;
+        if let Ok(response) = &mut result {
+            response.body_mut().charge_until_sent(&active);
+        }
+        let unread = (!body.is_end_stream()).then(|| active.tasks());
         drop(active);
         let _ = sender.send(result);
         // Read the rest of the body, because dropping an unfinished body resets the HTTP/2 stream. A client that is
-        // still sending would treat the reset as the response.
-        let _ = timeout(LINGER_TIMEOUT, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+        // still sending would treat the reset as the response. The task for the rest is smaller than this task.
+        if let Some(tasks) = unread
+            && !body::has_ended(&mut body).await
+        {
+            tasks.spawn(async move { _ = timeout(LINGER_TIMEOUT, body::discard(&mut body)).await });
+        }
     });
-    async { response.await.unwrap_or(Err(SenderDisconnected)) }
+    response
 }
 
 /// Serves one request, and ends it early at its deadline or at the drain deadline.
 async fn serve_in_time(
-    state: Arc<ServerState>,
-    peer: Peer,
+    slot: RequestSlot,
+    context: RequestContext,
     mut phases: watch::Receiver<Phase>,
     head: Parts,
     body: &mut Incoming,
-) -> Result<Response<Full<Bytes>>, SenderDisconnected> {
-    let context = RequestContext::new(peer, &state);
+) -> Result<Response<ResponseBody>, SenderDisconnected> {
     let progress = context.progress.clone();
     let mut timer = std::pin::pin!(sleep_until(progress.deadline()));
-    let mut response = std::pin::pin!(request::serve(state.clone(), context, head, body));
+    let mut response = std::pin::pin!(request::serve(slot, context, head, body));
     phases.mark_changed();
     loop {
         select! {
@@ -241,7 +324,11 @@ const HEAD_REJECTED: &str = "request head: expected well-formed HTTP/2 fields wi
                              found another head; correct the sender, or raise the exceeded limit";
 const HEAD_AFTER_GOAWAY: &str =
     "request head: expected none after GOAWAY, found one; the sender should retry on a new connection";
+const HEAD_EVICTED: &str =
+    "request head: expected the complete head before a newer connection needs the place, found none; raise max_connections";
 const HEAD_INCOMPLETE: &str = "request head: expected the complete head, found a disconnect";
+const NO_MEMORY: &str = "connection: expected to fit into max_in_flight and max_in_flight_per_address, found no room for its frames \
+                         and streams; raise the exceeded limit";
 const HEAD_TOO_SLOW: &str = "request head: expected the complete head before the idle timeout, found a part of it";
 
 /// Flow-control window of a stream and of a connection: the maximum number of bytes that the client may send before the
@@ -253,6 +340,9 @@ const FIELD_OVERHEAD_BYTES: usize = 32;
 
 /// Number of pseudo-header fields in a request: `:method`, `:scheme`, `:authority` and `:path`.
 const PSEUDO_FIELDS: usize = 4;
+
+/// Room for the names and values of the pseudo-header fields. `max_header_size` counts only the value of `:path`.
+const PSEUDO_FIELD_BYTES: usize = 1024;
 
 /// Limit on the number of streams that a client resets before hyper has accepted them. hyper closes a connection that
 /// exceeds this limit (CVE-2023-44487).

@@ -9,6 +9,19 @@ use std::time::Duration;
 
 use crate::limits::ServerLimits;
 
+/// Time for which a connection that takes charged memory stays open without a request, if its sender is unknown. Otherwise, idle
+/// connections could use up the in-flight budget.
+pub(super) const GROWN_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Memory of a connection, as [`super::connection_charge`] charges it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConnectionGrowth {
+    /// The connection has never taken charged memory.
+    Usual,
+    /// The connection takes charged memory, or has done so.
+    Grown,
+}
+
 /// Idle timeouts of the connections of a listener.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IdleTimeouts {

@@ -19,34 +19,49 @@ mod accept;
 mod body;
 mod client_request;
 mod close;
+mod connection_charge;
 mod connection_server;
 mod connection_setup;
+mod connection_slot;
 mod deadline;
 mod h1_scanner;
 mod h2_heads;
+mod h2_io;
 mod head;
 mod http1;
 mod http2;
 mod idle;
 mod io;
+mod known_senders;
 mod log_sampler;
+mod open_connections;
 mod outcome_log;
+mod pace;
 mod peer;
 mod proxies;
 mod proxy_header;
+mod remembered_senders;
 mod request;
+mod request_cost;
+mod request_slot;
 mod response;
+mod sender_guard;
 mod sender_limits;
+mod sender_record;
 mod shutdown;
 mod state;
 mod stream_tasks;
 mod tls;
+mod tls_io;
+mod unfinished_bodies;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::select;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -54,6 +69,7 @@ pub use accept::listen;
 pub use connection_server::ConnectionServer;
 pub use h1_scanner::{FramingError, RequestScanner};
 pub use head::{MAX_TARGET_BYTES, PresentedCertificate, RequestHead, judge_head};
+pub use known_senders::KnownSendersFile;
 pub use proxies::Proxies;
 pub use proxy_header::read_proxy_header;
 pub use shutdown::{Phase, Shutdown};
@@ -65,9 +81,13 @@ use crate::in_flight::InFlightBudget;
 use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
 use accept::accept;
+use known_senders::KnownSenders;
+use open_connections::RESERVED_PART;
 use outcome_log::OutcomeLog;
+use request::max_delayed_answers;
 use sender_limits::SenderLimits;
 use state::ServerState;
+use unfinished_bodies::UnfinishedBodies;
 
 /// Server for deliveries. [`Server::serve`] runs the server.
 pub struct Server {
@@ -79,6 +99,8 @@ pub struct Server {
     pub tls: Option<Tls>,
     /// Trusted proxies: the only peers that may name the address of a request's sender.
     pub proxies: Proxies,
+    /// File that stores the known-good addresses between two runs.
+    pub known_senders: Arc<dyn KnownSendersFile>,
     /// Clock for the arrival times of deliveries.
     pub clock: Arc<dyn Clock>,
     /// Metrics that count every outcome.
@@ -90,15 +112,20 @@ impl Server {
     /// `drain_delay`. Then stops accepting new connections, and responds to every remaining request within `drain_deadline`.
     /// Returns when every connection is closed, or immediately at [`Phase::Now`].
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
+        let file = self.known_senders.clone();
         let state = self.into_state();
+        let known_senders = KnownSenders { limits: state.sender_limits.clone(), file, clock: state.clock.clone() };
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, tls = state.tls.is_some(), "listening for deliveries");
         }
         let mut connections = JoinSet::new();
+        known_senders.restore().await;
         select! {
             biased;
             () = shutdown.reached(Phase::Now) => {}
-            () = accept_and_drain(listener, &state, &mut connections, &shutdown) => {}
+            () = accept_and_drain(listener, &state, &mut connections, &shutdown) => known_senders.save_at_end().await,
+            () = state.sender_limits.turns.run() => {}
+            () = known_senders.save_changes() => {}
             () = warn_of_shadow_sources(&state.gateway) => {}
             () = watch_certificate(state.tls.as_ref()) => {}
         }
@@ -106,11 +133,23 @@ impl Server {
     }
 
     fn into_state(self) -> Arc<ServerState> {
-        let Server { gateway, limits, tls, proxies, clock, metrics } = self;
-        let in_flight = InFlightBudget::new(limits.max_in_flight);
+        let Server { gateway, limits, tls, proxies, known_senders: _, clock, metrics } = self;
+        let in_flight = InFlightBudget::new(limits.max_in_flight).with_max_requests(limits.max_requests);
         let sender_limits = SenderLimits::new(&limits, &metrics);
-        let outcomes = OutcomeLog::new(metrics);
-        Arc::new(ServerState { gateway, limits, clock, outcomes, in_flight, sender_limits, tls, proxies })
+        Arc::new(ServerState {
+            gateway,
+            limits,
+            clock,
+            outcomes: OutcomeLog::new(metrics),
+            in_flight_unknown: in_flight.part_without(RESERVED_PART),
+            in_flight,
+            unfinished_bodies: UnfinishedBodies::default(),
+            used_tls_connections: AtomicUsize::new(0),
+            sender_limits,
+            delayed_answers: Semaphore::new(max_delayed_answers(&limits)),
+            tls,
+            proxies,
+        })
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! The server checks the path, the method, the signature header and the announced length before it reads the body. A
 //! rejection at this point is immediate, and the client receives no `100 Continue`: hyper sends `100 Continue` only
-//! when the server first polls the body. After the last byte has arrived, there is no suspension point and no check for
-//! a disconnect until [`Gateway::receive`](crate::gateway::Gateway::receive) has passed the event to the journal.
-//! Therefore hookhold completes a delivery even if its sender disconnects after the last byte.
+//! when the server first polls the body. After the last byte has arrived, there is no check for a disconnect until
+//! [`Gateway::receive`](crate::gateway::Gateway::receive) has passed the event to the journal, and no suspension point except the
+//! wait for the turn of a limited address. Therefore hookhold completes a delivery even if its sender disconnects after the last
+//! byte.
 
 use std::fmt;
 use std::pin::pin;
@@ -15,23 +16,27 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Response, Uri, Version};
-use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::body::{self, BodyBuffer};
+use super::body::{self, BodyReader};
 use super::deadline::Arrival;
 use super::head::{self, PresentedCertificate, RequestHead, judge_head, judge_route};
 use super::peer::RequestContext;
-use super::response::{head_too_large, respond};
+use super::request_cost::{REQUEST_BYTES, max_requests};
+use super::request_slot::RequestSlot;
+use super::response::{ResponseBody, head_too_large, respond};
 use super::state::ServerState;
 use crate::answer::Answer;
 use crate::event::Delivery;
 use crate::gateway::LiveSource;
 use crate::in_flight::InFlightCharge;
+use crate::limits::ServerLimits;
 use crate::log::escaped;
 use crate::outcome::Outcome;
+use crate::sender_standing::{DeliveryTerms, SenderStanding};
 use crate::source::Source;
+use crate::work_turns::WorkKind;
 
 /// Error for a request whose sender disconnected before sending the last byte. hookhold sends no response to this
 /// request.
@@ -49,48 +54,63 @@ impl std::error::Error for SenderDisconnected {}
 /// Serves one request and returns its response. Records the outcome of the request once, before hyper sends the
 /// response.
 pub(super) async fn serve(
-    state: Arc<ServerState>,
-    mut context: RequestContext,
+    mut slot: RequestSlot,
+    context: RequestContext,
     head: Parts,
     body: &mut Incoming,
-) -> Result<Response<Full<Bytes>>, SenderDisconnected> {
+) -> Result<Response<ResponseBody>, SenderDisconnected> {
+    let (slot_bytes, state) = (slot.hand_over(), slot.state());
     let arrival = context.progress.head_complete();
-    if context.is_trusted_proxy {
-        context.apply_forwarded_for(&state, &head.headers);
-    }
     let (version, is_head) = (head.version, head.method == Method::HEAD);
     let live = state.live_source(&head);
     let outcomes =
         live.as_ref().map_or_else(|_| state.outcomes.no_source.clone(), |live| state.outcomes.source(&live.source.name));
     let pending = outcomes.start(context.remote, arrival.at);
-    let mut charge = InFlightCharge::new(&state.in_flight, context.sender.in_flight());
+    let mut charge = InFlightCharge::new(slot.budget(), context.sender.in_flight(arrival.at));
+    let charged = charge
+        .add_request(slot_bytes)
+        .or_else(|_| state.unfinished_bodies.make_room_in_address(context.sender.address(), charge.address()));
     // A connection on which a malformed head arrived closes after the response, because its next bytes may be a part of the same
     // request. The server reads no further byte of this request, so its progress never becomes complete.
     let is_malformed = live.as_ref().is_err_and(|rejected| rejected.outcome == Outcome::BadRequest);
     if body.is_end_stream() && !is_malformed {
         context.progress.request_complete();
     }
-    let unread = if is_malformed { None } else { Some(&mut *body) };
-    let limited = state.reject_limited_sender(&context, arrival, unread, &mut charge).await;
-    let answer = match (live, limited) {
-        (Err(rejected), limited) => limited.unwrap_or(rejected),
-        (Ok(live), Some(limited)) => live.source.apply_shadow(limited),
-        (Ok(live), None) => live.source.apply_shadow(state.receive(&live, &context, arrival, head, body, &mut charge).await),
+    let answer = match (live, charged) {
+        (Err(rejected), _) => {
+            drop(head);
+            rejected
+        }
+        (Ok(live), Err(_)) => live.source.apply_shadow(Answer::rate_limited(RETRY_AFTER).with_hint(TOO_MANY_FROM_ADDRESS)),
+        (Ok(live), Ok(())) => {
+            live.source.apply_shadow(state.receive(&live, &context, arrival, head, &mut *body, &mut charge).await)
+        }
     };
-    let now = Instant::now();
+    let (now, work) = (Instant::now(), charge.work());
     pending.record(&answer, now);
-    context.sender.record(answer.outcome, charge.work(), now);
+    context.sender.record(answer.outcome, work, now);
+    let delay = context.sender.pace(answer.outcome, work, now);
+    if !delay.is_zero() {
+        charge.shrink(REQUEST_BYTES);
+        let unread = (version == Version::HTTP_2 && !is_malformed).then_some(body);
+        state.delay_answer(&context, delay, unread).await;
+    }
+    let now = Instant::now();
     let close = context.progress.response_ready(now, context.is_trusted(now));
     match answer.outcome {
         Outcome::Disconnected => Err(SenderDisconnected),
-        _ => Ok(respond(answer, is_head, version < Version::HTTP_2 && close)),
+        _ => {
+            let mut response = respond(answer, is_head, version < Version::HTTP_2 && close);
+            response.body_mut().take_charge(&mut charge);
+            Ok(response)
+        }
     }
 }
 
 impl ServerState {
     /// Returns the source whose path matches the request. The error is the [`Answer`] to a request whose path matches
     /// no source, whose head is malformed, or whose HTTP/2 head is too large.
-    fn live_source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
+    pub(super) fn live_source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
         head::check_form(head)?;
         if head.version == Version::HTTP_2 && head::is_too_large(head, &self.limits) {
             return Err(head_too_large());
@@ -98,21 +118,15 @@ impl ServerState {
         self.gateway.live_source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
     }
 
-    /// Returns the `rate_limited` answer after a short delay if the sender's address is rate-limited; otherwise returns
-    /// `None` immediately. `body` is `None` if the server must not read the body.
-    async fn reject_limited_sender(
-        &self,
-        context: &RequestContext,
-        arrival: Arrival,
-        body: Option<&mut Incoming>,
-        charge: &mut InFlightCharge<'_>,
-    ) -> Option<Answer> {
-        let limited = context.sender.limited(arrival.at)?;
-        if let Some(body) = body {
-            self.discard_small_body(body, context, charge).await;
-        }
-        let _ = context.progress.unless_cut(sleep(RATE_LIMITED_DELAY)).await;
-        Some(limited)
+    /// Waits before the answer to a request without a genuine delivery if its address sends too many of them. If too many answers
+    /// are waiting, does not wait. `unread` is the rest of the body that h2 would store up to the flow-control window.
+    async fn delay_answer(&self, context: &RequestContext, delay: Duration, unread: Option<&mut Incoming>) {
+        let Ok(_permit) = self.delayed_answers.try_acquire() else { return };
+        let delay = context.progress.unless_cut(sleep(delay));
+        let _ = match unread {
+            Some(body) => body::discard_during(body, delay).await,
+            None => delay.await,
+        };
     }
 
     async fn receive(
@@ -124,16 +138,14 @@ impl ServerState {
         body: &mut Incoming,
         charge: &mut InFlightCharge<'_>,
     ) -> Answer {
-        let source = &live.source;
+        let (source, address) = (&live.source, context.sender.address());
         let max_small = MAX_SMALL_BODY_BYTES.min(source.max_body);
         let is_small = body.size_hint().exact().is_some_and(|size| size <= max_small as u64);
-        let arrived = match is_small {
-            true => body::read_arrived(body, max_small, charge, &context.progress).await,
-            false => Ok(BodyBuffer::Empty),
-        };
-        let judged = match is_small && body::is_complete(body) {
-            true => judge_route(source, request_head(&head, context, arrival, body)).map(|()| source.max_body),
-            false => judge_head(&live.verifier, request_head(&head, context, arrival, body)),
+        let mut reader = BodyReader::new(body, charge, &context.progress, &self.unfinished_bodies, address);
+        let arrived = if is_small { reader.read_arrived(max_small).await } else { Ok(()) };
+        let judged = match is_small && body::is_complete(reader.body) {
+            true => judge_route(source, request_head(&head, context, arrival, reader.body)).map(|()| source.max_body),
+            false => judge_head(&live.verifier, request_head(&head, context, arrival, reader.body)),
         };
         let max_body = match judged {
             Ok(max_body) => max_body,
@@ -142,13 +154,15 @@ impl ServerState {
         let deadline = source.deadline.min(self.limits.request_deadline);
         context.progress.set_deadline(deadline);
         let read = match arrived {
-            Ok(arrived) => body::read(body, arrived, max_body, charge, &context.progress).await,
+            Ok(()) => reader.read(max_body).await,
             Err(outcome) => Err(outcome),
         };
         let body = match read {
             Ok(body) => body,
-            Err(Outcome::RateLimited) => {
-                return Answer::rate_limited(IN_FLIGHT_RETRY_AFTER).with_hint(ADDRESS_IN_FLIGHT_USED);
+            Err(Outcome::RateLimited) => return Answer::rate_limited(RETRY_AFTER).with_hint(context.sender.eviction_hint()),
+            Err(Outcome::TooLarge) if reader.has_too_many_pieces() => {
+                let rejected = Answer::plain(Outcome::TooLarge).with_hint(TOO_MANY_PIECES);
+                return self.reject_unread(source, head, context, arrival, rejected);
             }
             Err(outcome) => {
                 let rejected = Answer::plain(outcome).with_hint(unread_body_hint(outcome, max_body, source));
@@ -156,12 +170,49 @@ impl ServerState {
             }
         };
         context.progress.request_complete();
-        let delivery = delivery(head, body, context, arrival);
+        self.verify(live, context, delivery(head, body, context, arrival), charge, arrival.at + deadline).await
+    }
+
+    /// Passes a complete delivery to the gateway. If the sender's address is limited, first waits for a turn.
+    async fn verify(
+        &self,
+        live: &Arc<LiveSource>,
+        context: &RequestContext,
+        delivery: Delivery,
+        charge: &mut InFlightCharge<'_>,
+        deadline: Instant,
+    ) -> Answer {
+        let _waiting = context.sender.wait();
+        let standing = match self.standing(context, delivery.body.len(), deadline).await {
+            Ok(standing) => standing,
+            Err(answer) => return answer,
+        };
         let (sender, size) = (context.sender.clone(), charge.received());
         let unanswered = move |outcome, work: usize| sender.record(outcome, size.max(work), Instant::now());
+        let terms = DeliveryTerms { standing, deadline };
         // The future is large, so pin it here instead of moving it into `unless_cut`.
-        let received = pin!(self.gateway.receive(live, delivery, charge, arrival.at + deadline, unanswered));
+        let received = pin!(self.gateway.receive(live, delivery, terms, charge, unanswered));
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
+    }
+
+    /// Returns the standing of the sender. If its address is limited, waits for a turn to verify a body of `bytes` bytes. The error
+    /// is the answer to a delivery that gets no turn in time.
+    async fn standing(&self, context: &RequestContext, bytes: usize, deadline: Instant) -> Result<SenderStanding, Answer> {
+        let (sender, now, kind) = (&context.sender, Instant::now(), WorkKind::of_body(bytes));
+        if sender.is_known_good(now) {
+            return Ok(SenderStanding::KnownGood);
+        }
+        if !sender.needs_turn(kind, now) {
+            return Ok(SenderStanding::Unknown);
+        }
+        match context.progress.unless_cut(pin!(timeout_at(deadline, sender.turn(kind)))).await {
+            Ok(Ok(Ok(turn))) => Ok(turn.map_or(SenderStanding::Unknown, SenderStanding::Limited)),
+            Ok(_) => {
+                let hint = format!("{NO_TURN}; the last rejection was {}", sender.last_rejection().word());
+                Err(Answer::rate_limited(RETRY_AFTER).with_hint(hint))
+            }
+            Err(outcome) => Err(Answer::plain(outcome).with_hint(TURN_CUT)),
+        }
     }
 
     /// Stores a rejected request, so that `hookhold doctor` can explain the rejection. Omits the body, because the
@@ -180,15 +231,6 @@ impl ServerState {
             rejections.store(&source.name, &source.recipe.credentials, &delivery, &rejected);
         }
         rejected
-    }
-
-    /// Reads and discards a small body, so that the connection can stay open. Closing the connection would cost more,
-    /// because the sender would have to repeat the handshake.
-    async fn discard_small_body(&self, body: &mut Incoming, context: &RequestContext, charge: &mut InFlightCharge<'_>) {
-        let is_small = body.size_hint().upper().is_some_and(|size| size <= MAX_DISCARDED_BODY_BYTES as u64);
-        if is_small && body::read(body, BodyBuffer::Empty, MAX_DISCARDED_BODY_BYTES, charge, &context.progress).await.is_ok() {
-            context.progress.request_complete();
-        }
     }
 }
 
@@ -254,14 +296,18 @@ fn target(head: &Parts) -> String {
     }
 }
 
-/// `Retry-After` value for a sender whose address has used up its in-flight budget. Nearly all request bodies arrive
+/// `Retry-After` value for a sender whose address has used up its in-flight budget or its turns. Nearly all request bodies arrive
 /// completely within this time.
-const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(5);
-const ADDRESS_IN_FLIGHT_USED: &str =
-    "bodies in flight: expected at most max_in_flight_per_address, found more; raise the limit for a genuine sender";
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+const TOO_MANY_FROM_ADDRESS: &str = "requests under way: expected at most three eighths of max_requests and of max_in_flight from an \
+                                     unknown address, found more; raise both limits for a genuine sender";
+const NO_TURN: &str = "rejected deliveries from this address: expected fewer than max_rejected_per_address, found that number, and \
+                       no turn for the next verification before its deadline; remove the cause";
+const TURN_CUT: &str = "turn of a limited address: expected before the drain deadline, found none; the sender should retry";
 
 const BODY_TOO_SLOW: &str =
     "body: expected within the source's deadline at min_rate or faster, found a slower body; lower min_rate for a genuine sender";
+const TOO_MANY_PIECES: &str = "body: expected at most 16384 chunks and one more for each 128 B, found more; send larger chunks";
 const BODY_MALFORMED: &str =
     "body: expected valid chunks, or the length in content-length, found another framing; correct the framing at the sender";
 const BODY_CUT: &str =
@@ -269,11 +315,16 @@ const BODY_CUT: &str =
 const EVENT_CUT: &str =
     "event: expected a sync before the drain deadline, found none; raise drain_deadline to at least request_deadline";
 
-/// Delay before a `rate_limited` response. A sender that waits for each response can therefore send at most ten
-/// requests per second on each connection, so enough CPU time remains for other senders.
-const RATE_LIMITED_DELAY: Duration = Duration::from_millis(100);
+/// Returns the maximum number of answers that are delayed at the same time. Their requests stay under way, so they may use up only a
+/// part of the limits on requests.
+pub(super) fn max_delayed_answers(limits: &ServerLimits) -> usize {
+    MAX_DELAYED_ANSWERS.min(max_requests(limits) / DELAYED_PART)
+}
 
-const MAX_DISCARDED_BODY_BYTES: usize = 16 * 1024;
+const MAX_DELAYED_ANSWERS: usize = 4_096;
+
+/// Divisor of the number of requests that fit into the limits, for the maximum number of delayed answers.
+const DELAYED_PART: usize = 4;
 
 /// Maximum size of a body whose signature header the server does not check before the verification if the body has arrived
 /// together with the head. The check would parse the header twice. At most the maximum size of an unsigned challenge, so the

@@ -1,6 +1,7 @@
 //! Owns the tasks of one HTTP/2 connection, and tracks how long the connection has been idle.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::rt::Executor;
@@ -8,8 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::close::LINGER_TIMEOUT;
-use super::idle::IdleTimeouts;
+use super::idle::{ConnectionGrowth, GROWN_IDLE_TIMEOUT, IdleTimeouts};
 use super::report_panic;
+use crate::in_flight::DetachedCharge;
 use crate::limits::ServerLimits;
 
 /// Handle to the tasks of one HTTP/2 connection. A clone is cheap and refers to the same tasks. hyper spawns a task for
@@ -23,6 +25,17 @@ struct ConnectionStreams {
     /// locks `idle`.
     tasks: Mutex<JoinSet<()>>,
     idle: Mutex<IdleTimer>,
+    /// Number of requests whose response is ready.
+    ended: AtomicU64,
+    unsent: UnsentResponses,
+}
+
+/// Charges for the large responses that h2 has not yet written.
+#[derive(Default)]
+struct UnsentResponses {
+    charges: Mutex<Vec<DetachedCharge>>,
+    /// True if `charges` is not empty. Large responses are rare, so the driver usually needs no lock.
+    has_some: AtomicBool,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
@@ -33,10 +46,14 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
 
 impl StreamTasks {
     pub(super) fn new(limits: &ServerLimits) -> StreamTasks {
-        StreamTasks(Arc::new(ConnectionStreams { tasks: Mutex::default(), idle: Mutex::new(IdleTimer::new(limits)) }))
+        let (tasks, idle) = (Mutex::default(), Mutex::new(IdleTimer::new(limits)));
+        StreamTasks(Arc::new(ConnectionStreams { tasks, idle, ended: AtomicU64::new(0), unsent: UnsentResponses::default() }))
     }
 
+    /// Starts a task. The set holds the memory of an ended task until the next call of this function or until the end of the
+    /// connection. The future is therefore in a box of its own, which is released when the task ends.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let work = Box::pin(work);
         let mut tasks = self.tasks();
         while let Some(ended) = tasks.try_join_next() {
             report_panic(ended);
@@ -68,6 +85,38 @@ impl StreamTasks {
     /// Restarts the idle time after the server has sent GOAWAY, and shortens the idle timeout to [`LINGER_TIMEOUT`].
     pub(super) fn goaway_sent(&self) {
         self.idle_timer().goaway_sent();
+    }
+
+    /// Shortens the idle timeout of an unknown sender, because the connection has grown.
+    pub(super) fn connection_grown(&self) {
+        self.idle_timer().growth = ConnectionGrowth::Grown;
+    }
+
+    /// Holds the charge for a large response until h2 has written the response.
+    pub(super) fn hold(&self, charge: DetachedCharge) {
+        let mut charges = self.unsent();
+        charges.push(charge);
+        self.0.unsent.has_some.store(true, Relaxed);
+    }
+
+    /// Returns the charges for the responses that h2 writes next. The caller must pass them to [`StreamTasks::hold`] again if h2
+    /// cannot write all of them.
+    pub(super) fn take_unsent(&self) -> Vec<DetachedCharge> {
+        if !self.0.unsent.has_some.load(Relaxed) {
+            return Vec::new();
+        }
+        let mut charges = self.unsent();
+        self.0.unsent.has_some.store(false, Relaxed);
+        std::mem::take(&mut charges)
+    }
+
+    fn unsent(&self) -> MutexGuard<'_, Vec<DetachedCharge>> {
+        self.0.unsent.charges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the number of requests whose response is ready.
+    pub(super) fn ended(&self) -> u64 {
+        self.0.ended.load(Relaxed)
     }
 
     /// Returns true if this connection has carried a request.
@@ -106,9 +155,17 @@ impl ActiveRequest {
     }
 }
 
+impl ActiveRequest {
+    /// Returns the tasks of the request's connection.
+    pub(super) fn tasks(&self) -> StreamTasks {
+        self.0.clone()
+    }
+}
+
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.idle_timer().request_ended();
+        self.0.0.ended.fetch_add(1, Relaxed);
     }
 }
 
@@ -124,6 +181,7 @@ pub(super) enum ConnectionPhase {
 /// Timer that measures how long a connection has been idle.
 struct IdleTimer {
     phase: ConnectionPhase,
+    growth: ConnectionGrowth,
     activity: Activity,
     /// Start of the current idle time: the creation of the connection, the end of its last request, or the moment at
     /// which the server sent GOAWAY.
@@ -143,7 +201,8 @@ enum Activity {
 impl IdleTimer {
     fn new(limits: &ServerLimits) -> IdleTimer {
         let timeouts = IdleTimeouts::new(limits);
-        IdleTimer { phase: ConnectionPhase::Open, activity: Activity::Unused, since: Instant::now(), timeouts }
+        let (phase, growth, activity) = (ConnectionPhase::Open, ConnectionGrowth::Usual, Activity::Unused);
+        IdleTimer { phase, growth, activity, since: Instant::now(), timeouts }
     }
 
     fn request_started(&mut self) {
@@ -172,10 +231,11 @@ impl IdleTimer {
     fn deadline(&self, is_trusted: bool) -> Instant {
         let since = if let Activity::Busy(_) = self.activity { Instant::now() } else { self.since };
         since
-            + match (self.phase, &self.activity) {
-                (ConnectionPhase::Leaving, _) => LINGER_TIMEOUT,
-                (ConnectionPhase::Open, Activity::Unused) => self.timeouts.before_first_request(is_trusted),
-                (ConnectionPhase::Open, Activity::Busy(_) | Activity::Idle) => self.timeouts.between_requests(is_trusted),
+            + match (self.phase, &self.activity, self.growth) {
+                (ConnectionPhase::Leaving, ..) => LINGER_TIMEOUT,
+                (ConnectionPhase::Open, Activity::Unused, _) => self.timeouts.before_first_request(is_trusted),
+                (ConnectionPhase::Open, _, ConnectionGrowth::Grown) if !is_trusted => GROWN_IDLE_TIMEOUT,
+                (ConnectionPhase::Open, Activity::Busy(_) | Activity::Idle, _) => self.timeouts.between_requests(is_trusted),
             }
     }
 }
@@ -212,5 +272,17 @@ mod tests {
         let start = Instant::now();
         tasks.idle(|_| true).await;
         assert_eq!(start.elapsed(), LINGER_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grown_idle_connection_of_an_unknown_sender_closes_early() {
+        for (is_trusted, expected) in [(false, GROWN_IDLE_TIMEOUT), (true, ServerLimits::default().trusted_idle_timeout)] {
+            let tasks = StreamTasks::new(&ServerLimits::default());
+            tasks.connection_grown();
+            drop(ActiveRequest::new(tasks.clone()));
+            let start = Instant::now();
+            tasks.idle(|_| is_trusted).await;
+            assert_eq!((start.elapsed(), tasks.ended()), (expected, 1));
+        }
     }
 }

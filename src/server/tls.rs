@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -134,7 +134,10 @@ impl Tls {
 
     /// Performs the TLS handshake with a client and returns the TLS stream. If the handshake fails, the client receives
     /// an alert, and the error contains the socket.
-    pub(super) async fn accept(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, (io::Error, TcpStream)> {
+    pub(super) async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, (io::Error, S)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         self.0.acceptor.accept(stream).into_fallible().await
     }
 

@@ -17,6 +17,7 @@
 mod forwarding;
 mod maintenance;
 mod reload;
+mod senders_file;
 mod settings;
 mod status;
 
@@ -40,6 +41,7 @@ use crate::journal::{Journal, OpenError, UnforwardedEvents};
 use crate::metrics::Metrics;
 use crate::server::{self, Proxies, Server, Shutdown, Tls};
 use forwarding::Forwarding;
+use senders_file::SendersFile;
 
 pub use maintenance::{give_up_events, renew_journal_identity};
 pub use settings::load_config;
@@ -268,6 +270,7 @@ impl Service {
             limits: config.limits,
             tls: tls.clone(),
             proxies,
+            known_senders: Arc::new(SendersFile(self.0.journal.clone())),
             clock: clock.clone(),
             metrics: metrics.clone(),
         }

@@ -39,14 +39,19 @@ pub struct PendingRequest {
     response: JoinHandle<hyper::Result<Response<Incoming>>>,
 }
 
-/// Opens a TLS connection to `address` that offers one protocol, such as `h2`. The client trusts only the certificate of `pair`.
-pub async fn tls_connection(address: SocketAddr, pair: &Pair, protocol: &str) -> TlsStream<TcpStream> {
+/// Returns the TLS configuration of a client that trusts only the certificate of `pair` and offers no protocol.
+pub fn client_config(pair: &Pair) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     let pem = fs::read(pair.cert()).expect("the test wrote it");
     roots.add(CertificateDer::from_pem_slice(&pem).expect("a certificate")).expect("a valid root");
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let config = config.with_safe_default_protocol_versions().expect("ring has ciphers for them");
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.with_root_certificates(roots).with_no_client_auth()
+}
+
+/// Opens a TLS connection to `address` that offers one protocol, such as `h2`. The client trusts only the certificate of `pair`.
+pub async fn tls_connection(address: SocketAddr, pair: &Pair, protocol: &str) -> TlsStream<TcpStream> {
+    let mut config = client_config(pair);
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     let stream = TcpStream::connect(address).await.expect("the server listens");
     let name = ServerName::try_from(HOST).expect("a host name");

@@ -20,6 +20,7 @@ use hookhold::in_flight::{InFlightBudget, InFlightCharge};
 use hookhold::journal::Reader;
 use hookhold::limits::{DedupeLimits, JournalLimits};
 use hookhold::outcome::Outcome;
+use hookhold::sender_standing::{DeliveryTerms, SenderStanding};
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::verify::sign::{SampleOptions, sign};
 use http::HeaderMap;
@@ -293,7 +294,12 @@ pub fn until(reached: impl Fn() -> bool) {
 /// Passes a delivery to the gateway. The memory for bodies has no limit.
 pub async fn receive(gateway: &Arc<Gateway>, source: &Arc<LiveSource>, delivery: Delivery, deadline: Instant) -> Answer {
     let [server, address] = [usize::MAX, usize::MAX].map(InFlightBudget::new);
-    gateway.receive(source, delivery, &mut InFlightCharge::new(&server, &address), deadline, |_, _| ()).await
+    gateway.receive(source, delivery, terms(deadline), &mut InFlightCharge::new(&server, &address), |_, _| ()).await
+}
+
+/// Returns the terms for a delivery from an unknown address.
+pub fn terms(deadline: Instant) -> DeliveryTerms {
+    DeliveryTerms { standing: SenderStanding::Unknown, deadline }
 }
 
 /// Returns a deadline that only a failing test reaches.

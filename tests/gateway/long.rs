@@ -105,7 +105,7 @@ async fn an_unread_body_is_stored_and_counted() {
         let mut charge = InFlightCharge::new(server, &address);
         charge.add(delivery.body.len()).expect("the body fits");
         let source = harness.source("stripe");
-        let answer = harness.gateway.receive(&source, delivery.clone(), &mut charge, far_away(), |_, _| ()).await;
+        let answer = harness.gateway.receive(&source, delivery.clone(), terms(far_away()), &mut charge, |_, _| ()).await;
         assert_eq!(answer.outcome, Stored, "without its id, the first copy is another event");
         assert_eq!(
             (harness.stored_ids(), unread(&harness, UnreadBody::NoMemory)),
@@ -129,7 +129,7 @@ async fn the_work_of_an_unanswered_rejection_is_reported() {
         let [server, address] = [usize::MAX; 2].map(InFlightBudget::new);
         let mut charge = InFlightCharge::new(&server, &address);
         let unanswered = move |outcome, work| sender.send((what, outcome, work)).expect("the test waits");
-        let mut received = Box::pin(harness.gateway.receive(&source, delivery.clone(), &mut charge, deadline, unanswered));
+        let mut received = Box::pin(harness.gateway.receive(&source, delivery.clone(), terms(deadline), &mut charge, unanswered));
         std::future::poll_fn(|context| {
             let _ = received.as_mut().poll(context);
             std::task::Poll::Ready(())

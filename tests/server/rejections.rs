@@ -6,7 +6,7 @@ use std::time::Duration;
 use hookhold::limits::ServerLimits;
 use hookhold::server::MAX_TARGET_BYTES;
 
-use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, post, split_at_body};
+use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, expecting, logged, post, split_at_body};
 
 #[tokio::test]
 async fn early_rejections_do_not_wait_for_the_body() {
@@ -76,16 +76,47 @@ async fn a_body_over_max_body_is_rejected_while_streaming() {
 
 #[tokio::test]
 async fn bodies_beyond_max_in_flight_are_rejected_as_overloaded() {
-    let harness = Harness::open(ServerLimits { max_in_flight: 1000, ..ServerLimits::default() });
+    let (harness, gate) = Harness::held(ServerLimits { max_in_flight: 1000, ..ServerLimits::default() });
     let answer = harness.line().await.ask(post(&"x".repeat(1001))).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
-    let mut slow = harness.line().await;
-    let (head, body) = split_at_body(&post(&"x".repeat(1000)));
-    slow.send(head + &body[..600]).await;
-    while harness.line().await.ask(post(&"x".repeat(600))).await.contains(" 200 ") {}
-    assert!(slow.ask(&body[600..]).await.contains(" 200 "));
+    let mut complete = harness.line().await;
+    complete.send(post(&"x".repeat(600))).await;
+    harness.until(|_| gate.has_waiting()).await;
+    assert!(harness.line().await.ask(post(&"x".repeat(600))).await.contains(" 503 "), "a complete body stays");
+    gate.release();
+    assert!(complete.answer().await.contains(" 200 "));
     assert!(harness.line().await.ask(post(&"x".repeat(1000))).await.contains(" 200 "));
     assert_eq!(harness.count("stripe", "overloaded"), 2);
+}
+
+#[tokio::test]
+async fn an_unfinished_body_makes_room_for_a_newer_one_in_the_server() {
+    let harness = Harness::open(ServerLimits { max_in_flight: 1000, ..ServerLimits::default() });
+    let (head, body) = split_at_body(&expecting(&post(&"x".repeat(1000))));
+    let mut slow = harness.line().await;
+    assert!(slow.ask(head).await.contains(" 100 "));
+    slow.send(&body[..700]).await;
+    while harness.count("stripe", "rate_limited") == 0 {
+        assert!(harness.line().await.ask(post(&"x".repeat(600)).replacen("\r\n\r\nx", "\r\n\r\ny", 1)).await.contains(" 401 "));
+    }
+    assert!(slow.rest().await.starts_with("HTTP/1.1 429 "));
+    assert_eq!(harness.count("stripe", "overloaded"), 0);
+}
+
+#[tokio::test]
+async fn a_body_of_very_many_small_chunks_is_rejected_as_too_large() {
+    let harness = Harness::open(ServerLimits::default());
+    let body = "x".repeat(4000);
+    let head = |body: &str| split_at_body(&chunked(body)).0;
+    let tiny: String = body.chars().map(|byte| format!("1\r\n{byte}\r\n")).collect();
+    assert!(harness.line().await.ask(format!("{}{tiny}0\r\n\r\n", head(&body))).await.contains(" 200 "), "few are accepted");
+    let (name, secret) = ("large", "whsec_only_for_tests");
+    let harness = Harness::with_sources(&[(name, secret, "provider = \"stripe\"\nmax_body = \"1 MiB\"")], None);
+    let tiny = "1\r\nx\r\n".repeat(1 << 20);
+    let answer = harness.line().await.end(format!("{}{tiny}", head("").replace("/stripe", "/large"))).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert_eq!(harness.count(name, "too_large"), 1);
+    assert!(logged().contains("body: expected at most 16384 chunks"), "{}", logged());
 }
 
 #[tokio::test]
