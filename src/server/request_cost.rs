@@ -8,14 +8,18 @@ pub(super) fn max_requests(limits: &ServerLimits) -> usize {
     limits.max_requests.min(limits.max_in_flight / REQUEST_BYTES)
 }
 
-/// Returns the maximum number of requests from one address that is not known good: half of those that are not reserved.
+/// Returns the maximum number of requests from one address that is not known good: half of those that are not reserved, but at
+/// least [`MIN_REQUESTS_PER_ADDRESS`].
 pub(super) fn max_requests_per_address(limits: &ServerLimits) -> usize {
     let max_requests = max_requests(limits);
-    (max_requests - max_requests / RESERVED_PART) / 2
+    ((max_requests - max_requests / RESERVED_PART) / 2).max(MIN_REQUESTS_PER_ADDRESS)
 }
 
 /// Fixed cost of a request: its tasks, its state in hyper and h2, and the read buffers that the pieces of its head and body occupy.
 pub(super) const REQUEST_BYTES: usize = 16 * 1024;
+
+/// Half of the requests that are not reserved if `max_requests` has its smallest value.
+const MIN_REQUESTS_PER_ADDRESS: usize = 6;
 
 #[cfg(test)]
 mod tests {
