@@ -70,6 +70,15 @@ impl Harness {
         self.killed()
     }
 
+    /// Like [`Harness::restarted`], but calls `change` while no thread of the journal runs.
+    pub fn restarted_after(self, change: impl FnOnce(&Harness)) -> Harness {
+        self.service.stop().expect("the journal works");
+        self.disk.kill();
+        self.journal.close();
+        change(&self);
+        self.started_again()
+    }
+
     /// Simulates `kill -9`, then opens a new service on the same disk.
     pub fn killed(self) -> Harness {
         self.disk.kill();

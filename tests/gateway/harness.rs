@@ -88,8 +88,7 @@ impl Harness {
         let ordinal = |name: &String| name.split('-').next().map(str::to_owned);
         let is_new = |name: &String| segments.iter().all(|segment| ordinal(segment) != ordinal(name));
         let empty: Vec<_> = harness.disk.names(".seg").into_iter().filter(is_new).collect();
-        harness.take_keys_for_merged();
-        let harness = harness.restarted();
+        let harness = harness.restarted_after(Harness::take_keys_for_merged);
         // The background thread deletes a segment without events as soon as the segment is sealed. After this deletion, the
         // thread has no further work.
         harness.disk.wait_for(|names| empty.iter().all(|segment| !names.contains(segment)));
