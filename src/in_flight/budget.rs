@@ -73,7 +73,7 @@ impl InFlightBudget {
 
     /// Adds one request under way, and `bytes` for its head and its fixed cost. Returns false and adds nothing if the other
     /// requests use up the budget. Otherwise, the caller must call [`InFlightBudget::end_request`] or pass `bytes` to
-    /// [`InFlightCharge::add_request`].
+    /// [`InFlightCharge::add_request`](super::InFlightCharge::add_request).
     pub fn start_request(&self, bytes: usize) -> bool {
         let before = self.used.fetch_add(ONE_REQUEST + bytes as u64, Relaxed);
         let is_within = self.is_within(before) && before / ONE_REQUEST < self.max_requests as u64;
