@@ -238,4 +238,4 @@ fn shard_of(key: &EventKey) -> usize {
 }
 
 const POISON: &str = "no code panics while it holds this lock";
-const SHARDS: usize = 64;
+const SHARDS: usize = 32;

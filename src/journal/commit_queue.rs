@@ -216,7 +216,9 @@ impl QueueState {
         }
         self.bytes = 0;
         let releases = std::mem::take(&mut self.releases);
-        Batch { events: std::mem::take(&mut self.events).into(), save_cursors, releases, is_last }
+        // Under load, the next batch is about as large as this one.
+        let next = Vec::with_capacity(self.events.len().min(FULL_BATCH));
+        Batch { events: std::mem::replace(&mut self.events, next).into(), save_cursors, releases, is_last }
     }
 
     /// Returns true if the queue has room for `len` more bytes. An empty queue accepts an event of any size.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
 use hashbrown::HashTable;
@@ -20,6 +21,8 @@ pub(super) struct MemoryKeys {
     shards: Vec<Shard>,
     /// Entries of each unsealed segment in the order of their sequences.
     unsealed: Mutex<BTreeMap<SegmentName, Vec<KeyEntry>>>,
+    /// Number of keys of the last sealed segment. The next one has about as many, so its list need not grow.
+    usual_len: AtomicUsize,
 }
 
 /// A part of the keys, in a cache line of its own, because different processors often lock neighbouring shards at the same time.
@@ -79,7 +82,7 @@ fn hash(key: &EventKey) -> u64 {
 impl MemoryKeys {
     pub(super) fn new() -> MemoryKeys {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        MemoryKeys { shards, unsealed: Mutex::default() }
+        MemoryKeys { shards, unsealed: Mutex::default(), usual_len: AtomicUsize::new(0) }
     }
 
     /// Returns the newest entry of a key.
@@ -95,7 +98,7 @@ impl MemoryKeys {
     /// Adds entries of an unsealed segment.
     pub(super) fn add_unsealed(&self, segment: SegmentName, entries: impl Iterator<Item = KeyEntry>) {
         let mut unsealed = self.unsealed.lock().expect(POISON);
-        let list = unsealed.entry(segment).or_default();
+        let list = unsealed.entry(segment).or_insert_with(|| Vec::with_capacity(self.usual_len.load(Relaxed)));
         for entry in entries {
             self.insert(entry);
             list.push(entry);
@@ -104,7 +107,9 @@ impl MemoryKeys {
 
     /// Removes and returns the list of the entries of an unsealed segment. Lookups still find these entries.
     pub(super) fn take_unsealed(&self, segment: SegmentName) -> Vec<KeyEntry> {
-        self.unsealed.lock().expect(POISON).remove(&segment).unwrap_or_default()
+        let entries = self.unsealed.lock().expect(POISON).remove(&segment).unwrap_or_default();
+        self.usual_len.store(entries.len(), Relaxed);
+        entries
     }
 
     /// Undoes [`MemoryKeys::take_unsealed`].
@@ -135,4 +140,5 @@ impl MemoryKeys {
     }
 }
 
-const SHARDS: usize = 256;
+/// Number of shards. With more shards, the ends of their lists would no longer fit into the processor's cache.
+const SHARDS: usize = 32;
