@@ -1,11 +1,11 @@
 //! Receives deliveries. For each delivery, the gateway verifies the signature, looks up the dedupe key and appends the
 //! event to the journal. This module does not depend on the HTTP server or on Kafka.
 //!
-//! [`Gateway::receive`] passes the event to the journal in the first poll of its future. If the gateway must first look up the
-//! dedupe key on disk, the first poll instead starts a blocking task, which performs the lookup and the append. If the
-//! verification is long ([`Verifier::is_long`]), the first poll instead starts a task, which performs the verification and the
-//! append on a blocking thread, so that it does not delay other requests. In all cases, dropping the future after the first poll
-//! does not cancel the append. A sender that disconnects after the last byte of its request therefore cannot cancel the append.
+//! [`Gateway::receive`] passes the event to the journal before it returns the future of the answer. If the gateway must first look
+//! up the dedupe key on disk, it instead starts a blocking task, which performs the lookup and the append. If the verification is
+//! long ([`Verifier::is_long`]), it instead starts a task, which performs the verification and the append on a blocking thread, so
+//! that it does not delay other requests. In all cases, dropping the future does not cancel the append. A sender that disconnects
+//! after the last byte of its request therefore cannot cancel the append.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use arc_swap::ArcSwap;
 use http::header::{ALLOW, HeaderValue};
 use http::{HeaderMap, Method};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 mod appender;
 mod batch;
@@ -28,16 +27,17 @@ mod key;
 mod live_source;
 mod live_sources;
 mod long_verifications;
+mod result;
 mod success_rate;
 
-use appender::{Appender, SYNC_FAILED, UnconfirmedClaim, with_claimed_key};
-use batch::AdmittedBatch;
+use appender::{Appender, UnconfirmedClaim, with_claimed_key};
 use dedupe_table::{Claim, Claimant, Resolution};
 use differing::WaitingCopy;
 use fingerprint::Account;
 pub use live_source::LiveSource;
 use live_sources::LiveSources;
 use long_verifications::LongVerifications;
+use result::{PendingResult, Received, answer};
 use success_rate::SuccessGuard;
 
 use crate::answer::Answer;
@@ -50,7 +50,7 @@ use crate::log::escaped;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::rejections::RejectionStore;
-use crate::sender_standing::DeliveryTerms;
+use crate::sender_standing::{DeliveryTerms, SenderStanding};
 use crate::source::Source;
 use crate::source::recipe::Reply;
 pub use crate::verify::Verifier;
@@ -85,14 +85,6 @@ impl Admitted {
             Admitted::Answered(_) | Admitted::Waiting { .. } => 0,
         }
     }
-}
-
-/// The result for which a delivery waits.
-enum PendingResult {
-    /// Result of one event. `copy` is `None` if the delivery is the first with the key of the event.
-    Event { receiver: oneshot::Receiver<Resolution>, copy: Option<WaitingCopy> },
-    /// Results of the items of a batch.
-    Batch(AdmittedBatch),
 }
 
 /// A verified delivery that is not an endpoint challenge.
@@ -187,29 +179,44 @@ impl Gateway {
         self.sources.load().all().for_each(|live| live.update_metrics(now));
     }
 
-    /// Verifies one complete delivery, deduplicates the event and stores the event. If the result is not known by the
-    /// deadline in `terms`, returns an answer with the outcome `deadline`. The journal may still store the event after this answer.
-    /// Dropping the future does not cancel the append.
+    /// Verifies one complete delivery, deduplicates the event and passes it to the journal. Returns a future that waits for the
+    /// result and returns the answer. If the result is not known by the deadline in `terms`, the answer has the outcome `deadline`.
+    /// The journal may still store the event after this answer. Dropping the future does not cancel the append.
     ///
     /// Adds the work of a rejected delivery to `charge`. If a long verification ends with a rejection after the sender has
     /// disconnected or its deadline has passed, instead calls `unanswered` with the outcome and the work in hashed bytes. Ends the
     /// turn of a limited sender as soon as the verification has ended.
-    pub async fn receive(
+    pub fn receive<'a>(
+        self: &'a Arc<Gateway>,
+        live: &'a Arc<LiveSource>,
+        delivery: Delivery,
+        terms: DeliveryTerms,
+        charge: &'a mut InFlightCharge<'_>,
+        unanswered: impl FnOnce(Outcome, usize) + Send + 'static,
+    ) -> impl Future<Output = Answer> {
+        let (DeliveryTerms { mut standing, deadline }, verifier) = (terms, &live.verifier);
+        let quick = standing.run(|| (!verifier.is_long(&delivery)).then(|| verifier.verify(&delivery)));
+        let received = match quick {
+            Some(verdict) => {
+                drop(standing);
+                let admitted = self.admit_verdict(live, delivery, verdict);
+                charge.add_work(admitted.work());
+                Received::Admitted(admitted)
+            }
+            None => self.start_long(live, delivery, standing, charge, unanswered),
+        };
+        self.answer(live, received, deadline, charge)
+    }
+
+    /// Starts a long verification, with the append of the event, on a blocking thread.
+    fn start_long(
         self: &Arc<Gateway>,
         live: &Arc<LiveSource>,
         delivery: Delivery,
-        terms: DeliveryTerms,
+        mut standing: SenderStanding,
         charge: &mut InFlightCharge<'_>,
         unanswered: impl FnOnce(Outcome, usize) + Send + 'static,
-    ) -> Answer {
-        let (DeliveryTerms { mut standing, deadline }, verifier) = (terms, &live.verifier);
-        let quick = standing.run(|| (!verifier.is_long(&delivery)).then(|| verifier.verify(&delivery)));
-        if let Some(verdict) = quick {
-            drop(standing);
-            let admitted = self.admit_verdict(live, delivery, verdict);
-            charge.add_work(admitted.work());
-            return self.wait(live, admitted, deadline).await;
-        }
+    ) -> Received {
         let (gateway, source, memory) = (self.clone(), live.clone(), charge.detach());
         let is_known_good = standing.is_known_good();
         let verification = move || {
@@ -222,23 +229,15 @@ impl Gateway {
             Admitted::Rejected(answer, work) => unanswered(answer.outcome, work),
             Admitted::Answered(_) | Admitted::Waiting { .. } => {}
         };
-        let Some(verified) = self.long_verifications.run(is_known_good, verification, unanswered) else {
-            return Answer::plain(Outcome::Overloaded).with_hint(TOO_MANY_LONG);
-        };
-        match tokio::time::timeout_at(deadline, verified).await {
-            // The memory stays charged until the delivery is answered.
-            Ok(Ok((admitted, _memory))) => {
-                charge.add_work(admitted.work());
-                self.wait(live, admitted, deadline).await
-            }
-            Ok(Err(_)) => Answer::plain(Outcome::Overloaded).with_hint(VERIFICATION_ENDED),
-            Err(_) => Answer::plain(Outcome::Deadline).with_hint(NOT_VERIFIED_IN_TIME),
-        }
+        self.long_verifications.run(is_known_good, verification, unanswered).map_or_else(
+            || Received::Admitted(Admitted::Answered(Answer::plain(Outcome::Overloaded).with_hint(TOO_MANY_LONG))),
+            Received::Long,
+        )
     }
 
     /// Counts a verdict. If the verdict is an event, deduplicates the event and passes it to the journal.
     fn admit_verdict(&self, live: &LiveSource, delivery: Delivery, verdict: Result<Verdict, Rejection>) -> Admitted {
-        let now = delivery.received_at;
+        let (received_at, now) = (delivery.received_at, self.appender.journal.now());
         let verified = match verdict {
             Ok(Verdict::Event(verified)) => Accepted::Event(verified),
             Ok(Verdict::Batch(batch)) => Accepted::Batch(batch),
@@ -249,7 +248,7 @@ impl Gateway {
             Err(rejection) => {
                 let rejection = self.consider_clock_jump(live, &delivery, rejection);
                 let work = rejection.work;
-                live.success_rate.count_rejection(self.appender.journal.now(), rejection.outcome);
+                live.success_rate.count_rejection(now, rejection.outcome);
                 let answer = rejected(&live.source, rejection);
                 self.rejections.store(&live.source.name, &live.source.recipe.credentials, &delivery, &answer);
                 return Admitted::Rejected(answer, work);
@@ -258,10 +257,13 @@ impl Gateway {
         // Free the delivery's memory while the memory is still in the processor's cache, so that the next delivery can
         // reuse the memory during this delivery's sync.
         drop(delivery);
-        let guard = live.success_rate.start(self.appender.journal.now());
+        let guard = live.success_rate.start(now);
         let pending = match verified {
-            Accepted::Event(verified) => self.store(live, verified, now),
-            Accepted::Batch(batch) => self.store_batch(live, batch, now),
+            Accepted::Event(verified) => self.store(live, verified, received_at, now),
+            Accepted::Batch(batch) => {
+                let admitted = self.store_batch(live, batch, received_at, now);
+                admitted.map(|admitted| PendingResult::Batch(Box::new(admitted)))
+            }
         };
         match pending {
             Ok(result) => Admitted::Waiting { guard, result },
@@ -273,9 +275,15 @@ impl Gateway {
     }
 
     /// Passes a verified event to the journal. If the result is already known, the error is the answer.
-    fn store(&self, live: &LiveSource, verified: Verified, now: UnixMillis) -> Result<PendingResult, Answer> {
+    fn store(
+        &self,
+        live: &LiveSource,
+        verified: Verified,
+        received_at: UnixMillis,
+        now: JournalMillis,
+    ) -> Result<PendingResult, Answer> {
         let source = &live.source;
-        live.count_verified(verified.secret.as_deref(), now);
+        live.count_verified(verified.secret.as_deref(), received_at);
         live.count_unread(verified.unread);
         if !source.types.accepts(verified.event.event_type()) {
             return Err(answer_with(Outcome::Filtered, source.recipe.replies.accepted.clone())
@@ -284,39 +292,18 @@ impl Gateway {
         if let Some(retry_after) = live.wait_for_rate() {
             return Err(Answer::rate_limited(retry_after).with_hint(RATE_EXCEEDED));
         }
-        match self.admit(live, verified) {
+        match self.admit(live, verified, now) {
             Admission::Resolved(resolution) => Err(answer(source, resolution, false)),
             Admission::First(receiver) => Ok(PendingResult::Event { receiver, copy: None }),
             Admission::Duplicate(copy, receiver) => Ok(PendingResult::Event { receiver, copy: Some(copy) }),
         }
     }
 
-    async fn wait(&self, live: &LiveSource, admitted: Admitted, deadline: Instant) -> Answer {
-        let (guard, result) = match admitted {
-            Admitted::Answered(answer) | Admitted::Rejected(answer, _) => return answer,
-            Admitted::Waiting { guard, result } => (guard, result),
-        };
-        let answered = match result {
-            PendingResult::Event { receiver, copy } => tokio::time::timeout_at(deadline, receiver).await.map(|received| {
-                // The journal drops a completion only after a failed sync.
-                let resolution = received.unwrap_or(Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED));
-                if let (Some(copy), Resolution::Stored(first) | Resolution::Seen(first)) = (&copy, resolution) {
-                    live.differing.report_waiting(copy, first);
-                }
-                answer(&live.source, resolution, copy.is_none())
-            }),
-            PendingResult::Batch(batch) => tokio::time::timeout_at(deadline, batch.answer(live)).await,
-        };
-        let answer = answered.unwrap_or_else(|_| Answer::plain(Outcome::Deadline).with_hint(NOT_SYNCED_IN_TIME));
-        guard.finish(&answer);
-        answer
-    }
-
-    fn admit(&self, live: &LiveSource, verified: Verified) -> Admission {
+    fn admit(&self, live: &LiveSource, verified: Verified, now: JournalMillis) -> Admission {
         let Verified { event, identity, secret, .. } = verified;
         let account = live.accounts.signing_with(secret.as_deref());
-        let claimant = self.claimant(live, &event, &identity, account);
-        let Some(claimant) = claimant else { return self.admit_keyless(live, event) };
+        let claimant = self.claimant(live, &event, &identity, account, now);
+        let Some(claimant) = claimant else { return self.admit_keyless(live, event, now) };
         let event = event.with_key(Some(claimant.key), claimant.fingerprint);
         match self.appender.claim(&claimant) {
             Claim::Seen(first) => {
@@ -326,13 +313,13 @@ impl Gateway {
             Claim::Pending(receiver) => Admission::Duplicate(WaitingCopy::of(event), receiver),
             Claim::New(key, receiver) => {
                 let event = with_claimed_key(event, key, &account.name);
-                self.appender.append(&event, key, self.check_accepting(&live.source));
+                self.appender.append(&event, key, self.check_accepting(&live.source, now));
                 Admission::First(receiver)
             }
             Claim::Unconfirmed(key, receiver) => {
                 let event = with_claimed_key(event, key, &account.name);
                 let claim = UnconfirmedClaim { claimant, key, account: account.name.clone() };
-                let accepting = self.check_accepting(&live.source);
+                let accepting = self.check_accepting(&live.source, now);
                 self.appender.look_up_and_append(event, claim, live.differing.clone(), accepting);
                 Admission::First(receiver)
             }
@@ -340,28 +327,36 @@ impl Gateway {
     }
 
     /// Returns the claim that an event makes, or `None` for a keyless event.
-    fn claimant(&self, live: &LiveSource, event: &Event, identity: &Identity, account: &Account) -> Option<Claimant> {
+    fn claimant(
+        &self,
+        live: &LiveSource,
+        event: &Event,
+        identity: &Identity,
+        account: &Account,
+        now: JournalMillis,
+    ) -> Option<Claimant> {
         let source = &live.source;
         let key = key::of(&self.hash_key, &source.name, event.event_type(), identity)?;
         let fingerprint = Fingerprint { secret: account.hash, body: fingerprint::body_hash(&self.hash_key, event.body()) };
-        let not_before = not_before(source, identity, &self.appender.journal);
+        let not_before = not_before(source, identity, &self.appender.journal, now);
         Some(Claimant { key, fingerprint, not_before, has_account_key: live.accounts.are_several })
     }
 
-    fn admit_keyless(&self, live: &LiveSource, event: Event) -> Admission {
-        let appended = self.check_accepting(&live.source).and_then(|()| self.appender.append_keyless(&event, &live.keyless));
+    fn admit_keyless(&self, live: &LiveSource, event: Event, now: JournalMillis) -> Admission {
+        let accepting = self.check_accepting(&live.source, now);
+        let appended = accepting.and_then(|()| self.appender.append_keyless(&event, &live.keyless));
         appended.map_or_else(Admission::Resolved, Admission::First)
     }
 
-    /// Returns `Ok` if the gateway accepts new events. Otherwise, the error is the resolution of each new event. In both cases,
+    /// Returns `Ok` if the gateway accepts new events at `now`. Otherwise, the error is the resolution of each new event. In both cases,
     /// the gateway answers duplicates of stored events with 2xx.
-    fn check_accepting(&self, source: &Source) -> Result<(), Resolution> {
+    fn check_accepting(&self, source: &Source, now: JournalMillis) -> Result<(), Resolution> {
         if self.draining.load(Ordering::Acquire) {
             return Err(Resolution::Failed(Outcome::Draining, "the gateway is shutting down"));
         }
         // A disk operation that has been running for at least the source's deadline is unlikely to end before the deadline of a
         // new delivery.
-        match self.appender.operation_age() {
+        match self.appender.journal.operation_age_at(now) {
             Some(age) if age >= source.deadline => Err(Resolution::Failed(Outcome::Overloaded, OPERATION_TOO_OLD)),
             _ => Ok(()),
         }
@@ -381,21 +376,12 @@ pub fn precheck(verifier: &Verifier, method: &Method, target: &str, headers: &He
 }
 
 /// Returns the time at or before which a key must have been first seen to count as new.
-fn not_before(source: &Source, identity: &Identity, journal: &Journal) -> JournalMillis {
+fn not_before(source: &Source, identity: &Identity, journal: &Journal, now: JournalMillis) -> JournalMillis {
     match identity {
         // Two equal bodies may be two events, so the key expires as soon as one of the two clocks says so.
         Identity::BodyWindow(_, window) => journal.before_either_clock(*window),
-        _ => journal.now().before(source.dedupe.window),
+        _ => now.before(source.dedupe.window),
     }
-}
-
-fn answer(source: &Source, resolution: Resolution, is_first: bool) -> Answer {
-    let (outcome, seq) = match resolution {
-        Resolution::Stored(first) if is_first => (Outcome::Stored, first.seq),
-        Resolution::Stored(first) | Resolution::Seen(first) => (Outcome::Duplicate, first.seq),
-        Resolution::Failed(outcome, hint) => return Answer::plain(outcome).with_hint(hint),
-    };
-    Answer { seq: Some(seq), ..answer_with(outcome, source.recipe.replies.accepted.clone()) }
 }
 
 fn answer_with(outcome: Outcome, reply: Reply) -> Answer {
@@ -432,13 +418,7 @@ fn unlisted(source: &Source, event: &Event) -> String {
 
 const RATE_EXCEEDED: &str =
     "max_rate: expected verified deliveries within this rate, found more; raise or remove the source's max_rate";
-const NOT_SYNCED_IN_TIME: &str =
-    "journal sync: expected to end before the delivery's deadline, found it unfinished; move [journal] dir to a faster disk";
-const NOT_VERIFIED_IN_TIME: &str =
-    "verification: expected before the delivery's deadline, found it pending; add CPU cores, or lower max_body of the source";
 const TOO_MANY_LONG: &str =
     "long verifications: expected a free place in the queue, found it full; add CPU cores, or lower max_body of the source";
-const VERIFICATION_ENDED: &str =
-    "verification: expected a result, found none, because the process is stopping; the sender should retry";
 const OPERATION_TOO_OLD: &str =
     "journal: expected a disk operation to end within the source's deadline, found it still running; check the disk";

@@ -2,7 +2,6 @@
 //! cancel the append of its event.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -155,11 +154,6 @@ impl Appender {
     /// delivery.
     pub(super) fn lookup_permit(&self) -> Result<OwnedSemaphorePermit, Resolution> {
         self.lookups.clone().try_acquire_owned().map_err(|_| Resolution::Failed(Outcome::Overloaded, TOO_MANY_LOOKUPS))
-    }
-
-    /// Returns the time since the start of the journal's running disk operation, or `None` if no operation is running.
-    pub(super) fn operation_age(&self) -> Option<Duration> {
-        self.journal.operation_age()
     }
 
     /// Returns the number of dedupe keys in memory. Counts the keys of the journal's unsealed segments and the keys in the hot

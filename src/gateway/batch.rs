@@ -11,9 +11,10 @@ use super::batch_append::{BatchResolution, ClaimedItem, ItemCounters};
 use super::dedupe_table::{Claim, Resolution};
 use super::differing::WaitingCopy;
 use super::live_source::LiveSource;
-use super::{Gateway, PendingResult, RATE_EXCEEDED, answer_with, unlisted};
+use super::{Gateway, RATE_EXCEEDED, answer_with, unlisted};
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
+use crate::journal::JournalMillis;
 use crate::outcome::Outcome;
 use crate::verify::{VerifiedBatch, VerifiedItem};
 
@@ -42,9 +43,15 @@ struct ItemCounts {
 impl Gateway {
     /// Passes the new events of a batch to the journal, as [`Gateway::store`] does for one event. The outcome of the delivery is
     /// `filtered` if `types` accepts none of the items, and `duplicate` if all accepted items are already stored.
-    pub(super) fn store_batch(&self, live: &LiveSource, batch: VerifiedBatch, now: UnixMillis) -> Result<PendingResult, Answer> {
+    pub(super) fn store_batch(
+        &self,
+        live: &LiveSource,
+        batch: VerifiedBatch,
+        received_at: UnixMillis,
+        now: JournalMillis,
+    ) -> Result<AdmittedBatch, Answer> {
         let source = &live.source;
-        live.count_verified(batch.secret.as_deref(), now);
+        live.count_verified(batch.secret.as_deref(), received_at);
         let is_wanted = |item: &VerifiedItem| source.types.accepts(item.event.event_type());
         let (wanted, unwanted): (Vec<_>, Vec<_>) = batch.items.into_iter().partition(is_wanted);
         let filtered = unwanted.len() as u64;
@@ -56,18 +63,18 @@ impl Gateway {
         if let Some(retry_after) = live.wait_for_rate() {
             return Err(Answer::rate_limited(retry_after).with_hint(RATE_EXCEEDED));
         }
-        let mut admitted = self.admit_batch(live, wanted);
+        let mut admitted = self.admit_batch(live, wanted, now);
         admitted.counts.filtered = filtered;
-        Ok(PendingResult::Batch(admitted))
+        Ok(admitted)
     }
 
     /// Claims the keys of all items, and passes the items with new keys and the keyless items to the journal.
-    fn admit_batch(&self, live: &LiveSource, items: Vec<VerifiedItem>) -> AdmittedBatch {
+    fn admit_batch(&self, live: &LiveSource, items: Vec<VerifiedItem>, now: JournalMillis) -> AdmittedBatch {
         let mut claimants = Vec::with_capacity(items.len());
         let mut events = Vec::with_capacity(items.len());
         for VerifiedItem { event, identity, secret } in items {
             let account = live.accounts.signing_with(secret.as_deref());
-            let claimant = self.claimant(live, &event, &identity, account);
+            let claimant = self.claimant(live, &event, &identity, account, now);
             let event = match &claimant {
                 Some(claimant) => event.with_key(Some(claimant.key), claimant.fingerprint),
                 None => event,
@@ -102,7 +109,7 @@ impl Gateway {
                 keyless: live.keyless.clone(),
                 differing: live.differing.clone(),
             };
-            admitted.claimed = Some(self.appender.append_claimed(claimed, counters, self.check_accepting(&live.source)));
+            admitted.claimed = Some(self.appender.append_claimed(claimed, counters, self.check_accepting(&live.source, now)));
         }
         admitted
     }

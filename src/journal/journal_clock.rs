@@ -86,6 +86,11 @@ impl JournalClock {
         JournalMillis(self.origin.wrapping_add(self.clock.uptime().as_millis() as u64))
     }
 
+    /// Returns the uptime of the machine at a time of this clock.
+    pub(super) fn uptime_at(&self, time: JournalMillis) -> Duration {
+        Duration::from_millis(time.0.wrapping_sub(self.origin))
+    }
+
     /// Returns the current times of both clocks. Logs and counts a jump of the wall clock.
     pub(super) fn times(&self) -> CommitTimes {
         let times = CommitTimes { journal: self.now(), wall: self.clock.now() };

@@ -269,7 +269,13 @@ impl Journal {
     /// Returns the duration of the writer's running disk operation so far; `None` if no operation is running. An operation is a
     /// write, a sync, or the allocation of a segment.
     pub fn operation_age(&self) -> Option<Duration> {
-        self.0.health.operation_age(self.0.time.clock())
+        self.operation_age_at(self.now())
+    }
+
+    /// Returns the duration of the writer's running disk operation at `now`; `None` if no operation is running. `now` is a recent
+    /// time of [`Journal::now`].
+    pub fn operation_age_at(&self, now: JournalMillis) -> Option<Duration> {
+        self.0.health.operation_age(self.0.time.uptime_at(now))
     }
 
     /// Returns the first sequence that is not durable yet.

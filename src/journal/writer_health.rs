@@ -3,8 +3,6 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::clock::Clock;
-
 #[repr(u8)]
 enum Availability {
     Available,
@@ -69,11 +67,10 @@ impl WriterHealth {
         result
     }
 
-    /// Returns the duration of the running disk operation so far; `None` if no operation is running. Reads the clock only if an
-    /// operation is running.
-    pub(super) fn operation_age(&self, clock: &dyn Clock) -> Option<Duration> {
+    /// Returns the duration of the running disk operation at `uptime`; `None` if no operation is running.
+    pub(super) fn operation_age(&self, uptime: Duration) -> Option<Duration> {
         let started = Duration::from_millis(self.operation_started.load(Ordering::Relaxed).checked_sub(1)?);
-        Some(clock.uptime().saturating_sub(started))
+        Some(uptime.saturating_sub(started))
     }
 
     fn change(&self, from: Availability, to: Availability) -> bool {

@@ -66,22 +66,25 @@ impl<'a, 'c> BodyReader<'a, 'c> {
         Ok(())
     }
 
-    /// Reads the rest of the body, and returns the whole body. If the read fails or the body exceeds a limit, the error is the
-    /// outcome of the request.
+    /// Reads the rest of an incomplete body, and returns the whole body. If the read fails or the body exceeds a limit, the error
+    /// is the outcome of the request.
     pub(super) async fn read(&mut self, limit: usize) -> Result<Bytes, Outcome> {
-        if !is_complete(self.body) {
-            let guard = self.unfinished.add(self.address, self.charge);
-            let read = self.read_rest(limit, &guard).await;
-            self.charge.add_work(self.small_pieces() * PIECE_WORK);
-            if let Err(outcome) = read {
-                self.buffer = BodyBuffer::Empty;
-                if outcome == Outcome::RateLimited {
-                    self.charge.release();
-                }
-                return Err(outcome);
+        let guard = self.unfinished.add(self.address, self.charge);
+        let read = self.read_rest(limit, &guard).await;
+        self.charge.add_work(self.small_pieces() * PIECE_WORK);
+        if let Err(outcome) = read {
+            self.buffer = BodyBuffer::Empty;
+            if outcome == Outcome::RateLimited {
+                self.charge.release();
             }
+            return Err(outcome);
         }
-        Ok(std::mem::replace(&mut self.buffer, BodyBuffer::Empty).into_bytes())
+        Ok(self.take())
+    }
+
+    /// Returns the pieces of the body that have been read.
+    pub(super) fn take(&mut self) -> Bytes {
+        std::mem::replace(&mut self.buffer, BodyBuffer::Empty).into_bytes()
     }
 
     /// Returns true if the body has more pieces than hookhold accepts.

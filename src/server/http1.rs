@@ -54,13 +54,14 @@ where
     let context = RequestContext::new(peer, &state);
     let progress = &context.progress;
     let service = service_fn(|request: Request<Incoming>| {
-        let (state, mut context, (head, mut body)) = (&state, context.clone(), request.into_parts());
+        let (state, mut context, (mut head, mut body)) = (&state, context.clone(), request.into_parts());
         async move {
             context.apply_forwarded_for(state, &head.headers);
-            match RequestSlot::take(state, &context.sender, &head) {
-                // The future is large, and hyper would hold its memory on an idle connection.
-                Some(slot) => Box::pin(request::serve(slot, context, head, &mut body)).await,
-                None => Ok(request_slot::reject(state, &context, &head, &body)),
+            let arrival = context.progress.head_complete();
+            match RequestSlot::take(state, &context.sender, &head, arrival.at) {
+                // hyper would hold the memory of the future on an idle connection.
+                Some(slot) => Box::pin(request::serve(slot, &context, arrival, &mut head, &mut body)).await,
+                None => Ok(request_slot::reject(state, &context, arrival, &head, &body)),
             }
         }
     });

@@ -238,9 +238,10 @@ fn respond(
     let (head, body) = request.into_parts();
     let mut context = RequestContext::new(peer, state);
     context.apply_forwarded_for(state, &head.headers);
-    let reply = match RequestSlot::take(state, &context.sender, &head) {
+    let arrival = context.progress.head_complete();
+    let reply = match RequestSlot::take(state, &context.sender, &head, arrival.at) {
         Some(slot) => StreamReply::Later(start(tasks, active, slot, context, phases, head, body)),
-        None => StreamReply::Now(Box::new(request_slot::reject(state, &context, &head, &body))),
+        None => StreamReply::Now(Box::new(request_slot::reject(state, &context, arrival, &head, &body))),
     };
     async {
         match reply {
@@ -269,7 +270,7 @@ fn start(
 ) -> oneshot::Receiver<Result<Response<ResponseBody>, SenderDisconnected>> {
     let (sender, response) = oneshot::channel();
     tasks.spawn(async move {
-        let mut result = serve_in_time(slot, context, phases, head, &mut body).await;
+        let mut result = serve_in_time(slot, &context, phases, head, &mut body).await;
         if let Ok(response) = &mut result {
             response.body_mut().charge_until_sent(&active);
         }
@@ -290,14 +291,14 @@ fn start(
 /// Serves one request, and ends it early at its deadline or at the drain deadline.
 async fn serve_in_time(
     slot: RequestSlot,
-    context: RequestContext,
+    context: &RequestContext,
     mut phases: watch::Receiver<Phase>,
-    head: Parts,
+    mut head: Parts,
     body: &mut Incoming,
 ) -> Result<Response<ResponseBody>, SenderDisconnected> {
-    let progress = context.progress.clone();
+    let progress = &context.progress;
     let mut timer = std::pin::pin!(sleep_until(progress.deadline()));
-    let mut response = std::pin::pin!(request::serve(slot, context, head, body));
+    let mut response = std::pin::pin!(request::serve(slot, context, progress.arrival(), &mut head, body));
     phases.mark_changed();
     loop {
         select! {

@@ -8,6 +8,7 @@
 //! byte.
 
 use std::fmt;
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Response, Uri, Version};
+use http::{HeaderMap, Method, Response, Uri, Version};
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -52,17 +53,20 @@ impl fmt::Display for SenderDisconnected {
 impl std::error::Error for SenderDisconnected {}
 
 /// Serves one request and returns its response. Records the outcome of the request once, before hyper sends the
-/// response.
+/// response. Takes the fields out of `head`.
+///
+/// The future is boxed for each request, and moving a future copies all its bytes, so it must stay small: the caller owns the large
+/// arguments, and the futures of rare cases are boxed.
 pub(super) async fn serve(
     mut slot: RequestSlot,
-    context: RequestContext,
-    head: Parts,
+    context: &RequestContext,
+    arrival: Arrival,
+    head: &mut Parts,
     body: &mut Incoming,
 ) -> Result<Response<ResponseBody>, SenderDisconnected> {
     let (slot_bytes, state) = (slot.hand_over(), slot.state());
-    let arrival = context.progress.head_complete();
     let (version, is_head) = (head.version, head.method == Method::HEAD);
-    let live = state.live_source(&head);
+    let live = state.live_source(head);
     let outcomes =
         live.as_ref().map_or_else(|_| state.outcomes.no_source.clone(), |live| state.outcomes.source(&live.source.name));
     let pending = outcomes.start(context.remote, arrival.at);
@@ -77,13 +81,10 @@ pub(super) async fn serve(
         context.progress.request_complete();
     }
     let answer = match (live, charged) {
-        (Err(rejected), _) => {
-            drop(head);
-            rejected
-        }
+        (Err(rejected), _) => rejected,
         (Ok(live), Err(_)) => live.source.apply_shadow(Answer::rate_limited(RETRY_AFTER).with_hint(TOO_MANY_FROM_ADDRESS)),
         (Ok(live), Ok(())) => {
-            live.source.apply_shadow(state.receive(&live, &context, arrival, head, &mut *body, &mut charge).await)
+            live.source.apply_shadow(state.receive(&live, context, arrival, head, &mut *body, &mut charge).await)
         }
     };
     let (now, work) = (Instant::now(), charge.work());
@@ -91,11 +92,12 @@ pub(super) async fn serve(
     context.sender.record(answer.outcome, work, now);
     let delay = context.sender.pace(answer.outcome, work, now);
     if !delay.is_zero() {
+        drop(take_fields(head));
         charge.shrink(REQUEST_BYTES);
         let unread = (version == Version::HTTP_2 && !is_malformed).then_some(body);
-        state.delay_answer(&context, delay, unread).await;
+        Box::pin(state.delay_answer(context, delay, unread)).await;
     }
-    let now = Instant::now();
+    let now = if delay.is_zero() { now } else { Instant::now() };
     let close = context.progress.response_ready(now, context.is_trusted(now));
     match answer.outcome {
         Outcome::Disconnected => Err(SenderDisconnected),
@@ -134,7 +136,7 @@ impl ServerState {
         live: &Arc<LiveSource>,
         context: &RequestContext,
         arrival: Arrival,
-        head: Parts,
+        head: &mut Parts,
         body: &mut Incoming,
         charge: &mut InFlightCharge<'_>,
     ) -> Answer {
@@ -144,17 +146,20 @@ impl ServerState {
         let mut reader = BodyReader::new(body, charge, &context.progress, &self.unfinished_bodies, address);
         let arrived = if is_small { reader.read_arrived(max_small).await } else { Ok(()) };
         let judged = match is_small && body::is_complete(reader.body) {
-            true => judge_route(source, request_head(&head, context, arrival, reader.body)).map(|()| source.max_body),
-            false => judge_head(&live.verifier, request_head(&head, context, arrival, reader.body)),
+            true => judge_route(source, request_head(head, context, arrival, reader.body)).map(|()| source.max_body),
+            false => judge_head(&live.verifier, request_head(head, context, arrival, reader.body)),
         };
         let max_body = match judged {
             Ok(max_body) => max_body,
             Err(rejected) => return self.reject_unread(source, head, context, arrival, rejected),
         };
         let deadline = source.deadline.min(self.limits.request_deadline);
-        context.progress.set_deadline(deadline);
         let read = match arrived {
-            Ok(()) => reader.read(max_body).await,
+            Ok(()) if body::is_complete(reader.body) => Ok(reader.take()),
+            Ok(()) => {
+                context.progress.set_deadline(deadline);
+                Box::pin(reader.read(max_body)).await
+            }
             Err(outcome) => Err(outcome),
         };
         let body = match read {
@@ -170,41 +175,39 @@ impl ServerState {
             }
         };
         context.progress.request_complete();
-        self.verify(live, context, delivery(head, body, context, arrival), charge, arrival.at + deadline).await
-    }
-
-    /// Passes a complete delivery to the gateway. If the sender's address is limited, first waits for a turn.
-    async fn verify(
-        &self,
-        live: &Arc<LiveSource>,
-        context: &RequestContext,
-        delivery: Delivery,
-        charge: &mut InFlightCharge<'_>,
-        deadline: Instant,
-    ) -> Answer {
+        // If the sender's address is limited, the delivery waits for a turn.
         let _waiting = context.sender.wait();
-        let standing = match self.standing(context, delivery.body.len(), deadline).await {
-            Ok(standing) => standing,
+        let deadline = arrival.at + deadline;
+        let standing = match self.standing(context, body.len(), arrival.at) {
+            Some(standing) => Ok(standing),
+            None => Box::pin(self.wait_for_turn(context, body.len(), deadline)).await,
+        };
+        let terms = match standing {
+            Ok(standing) => DeliveryTerms { standing, deadline },
             Err(answer) => return answer,
         };
         let (sender, size) = (context.sender.clone(), charge.received());
         let unanswered = move |outcome, work: usize| sender.record(outcome, size.max(work), Instant::now());
-        let terms = DeliveryTerms { standing, deadline };
-        // The future is large, so pin it here instead of moving it into `unless_cut`.
+        let delivery = delivery(head, body, context, arrival);
+        // Pin the future here instead of moving it into `unless_cut`.
         let received = pin!(self.gateway.receive(live, delivery, terms, charge, unanswered));
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
     }
 
-    /// Returns the standing of the sender. If its address is limited, waits for a turn to verify a body of `bytes` bytes. The error
-    /// is the answer to a delivery that gets no turn in time.
-    async fn standing(&self, context: &RequestContext, bytes: usize, deadline: Instant) -> Result<SenderStanding, Answer> {
-        let (sender, now, kind) = (&context.sender, Instant::now(), WorkKind::of_body(bytes));
-        if sender.is_known_good(now) {
-            return Ok(SenderStanding::KnownGood);
+    /// Returns the standing of the sender of a request that started at `arrival`. `None` if its address is limited, so that the
+    /// verification of a body of `bytes` bytes must wait for a turn.
+    fn standing(&self, context: &RequestContext, bytes: usize, arrival: Instant) -> Option<SenderStanding> {
+        let sender = &context.sender;
+        if sender.is_known_good(arrival) {
+            return Some(SenderStanding::KnownGood);
         }
-        if !sender.needs_turn(kind, now) {
-            return Ok(SenderStanding::Unknown);
-        }
+        (!sender.needs_turn(WorkKind::of_body(bytes), arrival)).then_some(SenderStanding::Unknown)
+    }
+
+    /// Waits for a turn to verify a body of `bytes` bytes, and returns the standing of the sender. The error is the answer to a
+    /// delivery that gets no turn in time.
+    async fn wait_for_turn(&self, context: &RequestContext, bytes: usize, deadline: Instant) -> Result<SenderStanding, Answer> {
+        let (sender, kind) = (&context.sender, WorkKind::of_body(bytes));
         match context.progress.unless_cut(pin!(timeout_at(deadline, sender.turn(kind)))).await {
             Ok(Ok(Ok(turn))) => Ok(turn.map_or(SenderStanding::Unknown, SenderStanding::Limited)),
             Ok(_) => {
@@ -220,7 +223,7 @@ impl ServerState {
     fn reject_unread(
         &self,
         source: &Source,
-        head: Parts,
+        head: &mut Parts,
         context: &RequestContext,
         arrival: Arrival,
         rejected: Answer,
@@ -246,15 +249,17 @@ fn request_head<'a>(head: &'a Parts, context: &'a RequestContext, arrival: Arriv
     }
 }
 
-fn delivery(head: Parts, body: Bytes, context: &RequestContext, arrival: Arrival) -> Delivery {
-    Delivery {
-        target: target(&head),
-        method: head.method,
-        headers: head.headers,
-        body,
-        remote: context.remote,
-        received_at: arrival.wall,
-    }
+/// Takes the fields of a request head out of `head`, and returns them as a delivery with this body.
+fn delivery(head: &mut Parts, body: Bytes, context: &RequestContext, arrival: Arrival) -> Delivery {
+    let target = target(head);
+    let (method, headers) = take_fields(head);
+    Delivery { target, method, headers, body, remote: context.remote, received_at: arrival.wall }
+}
+
+/// Takes everything out of a request head that may occupy much memory.
+fn take_fields(head: &mut Parts) -> (Method, HeaderMap) {
+    head.uri = Uri::default();
+    (mem::take(&mut head.method), mem::take(&mut head.headers))
 }
 
 fn unknown_source(uri: &Uri) -> Answer {

@@ -12,6 +12,7 @@ use http::{Method, Response, Version};
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
+use super::deadline::Arrival;
 use super::peer::RequestContext;
 use super::request_cost::REQUEST_BYTES;
 use super::response::{ResponseBody, respond};
@@ -31,12 +32,12 @@ pub(super) struct RequestSlot {
 }
 
 impl RequestSlot {
-    /// Takes a slot for the request of this sender with this head. If `max_requests` requests are under way, or if the request
+    /// Takes a slot for the request of this sender with this head, which started at `arrival`. If `max_requests` requests are under way, or if the request
     /// exceeds the in-flight budget, the oldest unfinished bodies make room. Returns `None` if they do not suffice. A quarter of both
     /// limits is reserved for known-good addresses.
-    pub(super) fn take(state: &Arc<ServerState>, sender: &SenderGuard, head: &Parts) -> Option<RequestSlot> {
+    pub(super) fn take(state: &Arc<ServerState>, sender: &SenderGuard, head: &Parts, arrival: Instant) -> Option<RequestSlot> {
         let bytes = REQUEST_BYTES + head_bytes(head);
-        let is_known_good = sender.is_known_good(Instant::now());
+        let is_known_good = sender.is_known_good(arrival);
         let budget = state.server_budget(is_known_good);
         if !budget.start_request(bytes) {
             budget.start_request_beyond(bytes);
@@ -73,8 +74,13 @@ impl Drop for RequestSlot {
 }
 
 /// Answers a request for which no slot is free, and records its outcome. Does not read the body.
-pub(super) fn reject(state: &ServerState, context: &RequestContext, head: &Parts, body: &Incoming) -> Response<ResponseBody> {
-    let arrival = context.progress.head_complete();
+pub(super) fn reject(
+    state: &ServerState,
+    context: &RequestContext,
+    arrival: Arrival,
+    head: &Parts,
+    body: &Incoming,
+) -> Response<ResponseBody> {
     let (outcomes, answer) = match state.live_source(head) {
         Ok(live) => {
             let rejected = Answer::plain(Outcome::Overloaded).with_hint(NO_SLOT);
