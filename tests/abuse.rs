@@ -107,9 +107,11 @@ fn an_unfinished_body_makes_room_for_a_newer_one() {
     let process = home.start();
     let large = forged(&home, 2 << 20);
     assert_eq!(line(&home, FORGER).ask(&large).status, 401, "a single body may exceed the limit");
+    let text = String::from_utf8(large.clone()).expect("text").replacen("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n", 1);
+    let (head, body) = text.split_at(text.find("\r\n\r\n").expect("a head") + 4);
     let mut slow = line(&home, FORGER);
-    let end = large.len() - 100;
-    slow.send(&large[..end]);
+    assert_eq!(slow.ask(head.as_bytes()).status, 100, "from now on, its body is older than the others");
+    slow.send(&body.as_bytes()[..body.len() - 100]);
     let slow = thread::spawn(move || slow.answer());
     wait_until("the slow body has made room", || {
         assert_eq!(line(&home, FORGER).ask(&large).status, 401);

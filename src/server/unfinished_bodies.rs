@@ -105,6 +105,10 @@ impl UnfinishedBodies {
         own: Option<&BodyGuard<'_>>,
     ) -> Result<bool, Outcome> {
         let mut table = self.lock();
+        // An evicted body may receive a piece before its task notices the eviction. It must not evict a newer body.
+        if own.is_some_and(|guard| guard.body.is_evicted()) {
+            return Err(Outcome::RateLimited);
+        }
         let own = own.map(|guard| guard.number);
         if memory.body > MAX_SMALL_BODY && !memory.is_largest(of_address.used().bytes) {
             table.make_room_for_body(address, memory, of_address, own)?;
@@ -324,6 +328,20 @@ mod tests {
         drop((charges, next));
         let table = bodies.lock();
         assert!(table.senders.is_empty() && [table.leaving, table.leaving_unknown] == [BudgetUse::default(); 2]);
+    }
+
+    #[test]
+    fn an_evicted_body_evicts_no_newer_one() {
+        let (bodies, server) = (UnfinishedBodies::default(), InFlightBudget::new(100 * LARGE));
+        let budget = InFlightBudget::new(2 * LARGE);
+        let [mut older, mut newer] = [(); 2].map(|()| InFlightCharge::new(&server, &budget));
+        older.add(LARGE).expect("the budget suffices");
+        let older_guard = bodies.add(address(1), &older);
+        newer.add(LARGE).expect("the budget suffices");
+        let newer_guard = bodies.add(address(1), &newer);
+        assert_eq!(charge(&bodies, 1, &mut newer, LARGE / 2, Some(&newer_guard)), Ok(()), "the older body makes room");
+        assert_eq!(charge(&bodies, 1, &mut older, LARGE / 4, Some(&older_guard)), Err(Outcome::RateLimited));
+        assert_eq!(newer_guard.set_bytes(LARGE), Ok(()), "and evicts no other body");
     }
 
     #[test]
