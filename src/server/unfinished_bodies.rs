@@ -334,13 +334,13 @@ mod tests {
     fn an_evicted_body_evicts_no_newer_one() {
         let (bodies, server) = (UnfinishedBodies::default(), InFlightBudget::new(100 * LARGE));
         let budget = InFlightBudget::new(2 * LARGE);
-        let [mut older, mut newer] = [(); 2].map(|()| InFlightCharge::new(&server, &budget));
+        let [mut older, mut newer, mut newest] = [(); 3].map(|()| InFlightCharge::new(&server, &budget));
         older.add(LARGE).expect("the budget suffices");
         let older_guard = bodies.add(address(1), &older);
         newer.add(LARGE).expect("the budget suffices");
         let newer_guard = bodies.add(address(1), &newer);
-        assert_eq!(charge(&bodies, 1, &mut newer, LARGE / 2, Some(&newer_guard)), Ok(()), "the older body makes room");
-        assert_eq!(charge(&bodies, 1, &mut older, LARGE / 4, Some(&older_guard)), Err(Outcome::RateLimited));
+        assert_eq!(charge(&bodies, 1, &mut newest, LARGE / 10 * 9, None), Ok(()), "the oldest body makes room");
+        assert_eq!(charge(&bodies, 1, &mut older, LARGE / 5, Some(&older_guard)), Err(Outcome::RateLimited));
         assert_eq!(newer_guard.set_bytes(LARGE), Ok(()), "and evicts no other body");
     }
 
