@@ -348,8 +348,8 @@ impl Gateway {
         appended.map_or_else(Admission::Resolved, Admission::First)
     }
 
-    /// Returns `Ok` if the gateway accepts new events at `now`. Otherwise, the error is the resolution of each new event. In both cases,
-    /// the gateway answers duplicates of stored events with 2xx.
+    /// Returns `Ok` if the gateway accepts new events at `now`. Otherwise, the error is the resolution of each new event. In both
+    /// cases, the gateway answers duplicates of stored events with 2xx.
     fn check_accepting(&self, source: &Source, now: JournalMillis) -> Result<(), Resolution> {
         if self.draining.load(Ordering::Acquire) {
             return Err(Resolution::Failed(Outcome::Draining, "the gateway is shutting down"));

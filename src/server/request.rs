@@ -87,7 +87,7 @@ pub(super) async fn serve(
             live.source.apply_shadow(state.receive(&live, context, arrival, head, &mut *body, &mut charge).await)
         }
     };
-    let (now, work) = (Instant::now(), charge.work());
+    let (mut now, work) = (Instant::now(), charge.work());
     pending.record(&answer, now);
     context.sender.record(answer.outcome, work, now);
     let delay = context.sender.pace(answer.outcome, work, now);
@@ -96,8 +96,8 @@ pub(super) async fn serve(
         charge.shrink(REQUEST_BYTES);
         let unread = (version == Version::HTTP_2 && !is_malformed).then_some(body);
         Box::pin(state.delay_answer(context, delay, unread)).await;
+        now = Instant::now();
     }
-    let now = if delay.is_zero() { now } else { Instant::now() };
     let close = context.progress.response_ready(now, context.is_trusted(now));
     match answer.outcome {
         Outcome::Disconnected => Err(SenderDisconnected),

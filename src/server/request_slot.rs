@@ -32,9 +32,9 @@ pub(super) struct RequestSlot {
 }
 
 impl RequestSlot {
-    /// Takes a slot for the request of this sender with this head, which started at `arrival`. If `max_requests` requests are under way, or if the request
-    /// exceeds the in-flight budget, the oldest unfinished bodies make room. Returns `None` if they do not suffice. A quarter of both
-    /// limits is reserved for known-good addresses.
+    /// Takes a slot for the request of this sender with this head, which started at `arrival`. If `max_requests` requests are under
+    /// way, or if the request exceeds the in-flight budget, the oldest unfinished bodies make room. Returns `None` if they do not
+    /// suffice. A quarter of both limits is reserved for known-good addresses.
     pub(super) fn take(state: &Arc<ServerState>, sender: &SenderGuard, head: &Parts, arrival: Instant) -> Option<RequestSlot> {
         let bytes = REQUEST_BYTES + head_bytes(head);
         let is_known_good = sender.is_known_good(arrival);
