@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::close::LINGER_TIMEOUT;
 use super::idle::IdleTimeouts;
 use crate::clock::{Clock, UnixMillis};
 use crate::limits::ServerLimits;
@@ -179,8 +180,11 @@ impl Progress {
             RequestState::Complete { .. } => Previous::Read,
             RequestState::Idle { .. } | RequestState::Head(_) | RequestState::Body(_) => Previous::Unread,
         };
-        state.request = RequestState::Idle { until: now + self.idle.between_requests(is_trusted) };
-        state.closing != Closing::No || state.previous == Previous::Unread
+        let closes = state.closing != Closing::No || state.previous == Previous::Unread;
+        // A client that does not read the last response keeps the connection for only this time.
+        let left = if closes { LINGER_TIMEOUT } else { self.idle.between_requests(is_trusted) };
+        state.request = RequestState::Idle { until: now + left };
+        closes
     }
 
     /// Makes the connection close after its next response, or after `idle_timeout` without a request.

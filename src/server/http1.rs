@@ -68,6 +68,7 @@ where
     let stream = TrackedIo::new(stream, progress.clone(), charge, state.limits.max_header_size);
     let mut connection = http(&state.limits).serve_connection(TokioIo::new(stream), service);
     let mut timer = pin!(sleep_until(progress.deadline()));
+    let (mut evicted, mut is_evicted) = (pin!(context.sender.evicted()), false);
     let end = loop {
         select! {
             biased;
@@ -77,6 +78,11 @@ where
                 Phase::Cut | Phase::Now => progress.cut(Outcome::Draining),
             },
             result = &mut connection => break ConnectionEnd::Http(result),
+            // hyper notices an eviction when it reads, but it does not read while it writes a response.
+            () = &mut evicted, if !is_evicted => {
+                is_evicted = true;
+                progress.drain(LINGER_TIMEOUT);
+            }
             () = progress.expired(timer.as_mut()) => match progress.stage() {
                 Stage::Body | Stage::Complete => progress.cut(Outcome::TooSlow),
                 Stage::Idle | Stage::Head => break ConnectionEnd::TimedOut,

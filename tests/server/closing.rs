@@ -1,10 +1,15 @@
 //! Tests how the server closes connections. The cases are senders that disconnect before or after the last byte of a request,
 //! idle connections, and connections that are open when a shutdown begins.
 
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hookhold::clock::SystemClock;
 use hookhold::limits::ServerLimits;
-use hookhold::server::Phase;
+use hookhold::server::{ConnectionServer, KnownSendersFile, Phase, Proxies, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, pause, resume};
 
@@ -46,6 +51,46 @@ async fn an_address_with_genuine_deliveries_holds_idle_connections_longer() {
     for line in [&mut genuine, &mut unused, &mut later] {
         assert_eq!(line.rest().await, "");
         assert!(start.elapsed().as_secs() >= 620, "longer than the connection pools of common proxies");
+    }
+}
+
+/// The response does not fit into the buffers, so hyper waits for the client and does not read.
+#[tokio::test]
+async fn an_evicted_connection_closes_although_its_client_does_not_read() {
+    let harness = Harness::open(ServerLimits::default());
+    let server = Server {
+        gateway: harness.gateway.clone(),
+        limits: ServerLimits { max_connections_per_address: 1, ..ServerLimits::default() },
+        tls: None,
+        proxies: Proxies::default(),
+        known_senders: Arc::new(NoFile),
+        clock: Arc::new(SystemClock),
+        metrics: harness.metrics.clone(),
+    };
+    let server = ConnectionServer::new(server, harness.shutdown.clone());
+    let remote = SocketAddr::from(([192, 0, 2, 1], 1));
+    let ((mut client, stream), (newer, newer_stream)) = (duplex(16), duplex(16));
+    pause();
+    let start = Instant::now();
+    tokio::join!(server.serve_http_1(stream, remote), async {
+        client.write_all(b"GET /hooks/stripe HTTP/1.1\r\nhost: h\r\n\r\n").await.expect("the server reads");
+        assert_eq!(client.read_u8().await.expect("the response has begun"), b'H');
+        drop(newer);
+        server.serve_http_1(newer_stream, remote).await;
+    });
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+}
+
+/// Absent file of known-good addresses.
+struct NoFile;
+
+impl KnownSendersFile for NoFile {
+    fn read(&self, _: usize) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn write(&self, _: &[u8]) -> io::Result<()> {
+        Ok(())
     }
 }
 
