@@ -63,15 +63,15 @@ limits! {
         drain_delay: Duration = duration(5 * SECOND, Duration::ZERO..=10 * MINUTE);
         /// Time from the end of `drain_delay` until the server closes the connections that are still open.
         drain_deadline: Duration = duration(20 * SECOND, SECOND..=HOUR);
-        /// Maximum number of open connections. A quarter of them is reserved for known-good addresses. At the limit, the oldest
-        /// connection that has brought no genuine delivery makes room for a new one.
+        /// Maximum number of open connections. A quarter of them is reserved for known-good addresses. At the limit, a connection
+        /// that has brought no genuine delivery makes room for a new one: one whose client has sent nothing, or else the oldest one.
         max_connections: usize = count(10_000, 1..=1_000_000);
-        /// Maximum number of open connections from one address that is not known good. At the limit, the oldest connection of the
-        /// address makes room for a new one.
+        /// Maximum number of open connections from one address that is not known good. At the limit, a connection of the address makes
+        /// room for a new one: one whose client has sent nothing, or else the oldest one.
         max_connections_per_address: usize = count(2_500, 1..=1_000_000);
         /// Maximum number of requests under way at any time, over all connections. A quarter is reserved for known-good addresses.
-        /// A further request gets the outcome `overloaded`, unless the oldest unfinished body makes room for it. One address that is
-        /// not known good may have at most half of the rest.
+        /// A further request gets the outcome `overloaded`, unless the oldest request with an unfinished body, or with a wait for a
+        /// turn, makes room for it. One address that is not known good may have at most half of the rest.
         max_requests: usize = count(10_000, 16..=500_000);
         /// Maximum total size of the requests in memory at any time, in bytes: bodies, heads, and a fixed cost of 16 KiB for each
         /// request. Includes the buffers of connections that have grown. A quarter is reserved for known-good addresses.

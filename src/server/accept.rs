@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::select;
 use tokio::task::JoinSet;
@@ -47,6 +48,9 @@ pub(super) async fn accept(
             accepted = next_until(next(&listener, &mut waiting, &full_log, state), leave.as_mut(), &mut remaining) => match accepted {
                 Some(Ok((stream, remote))) => {
                     let Some(peer) = Peer::connect(proxies::canonical(remote), state) else { continue };
+                    if has_sent(&stream) {
+                        peer.sender.note_sent();
+                    }
                     let _ = stream.set_nodelay(true);
                     connections.spawn(connection_setup::serve(stream, peer, state.clone(), shutdown.watch()));
                 }
@@ -121,6 +125,11 @@ async fn next(
     }
     connections.room().await;
     Ok(waiting.take().expect("a connection waits"))
+}
+
+/// Returns true if the client of a new connection has already sent something. Consumes nothing.
+fn has_sent(stream: &TcpStream) -> bool {
+    recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(received, _)| received > 0)
 }
 
 /// Returns true if the process or the machine has no free file descriptor.

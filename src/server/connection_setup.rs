@@ -81,7 +81,7 @@ impl ConnectionSetup {
 
     async fn serve_tls(mut self, stream: EvictableStream<TcpStream>, tls: &Tls) {
         match self.in_time(first_byte(stream.stream())).await {
-            Ok(Ok(Some(TLS_HANDSHAKE))) => {}
+            Ok(Ok(Some(TLS_HANDSHAKE))) => self.peer.sender.note_sent(),
             Ok(Ok(Some(_))) => {
                 let answer = Answer::plain(Outcome::BadRequest)
                     .with_hint("connection: expected a TLS handshake, found plain text; use a URL that begins with https://");

@@ -5,18 +5,18 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// Place of one open connection.
 pub(super) struct ConnectionSlot {
-    /// Number of the connection, which determines its age in the limits on connections. A newer connection has a higher number.
-    number: AtomicU64,
+    /// Rank of the connection in the limits on connections: hookhold evicts the connection with the lowest rank first.
+    rank: AtomicU64,
     /// Address in the limits on connections.
     pub(super) address: IpAddr,
     /// Permit for the connection's work in a turn of a limited address, so that many requests on one connection do not delay the
@@ -24,35 +24,53 @@ pub(super) struct ConnectionSlot {
     pub(super) turn: Semaphore,
     /// Number of requests on the connection that wait for hookhold, and not for their sender.
     waiting: AtomicUsize,
+    /// True if the client has sent something.
+    has_sent: AtomicBool,
     is_protected: AtomicBool,
     is_evicted: AtomicBool,
+    /// Task of the connection, which waits for an eviction.
     reader: Mutex<Option<Waker>>,
+    /// Notified for the requests of the connection that wait for an eviction.
+    eviction: Notify,
 }
 
 /// Guard that counts a request as waiting for hookhold until the guard is dropped.
 pub(super) struct WaitingRequest<'a>(&'a ConnectionSlot);
 
 impl ConnectionSlot {
-    pub(super) fn new(number: u64, address: IpAddr) -> ConnectionSlot {
+    pub(super) fn new(rank: u64, address: IpAddr) -> ConnectionSlot {
         ConnectionSlot {
-            number: AtomicU64::new(number),
+            rank: AtomicU64::new(rank),
             address,
             turn: Semaphore::new(1),
             waiting: AtomicUsize::new(0),
+            has_sent: AtomicBool::new(false),
             is_protected: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
             reader: Mutex::new(None),
+            eviction: Notify::new(),
         }
     }
 
-    /// Returns the number of the connection.
-    pub(super) fn number(&self) -> u64 {
-        self.number.load(SeqCst)
+    /// Returns the rank of the connection.
+    pub(super) fn rank(&self) -> u64 {
+        self.rank.load(SeqCst)
     }
 
-    /// Gives the connection another number. The caller must hold the lock of the table that is ordered by these numbers.
-    pub(super) fn set_number(&self, number: u64) {
-        self.number.store(number, SeqCst);
+    /// Gives the connection another rank. The caller must hold the lock of the table that is ordered by the ranks.
+    pub(super) fn set_rank(&self, rank: u64) {
+        self.rank.store(rank, SeqCst);
+    }
+
+    /// Records that the client has sent something. Takes effect on the rank with the next eviction.
+    pub(super) fn note_sent(&self) {
+        if !self.has_sent() {
+            self.has_sent.store(true, SeqCst);
+        }
+    }
+
+    pub(super) fn has_sent(&self) -> bool {
+        self.has_sent.load(SeqCst)
     }
 
     /// Counts a request as waiting for hookhold.
@@ -80,6 +98,7 @@ impl ConnectionSlot {
         self.is_evicted.store(true, SeqCst);
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
         reader.into_iter().for_each(Waker::wake);
+        self.eviction.notify_waiters();
     }
 
     pub(super) fn is_evicted(&self) -> bool {
@@ -89,6 +108,16 @@ impl ConnectionSlot {
     /// Waits until hookhold evicts the connection. Only the task of the connection may call this function.
     pub(super) async fn evicted(&self) {
         poll_fn(|cx| self.poll_evicted(cx)).await;
+    }
+
+    /// Waits until hookhold evicts the connection. Each request of the connection may call this function.
+    pub(super) async fn evicted_under_request(&self) {
+        let mut notified = pin!(self.eviction.notified());
+        // An eviction after this call is not missed.
+        notified.as_mut().enable();
+        if !self.is_evicted() {
+            notified.await;
+        }
     }
 
     fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -136,7 +165,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for EvictableStream<S> {
         }
         match (Pin::new(&mut self.stream).poll_read(cx, buf), &self.slot) {
             (Poll::Pending, Some(slot)) => slot.poll_evicted(cx).map(|()| Err(evicted())),
-            (polled, _) => polled,
+            (Poll::Ready(read), Some(slot)) => {
+                slot.note_sent();
+                Poll::Ready(read)
+            }
+            (polled, None) => polled,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Limits the open connections of each address and of the whole server.
 //!
-//! A new connection never waits for an older one that has brought no genuine delivery. At the limit of its address, the oldest
-//! such connection of the address makes room for it. At a limit of the server, the oldest one of the address with the most such
+//! A new connection never waits for an older one that has brought no genuine delivery. At the limit of its address, the first one
+//! of such connections of the address makes room for it. At a limit of the server, the first one of the address with the most such
 //! connections makes room. So neither one address nor many addresses can shut out a genuine sender by holding connections open.
-//! hookhold prefers a connection that waits for its client to one that waits for hookhold.
+//! The first ones are those whose clients have sent nothing, then the oldest ones. hookhold prefers a connection that waits for its
+//! client to one that waits for hookhold.
 //!
 //! A quarter of `max_connections` is reserved for known-good addresses, for addresses in `allow_from` and for trusted proxies.
 //! `max_connections_per_address` does not apply to them.
@@ -56,15 +57,15 @@ struct ConnectionTable {
     open: [usize; 2],
     /// Number of evicted connections that have not yet closed.
     closing: usize,
-    next_number: u64,
-    /// Addresses with evictable connections, for each [`AddressClass`]: number of these connections, oldest connection, address.
+    next_rank: u64,
+    /// Addresses with evictable connections, for each [`AddressClass`]: number of these connections, lowest rank, address.
     evictable: [BTreeSet<(usize, Reverse<u64>, IpAddr)>; 2],
 }
 
 struct SenderConnections {
     class: AddressClass,
     open: usize,
-    /// Connections that have brought no genuine delivery.
+    /// Connections that have brought no genuine delivery, by rank.
     evictable: BTreeMap<u64, Arc<ConnectionSlot>>,
 }
 
@@ -152,7 +153,7 @@ impl OpenConnections {
         table.set_class(slot.address, AddressClass::KnownGood);
         if !slot.is_evicted() {
             slot.protect();
-            table.update(slot.address, |sender| drop(sender.evictable.remove(&slot.number())));
+            table.update(slot.address, |sender| drop(sender.evictable.remove(&slot.rank())));
         }
     }
 
@@ -162,13 +163,7 @@ impl OpenConnections {
         if slot.is_evicted() || slot.is_protected() {
             return;
         }
-        let number = table.next_number;
-        table.next_number += 1;
-        table.update(slot.address, |sender| {
-            sender.evictable.remove(&slot.number());
-            slot.set_number(number);
-            sender.evictable.insert(number, slot.clone());
-        });
+        table.rank_anew(slot);
     }
 
     /// Frees the place of a connection that has closed.
@@ -178,7 +173,7 @@ impl OpenConnections {
             table.closing -= 1;
         } else {
             table.update(slot.address, |sender| {
-                sender.evictable.remove(&slot.number());
+                sender.evictable.remove(&slot.rank());
                 sender.open -= 1;
             });
         }
@@ -211,18 +206,41 @@ impl ConnectionTable {
     }
 
     fn add(&mut self, address: IpAddr, class: AddressClass, is_protected: bool) -> Arc<ConnectionSlot> {
-        let slot = Arc::new(ConnectionSlot::new(self.next_number, address));
-        self.next_number += 1;
+        let slot = Arc::new(ConnectionSlot::new(self.next_rank(false), address));
         self.senders.entry(address).or_insert_with(|| SenderConnections { class, open: 0, evictable: BTreeMap::new() });
         self.update(address, |sender| {
             sender.open += 1;
             if is_protected {
                 slot.protect();
             } else {
-                sender.evictable.insert(slot.number(), slot.clone());
+                sender.evictable.insert(slot.rank(), slot.clone());
             }
         });
         slot
+    }
+
+    /// Returns the rank of a connection that is the newest one now. `has_sent` is true if its client has sent something.
+    fn next_rank(&mut self, has_sent: bool) -> u64 {
+        self.next_rank += 1;
+        if has_sent { RANK_OF_SENT | self.next_rank } else { self.next_rank }
+    }
+
+    /// Makes an evictable connection the newest one of its address.
+    fn rank_anew(&mut self, slot: &Arc<ConnectionSlot>) {
+        let rank = self.next_rank(slot.has_sent());
+        self.update(slot.address, |sender| {
+            sender.evictable.remove(&slot.rank());
+            slot.set_rank(rank);
+            sender.evictable.insert(rank, slot.clone());
+        });
+    }
+
+    /// Corrects the ranks of the connections of an address whose clients have sent something since their ranks were given.
+    fn rank_senders(&mut self, address: IpAddr) {
+        let Some(sender) = self.senders.get(&address) else { return };
+        let silent = sender.evictable.range(..RANK_OF_SENT).take(MAX_COMPARED).map(|(_, slot)| slot);
+        let have_sent: Vec<_> = silent.filter(|slot| slot.has_sent()).cloned().collect();
+        have_sent.iter().for_each(|slot| self.rank_anew(slot));
     }
 
     fn set_class(&mut self, address: IpAddr, class: AddressClass) {
@@ -254,16 +272,18 @@ impl ConnectionTable {
         self.evict_from(address)
     }
 
-    /// Evicts the oldest connection of an address, and returns the address. Prefers a connection that waits for its client.
+    /// Evicts the connection of an address with the lowest rank, and returns the address. Prefers a connection that waits for its
+    /// client.
     fn evict_from(&mut self, address: IpAddr) -> Option<IpAddr> {
-        let oldest = || self.senders.get(&address)?.evictable.values().next();
+        self.rank_senders(address);
+        let first = || self.senders.get(&address)?.evictable.values().next();
         let waits_for_client = |slot: &&Arc<ConnectionSlot>| !slot.is_waiting();
         let preferred = self.senders.get(&address)?.evictable.values().take(MAX_COMPARED).find(waits_for_client);
-        let slot = preferred.or_else(oldest)?.clone();
+        let slot = preferred.or_else(first)?.clone();
         slot.evict();
         self.closing += 1;
         self.update(address, |sender| {
-            sender.evictable.remove(&slot.number());
+            sender.evictable.remove(&slot.rank());
             sender.open -= 1;
         });
         Some(address)
@@ -273,8 +293,8 @@ impl ConnectionTable {
 impl SenderConnections {
     /// Returns the place of an address in the order of the addresses with evictable connections.
     fn place(&self, address: IpAddr) -> Option<(usize, Reverse<u64>, IpAddr)> {
-        let (oldest, _) = self.evictable.first_key_value()?;
-        Some((self.evictable.len(), Reverse(*oldest), address))
+        let (lowest, _) = self.evictable.first_key_value()?;
+        Some((self.evictable.len(), Reverse(*lowest), address))
     }
 }
 
@@ -298,7 +318,10 @@ pub(super) const RESERVED_PART: usize = 4;
 /// Divisor of `max_connections` for the maximum number of evicted connections that have not yet closed.
 const MAX_CLOSING_PART: usize = 8;
 
-/// Maximum number of the oldest connections among which hookhold prefers one that waits for its client.
+/// Lowest rank of a connection whose client has sent something.
+const RANK_OF_SENT: u64 = 1 << 63;
+
+/// Maximum number of the connections with the lowest ranks among which hookhold prefers one that waits for its client.
 const MAX_COMPARED: usize = 64;
 
 const TOO_MANY_PER_ADDRESS: &str = "open connections: expected at most max_connections_per_address from an unknown address, found more; \
@@ -355,6 +378,21 @@ mod tests {
         assert_eq!((evicted(&slots), evicted(&newer)), (vec![1, 2], vec![]));
         connections.renew(&slots[1]);
         slots.iter().chain(&newer).for_each(|slot| connections.release(slot));
+        assert!(connections.lock().senders.is_empty());
+    }
+
+    #[test]
+    fn silent_connections_make_room_before_those_whose_clients_have_sent_something() {
+        let connections = connections(100, 3);
+        let slots = open(&connections, 1, Unknown, 3);
+        slots[0].note_sent();
+        slots[2].note_sent();
+        let newer = open(&connections, 1, Unknown, 1);
+        assert_eq!((evicted(&slots), evicted(&newer)), (vec![1], vec![]));
+        newer[0].note_sent();
+        let newest = open(&connections, 1, Unknown, 2);
+        assert_eq!((evicted(&slots), evicted(&newer), evicted(&newest)), (vec![0, 1], vec![], vec![0]));
+        slots.iter().chain(&newer).chain(&newest).for_each(|slot| connections.release(slot));
         assert!(connections.lock().senders.is_empty());
     }
 

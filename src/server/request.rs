@@ -18,6 +18,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, Uri, Version};
 use hyper::body::{Body, Incoming};
+use tokio::select;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::body::{self, BodyReader};
@@ -121,10 +122,15 @@ impl ServerState {
     }
 
     /// Waits before the answer to a request without a genuine delivery if its address sends too many of them. If too many answers
-    /// are waiting, does not wait. `unread` is the rest of the body that h2 would store up to the flow-control window.
+    /// are waiting, or if hookhold evicts the connection, does not wait. `unread` is the rest of the body that h2 would store up to the flow-control window.
     async fn delay_answer(&self, context: &RequestContext, delay: Duration, unread: Option<&mut Incoming>) {
         let Ok(_permit) = self.delayed_answers.try_acquire() else { return };
-        let delay = context.progress.unless_cut(sleep(delay));
+        let delay = context.progress.unless_cut(async {
+            select! {
+                () = sleep(delay) => {}
+                () = context.sender.evicted_under_request() => {}
+            }
+        });
         let _ = match unread {
             Some(body) => body::discard_during(body, delay).await,
             None => delay.await,
@@ -180,7 +186,7 @@ impl ServerState {
         let deadline = arrival.at + deadline;
         let standing = match self.standing(context, body.len(), arrival.at) {
             Some(standing) => Ok(standing),
-            None => Box::pin(self.wait_for_turn(context, body.len(), deadline)).await,
+            None => Box::pin(self.wait_for_turn(context, body.len(), charge, deadline)).await,
         };
         let terms = match standing {
             Ok(standing) => DeliveryTerms { standing, deadline },
@@ -205,11 +211,28 @@ impl ServerState {
     }
 
     /// Waits for a turn to verify a body of `bytes` bytes, and returns the standing of the sender. The error is the answer to a
-    /// delivery that gets no turn in time.
-    async fn wait_for_turn(&self, context: &RequestContext, bytes: usize, deadline: Instant) -> Result<SenderStanding, Answer> {
+    /// delivery that gets no turn in time. Meanwhile, the delivery may have to make room for another one.
+    async fn wait_for_turn(
+        &self,
+        context: &RequestContext,
+        bytes: usize,
+        charge: &mut InFlightCharge<'_>,
+        deadline: Instant,
+    ) -> Result<SenderStanding, Answer> {
         let (sender, kind) = (&context.sender, WorkKind::of_body(bytes));
-        match context.progress.unless_cut(pin!(timeout_at(deadline, sender.turn(kind)))).await {
+        let guard = self.unfinished_bodies.add(sender.address(), charge);
+        let turn = select! {
+            biased;
+            turn = context.progress.unless_cut(timeout_at(deadline, sender.turn(kind))) => turn,
+            () = guard.evicted() => Err(Outcome::RateLimited),
+            () = sender.evicted_under_request() => Err(Outcome::RateLimited),
+        };
+        match turn {
             Ok(Ok(Ok(turn))) => Ok(turn.map_or(SenderStanding::Unknown, SenderStanding::Limited)),
+            Err(Outcome::RateLimited) => {
+                charge.release();
+                Err(Answer::rate_limited(RETRY_AFTER).with_hint(sender.eviction_hint()))
+            }
             Ok(_) => {
                 let hint = format!("{NO_TURN}; the last rejection was {}", sender.last_rejection().word());
                 Err(Answer::rate_limited(RETRY_AFTER).with_hint(hint))

@@ -41,6 +41,19 @@ impl SenderGuard {
         }
     }
 
+    /// Waits until hookhold evicts the connection. Each request of the connection may call this function.
+    pub(super) async fn evicted_under_request(&self) {
+        match &self.slot {
+            Some(slot) => slot.evicted_under_request().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Records that the client of the connection has sent something.
+    pub(super) fn note_sent(&self) {
+        self.slot.iter().for_each(|slot| slot.note_sent());
+    }
+
     /// Returns the reason why hookhold has evicted an unfinished request from this address.
     pub(super) fn eviction_hint(&self) -> &'static str {
         if self.slot.as_ref().is_some_and(|slot| slot.is_evicted()) { CONNECTION_EVICTED } else { BODY_EVICTED }

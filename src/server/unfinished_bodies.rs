@@ -3,7 +3,8 @@
 //! A client that sends a body slowly, or stops in the middle of it, occupies memory for up to the deadline of its request. Such
 //! bodies must not shut out a genuine delivery. If an address exceeds its own budget, its oldest unfinished body makes room. If the
 //! server's budget is exceeded, the oldest unfinished body of the address with the most bytes in memory makes room. A request whose
-//! body hookhold evicts gets the outcome `rate_limited`. A complete body is never evicted, because hookhold is about to verify it.
+//! body hookhold evicts gets the outcome `rate_limited`. A complete body counts as unfinished only while it waits for the turn of a
+//! limited address. Any other complete body is never evicted, because hookhold is about to verify it.
 //!
 //! The head of a request and the memory of a connection need room in the same way, as does a place among the requests under way.
 //! An evicted request also releases its head and its place.
@@ -21,7 +22,7 @@ use crate::in_flight::{BudgetUse, InFlightBudget, InFlightCharge, RequestMemory}
 use crate::outcome::Outcome;
 use crate::work_turns::MAX_SMALL_BODY;
 
-/// All bodies that are being received and have not arrived together with their request head.
+/// All bodies that are being received and have not arrived together with their request head, and all that wait for a turn.
 #[derive(Default)]
 pub(super) struct UnfinishedBodies(Mutex<BodyTable>);
 

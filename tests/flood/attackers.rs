@@ -13,6 +13,7 @@ use http::Request;
 use http_body_util::Full;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
@@ -29,7 +30,7 @@ use crate::process::post;
 
 /// Running attackers. Dropping the value stops them.
 pub struct Flood {
-    _runtime: Runtime,
+    runtime: Runtime,
     shared: Arc<Shared>,
     start: Instant,
 }
@@ -111,7 +112,7 @@ impl Flood {
                 }
             }
         }
-        Flood { _runtime: runtime, shared, start: Instant::now() }
+        Flood { runtime, shared, start: Instant::now() }
     }
 
     /// Returns the number of answers that the attackers have received.
@@ -125,7 +126,11 @@ impl Flood {
         let rate = |count: &AtomicU64| (count.load(SeqCst) as f64 / seconds).round();
         let Shared { opened, handshakes, answers, .. } = &*self.shared;
         let [opened, handshakes, answers] = [opened, handshakes, answers].map(rate);
-        format!("{opened} connections, {handshakes} TLS handshakes and {answers} answers per second")
+        // The runtime has one worker thread, which runs this task.
+        let busy = self.runtime.block_on(self.runtime.spawn(async { clock_gettime(ClockId::ThreadCPUTime) }));
+        let busy = busy.expect("the task does not panic");
+        let percent = ((busy.tv_sec as f64 + busy.tv_nsec as f64 / 1e9) / seconds * 100.0).round();
+        format!("{opened} connections, {handshakes} TLS handshakes and {answers} answers per second, {percent} % of a core")
     }
 }
 
