@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use attack::Attack;
 use bytes::Bytes;
-use gateway::{Result, Server, free, request_bytes};
+use gateway::{Result, Server, free_addresses, request_bytes};
 use hdrhistogram::Histogram;
 use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::Config;
@@ -76,7 +76,7 @@ struct Gateway {
 impl Gateway {
     fn start(dir: &Path) -> Result<Gateway> {
         let dir = tempfile::tempdir_in(dir)?;
-        let (address, admin, secret) = (free()?, free()?, dir.path().join("secret"));
+        let ([address, admin], secret) = (free_addresses()?, dir.path().join("secret"));
         std::fs::write(&secret, "whsec_benchmark")?;
         let text = format!(
             "server.listen = \"{address}\"\nadmin.listen = \"{admin}\"\njournal.dir = {:?}\n\

@@ -10,9 +10,10 @@ use hookhold::verify::sign::Sample;
 /// Result with any type of error, for use in the benchmarks.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Returns a loopback address with an unused port.
-pub fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// Returns two loopback addresses with different unused ports.
+pub fn free_addresses() -> Result<[SocketAddr; 2]> {
+    let (first, second) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    Ok([first.local_addr()?, second.local_addr()?])
 }
 
 /// Returns a command that runs the `hookhold` binary of this build. The caller adds the arguments.

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::gateway::{Result, free, request_bytes};
+use crate::gateway::{Result, free_addresses, request_bytes};
 use crate::h2_tls::{H2Connection, TlsSetup};
 use crate::server::{JournalState, write_configuration};
 
@@ -194,7 +194,7 @@ pub enum PreparedRequest {
 
 fn prepare(client: Client, count: usize) -> Result<Vec<PreparedRequest>> {
     let dir = tempfile::tempdir()?;
-    let file = write_configuration(dir.path(), free()?, free()?, JournalState::New, None)?;
+    let file = write_configuration(dir.path(), free_addresses()?, JournalState::New, None)?;
     let config = Config::load(&file, |_, _| None).map_err(|diagnostics| diagnostics.to_string())?;
     let (source, run) = (&config.sources[0], fastrand::u64(..));
     let now = UnixMillis(SystemClock.now().0 + AHEAD.as_millis() as u64);

@@ -10,7 +10,7 @@ use hookhold::certificate::CertificateFiles;
 use serde_json::{Value, json};
 
 use crate::bare_hyper::CERTIFICATE_OPTIONS;
-use crate::gateway::{Result, Server, free};
+use crate::gateway::{Result, Server, free_addresses};
 use crate::load::BODY_BYTES;
 
 /// Kind of a server that a round measures: bare hyper or a hookhold binary.
@@ -116,11 +116,11 @@ impl RunningServer {
         certificate: Option<&CertificateFiles>,
     ) -> Result<RunningServer> {
         let dir = tempfile::tempdir_in(dir)?;
-        let (address, admin) = (free()?, free()?);
+        let addresses @ [address, admin] = free_addresses()?;
         if let Some(files) = key_files {
             link_all(files, &dir.path().join("journal"))?;
         }
-        let file = write_configuration(dir.path(), address, admin, journal, certificate)?;
+        let file = write_configuration(dir.path(), addresses, journal, certificate)?;
         let mut command = Command::new(binary);
         command.arg("run").arg("--config").arg(file).stderr(std::fs::File::create(dir.path().join(LOG))?);
         let process = Server::start(&mut command, address).map_err(|error| with_log(error, dir.path()))?;
@@ -198,8 +198,7 @@ impl Commits {
 /// d3a7dd8, so hookhold binaries of that commit and of later commits can read the file.
 pub fn write_configuration(
     dir: &Path,
-    address: SocketAddr,
-    admin: SocketAddr,
+    [address, admin]: [SocketAddr; 2],
     journal: JournalState,
     certificate: Option<&CertificateFiles>,
 ) -> Result<PathBuf> {
