@@ -181,7 +181,8 @@ impl Gateway {
 
     /// Verifies one complete delivery, deduplicates the event and passes it to the journal. Returns a future that waits for the
     /// result and returns the answer. If the result is not known by the deadline in `terms`, the answer has the outcome `deadline`.
-    /// The journal may still store the event after this answer. Dropping the future does not cancel the append.
+    /// The journal may still store the event after this answer. Dropping the future does not cancel the append. The caller must poll
+    /// the future at the deadline, because a connection has a timer already, and one more for each delivery would cost time.
     ///
     /// Adds the work of a rejected delivery to `charge`. If a long verification ends with a rejection after the sender has
     /// disconnected or its deadline has passed, instead calls `unanswered` with the outcome and the work in hashed bytes. Ends the

@@ -8,7 +8,7 @@ use crate::work_turns::WorkTurn;
 pub struct DeliveryTerms {
     /// Standing of the sender's address.
     pub standing: SenderStanding,
-    /// Time by which hookhold must answer the delivery.
+    /// Time by which hookhold must answer the delivery. The task that waits for the answer must be woken at this time.
     pub deadline: Instant,
 }
 

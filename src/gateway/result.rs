@@ -1,7 +1,11 @@
 //! Waits for the result of a received delivery, and converts the result into the answer.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::appender::SYNC_FAILED;
 use super::batch::AdmittedBatch;
@@ -54,24 +58,24 @@ impl Gateway {
         deadline: Instant,
         charge: &mut InFlightCharge<'_>,
     ) -> Answer {
-        match timeout_at(deadline, verified).await {
+        match by_deadline(deadline, verified).await {
             // The memory stays charged until the delivery is answered.
-            Ok(Ok((admitted, _memory))) => {
+            Some(Ok((admitted, _memory))) => {
                 charge.add_work(admitted.work());
                 match admitted {
                     Admitted::Answered(answer) | Admitted::Rejected(answer, _) => answer,
                     Admitted::Waiting { guard, result } => self.wait(live, guard, result, deadline).await,
                 }
             }
-            Ok(Err(_)) => Answer::plain(Outcome::Overloaded).with_hint(VERIFICATION_ENDED),
-            Err(_) => Answer::plain(Outcome::Deadline).with_hint(NOT_VERIFIED_IN_TIME),
+            Some(Err(_)) => Answer::plain(Outcome::Overloaded).with_hint(VERIFICATION_ENDED),
+            None => Answer::plain(Outcome::Deadline).with_hint(NOT_VERIFIED_IN_TIME),
         }
     }
 
     /// Waits for the result of an event or of a batch, and returns the answer.
     async fn wait(&self, live: &LiveSource, guard: SuccessGuard, result: PendingResult, deadline: Instant) -> Answer {
         let answered = match result {
-            PendingResult::Event { receiver, copy } => timeout_at(deadline, receiver).await.map(|received| {
+            PendingResult::Event { receiver, copy } => by_deadline(deadline, receiver).await.map(|received| {
                 // The journal drops a completion only after a failed sync.
                 let resolution = received.unwrap_or(Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED));
                 if let (Some(copy), Resolution::Stored(first) | Resolution::Seen(first)) = (&copy, resolution) {
@@ -79,12 +83,24 @@ impl Gateway {
                 }
                 answer(&live.source, resolution, copy.is_none())
             }),
-            PendingResult::Batch(batch) => Box::pin(timeout_at(deadline, batch.answer(live))).await,
+            PendingResult::Batch(batch) => Box::pin(by_deadline(deadline, batch.answer(live))).await,
         };
-        let answer = answered.unwrap_or_else(|_| Answer::plain(Outcome::Deadline).with_hint(NOT_SYNCED_IN_TIME));
+        let answer = answered.unwrap_or_else(|| Answer::plain(Outcome::Deadline).with_hint(NOT_SYNCED_IN_TIME));
         guard.finish(&answer);
         answer
     }
+}
+
+/// Waits for `work`. Returns `None` if it is not done at the deadline. Sets no timer, because the caller of [`Gateway::receive`]
+/// polls the future at the deadline.
+async fn by_deadline<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if Instant::now() >= deadline => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 /// Returns the answer to a delivery with this result. `is_first` is true if the delivery is the first with the key of its event.

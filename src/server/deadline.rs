@@ -50,7 +50,16 @@ enum RequestState {
     Idle { until: Instant },
     Head(Arriving),
     Body(Arriving),
-    Complete { until: Instant },
+    Complete { until: Instant, wait: AnswerWait },
+}
+
+/// Wait for the answer to a complete request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnswerWait {
+    /// The gateway answers at the latest at the end of the current wait.
+    UntilDeadline,
+    /// The deadline has passed, and the gateway answers when it is polled.
+    Late,
 }
 
 /// Request of which a part has arrived.
@@ -164,11 +173,28 @@ impl Progress {
         }
     }
 
-    /// Sets the stage of the request to `Complete`. From this moment, the gateway enforces the request's deadline.
-    pub(super) fn request_complete(&self) {
+    /// Sets the stage of the request to `Complete`. From this moment, the gateway enforces the request's deadline, which ends
+    /// `deadline` after its first byte.
+    pub(super) fn request_complete(&self, deadline: Duration) {
         let mut state = self.lock();
-        let until = state.arrival.at + self.request_deadline + self.idle.between_requests(false);
-        state.request = RequestState::Complete { until };
+        state.request = RequestState::Complete { until: state.arrival.at + deadline, wait: AnswerWait::UntilDeadline };
+    }
+
+    /// Reacts to the end of the wait for the body or for the answer. At the deadline of a complete request, the caller must poll the
+    /// request, so that the gateway answers. If the gateway does not answer even then, or if the body is incomplete, the request
+    /// ends with the outcome `too_slow`.
+    pub(super) fn end_wait(&self) {
+        let mut state = self.lock();
+        match &mut state.request {
+            RequestState::Complete { until, wait: wait @ AnswerWait::UntilDeadline } => {
+                *wait = AnswerWait::Late;
+                *until += self.idle.between_requests(false);
+            }
+            _ => {
+                drop(state);
+                self.cut(Outcome::TooSlow);
+            }
+        }
     }
 
     /// Ends the current request, because the response to the request is ready. Returns true if the connection must
@@ -276,7 +302,7 @@ impl Progress {
     pub(super) fn deadline(&self) -> Instant {
         let state = self.lock();
         match state.request {
-            RequestState::Idle { until } | RequestState::Complete { until } => until,
+            RequestState::Idle { until } | RequestState::Complete { until, .. } => until,
             RequestState::Head(Arriving { until, .. }) | RequestState::Body(Arriving { until, .. }) if state.cut().is_some() => {
                 until
             }
@@ -330,7 +356,7 @@ impl RequestState {
     /// Returns the latest time at which the current wait ends.
     fn until_mut(&mut self) -> &mut Instant {
         match self {
-            RequestState::Idle { until } | RequestState::Complete { until } => until,
+            RequestState::Idle { until } | RequestState::Complete { until, .. } => until,
             RequestState::Head(arriving) | RequestState::Body(arriving) => &mut arriving.until,
         }
     }
@@ -375,7 +401,7 @@ mod tests {
         progress.bytes_received(&[b'P'; 1 << 20]);
         assert_eq!((progress.stage(), progress.deadline()), (Stage::Head, progress.arrival().at + limits.request_deadline));
         progress.head_complete();
-        progress.request_complete();
+        progress.request_complete(limits.request_deadline);
         assert!(progress.response_ready(Instant::now(), false), "the connection closes after this response");
     }
 
@@ -406,7 +432,7 @@ mod tests {
             assert_eq!((progress.deadline() - progress.arrival().at).as_secs(), first);
             progress.bytes_received(b"P");
             progress.head_complete();
-            progress.request_complete();
+            progress.request_complete(limits.request_deadline);
             progress.response_ready(start, is_trusted);
             assert_eq!((progress.deadline() - start).as_secs(), next);
         }
@@ -440,7 +466,11 @@ mod tests {
         progress.bytes_received(b"P");
         assert_eq!(left(), Duration::from_millis(2001), "each request counts its own bytes");
         progress.head_complete();
-        progress.request_complete();
-        assert!(left() > limits.request_deadline, "a complete request waits for the gateway");
+        progress.request_complete(Duration::from_secs(3));
+        assert_eq!(left(), Duration::from_secs(3));
+        progress.end_wait();
+        assert!(left() > limits.request_deadline && !progress.is_cut(), "the gateway answers");
+        progress.end_wait();
+        assert!(progress.is_cut(), "the gateway did not answer");
     }
 }

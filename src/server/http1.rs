@@ -29,7 +29,7 @@ use super::io::{ReadFailure, TrackedIo};
 use super::peer::{Peer, RequestContext};
 use super::request_slot::{RequestSlot, over_budget};
 use super::response::{head_too_large, raw_response};
-use super::shutdown::Phase;
+use super::shutdown::{Phase, next_phase};
 use super::state::ServerState;
 use super::{request, request_slot};
 use crate::answer::Answer;
@@ -72,7 +72,7 @@ where
     let end = loop {
         select! {
             biased;
-            _ = phases.changed() => match *phases.borrow_and_update() {
+            phase = next_phase(&mut phases) => match phase {
                 Phase::Serving | Phase::Leaving => {}
                 Phase::Draining => progress.drain(DRAIN_IDLE_TIMEOUT),
                 Phase::Cut | Phase::Now => progress.cut(Outcome::Draining),
@@ -84,7 +84,7 @@ where
                 progress.drain(LINGER_TIMEOUT);
             }
             () = progress.expired(timer.as_mut()) => match progress.stage() {
-                Stage::Body | Stage::Complete => progress.cut(Outcome::TooSlow),
+                Stage::Body | Stage::Complete => progress.end_wait(),
                 Stage::Idle | Stage::Head => break ConnectionEnd::TimedOut,
             },
         }

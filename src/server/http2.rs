@@ -307,7 +307,7 @@ async fn serve_in_time(
                 progress.cut(Outcome::Draining);
             },
             result = &mut response => return result,
-            () = progress.expired(timer.as_mut()) => progress.cut(Outcome::TooSlow),
+            () = progress.expired(timer.as_mut()) => progress.end_wait(),
         }
     }
 }

@@ -79,7 +79,7 @@ pub(super) async fn serve(
     // request. The server reads no further byte of this request, so its progress never becomes complete.
     let is_malformed = live.as_ref().is_err_and(|rejected| rejected.outcome == Outcome::BadRequest);
     if body.is_end_stream() && !is_malformed {
-        context.progress.request_complete();
+        context.progress.request_complete(state.limits.request_deadline);
     }
     let answer = match (live, charged) {
         (Err(rejected), _) => rejected,
@@ -180,7 +180,7 @@ impl ServerState {
                 return self.reject_unread(source, head, context, arrival, rejected);
             }
         };
-        context.progress.request_complete();
+        context.progress.request_complete(deadline);
         // If the sender's address is limited, the delivery waits for a turn.
         let _waiting = context.sender.wait();
         let deadline = arrival.at + deadline;

@@ -90,7 +90,7 @@ pub(super) fn reject(
     };
     // A connection with a malformed head closes, because the end of the request is uncertain.
     if body.is_end_stream() && answer.outcome != Outcome::BadRequest {
-        context.progress.request_complete();
+        context.progress.request_complete(state.limits.request_deadline);
     }
     let now = Instant::now();
     outcomes.start(context.remote, arrival.at).record(&answer, now);

@@ -4,7 +4,10 @@
 //! server starts `Draining` after `drain_delay`, and `Cut` after a further `drain_deadline`. A second signal starts `Now`
 //! immediately.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use tokio::sync::watch;
 
@@ -67,6 +70,25 @@ impl Shutdown {
         phases.mark_changed();
         phases
     }
+}
+
+/// Waits for the next change, and returns the new phase. A connection polls this future several times for each request, so a repeated
+/// poll takes no lock while the phase stays the same.
+pub(super) async fn next_phase(phases: &mut watch::Receiver<Phase>) -> Phase {
+    let (probe, mut waiting) = (phases.clone(), None::<Waker>);
+    {
+        let mut changed = pin!(phases.changed());
+        poll_fn(|cx| {
+            let is_waiting = waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if is_waiting && probe.has_changed().is_ok_and(|changed| !changed) {
+                return Poll::Pending;
+            }
+            waiting = Some(cx.waker().clone());
+            changed.as_mut().poll(cx).map(drop)
+        })
+        .await;
+    }
+    *phases.borrow_and_update()
 }
 
 impl Default for Shutdown {

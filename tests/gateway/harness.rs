@@ -5,7 +5,7 @@
 mod common;
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use hookhold::source::{Source, SourceDefaults};
 use hookhold::verify::sign::{SampleOptions, sign};
 use http::HeaderMap;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::disk::{Gate, SimDisk, Step};
 pub use common::Harness;
@@ -293,7 +293,18 @@ pub fn until(reached: impl Fn() -> bool) {
 /// Passes a delivery to the gateway. The memory for bodies has no limit.
 pub async fn receive(gateway: &Arc<Gateway>, source: &Arc<LiveSource>, delivery: Delivery, deadline: Instant) -> Answer {
     let [server, address] = [usize::MAX, usize::MAX].map(InFlightBudget::new);
-    gateway.receive(source, delivery, terms(deadline), &mut InFlightCharge::new(&server, &address), |_, _| ()).await
+    let mut charge = InFlightCharge::new(&server, &address);
+    polled_at(deadline, gateway.receive(source, delivery, terms(deadline), &mut charge, |_, _| ())).await
+}
+
+/// Waits for `answer`, and polls it at the deadline.
+pub async fn polled_at<T>(deadline: Instant, answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        () = sleep_until(deadline) => answer.await,
+    }
 }
 
 /// Returns the terms for a delivery from an unknown address.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hookhold::limits::ServerLimits;
 use hookhold::server::MAX_TARGET_BYTES;
+use tokio::time::{pause, resume};
 
 use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, expecting, logged, post, split_at_body};
 
@@ -206,6 +207,22 @@ async fn the_shorter_deadline_of_a_source_applies() {
     let answer = harness.line().await.end(&post(BODY)[..post(BODY).len() - 1]).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert_eq!(harness.count("stripe", "too_slow"), 1);
+}
+
+#[tokio::test]
+async fn a_delivery_whose_sync_hangs_gets_503_at_its_deadline() {
+    let (harness, gate) = Harness::held(ServerLimits::default());
+    let mut line = harness.line().await;
+    line.send(post(BODY)).await;
+    harness.until(|_| gate.has_waiting()).await;
+    // The clock of the timers stops here, and moves to the next timer whenever all tasks wait.
+    pause();
+    let answer = line.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert_eq!(harness.count("stripe", "deadline"), 1);
+    resume();
+    gate.release();
+    assert!(line.ask(post(BODY)).await.contains(" 200 "), "the connection stays open");
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@
 use hookhold::limits::ServerLimits;
 use hookhold::units::Rate;
 use tokio::runtime::Runtime;
+use tokio::spawn;
 use tokio::task::spawn_blocking;
+use tokio::time::pause;
 
 use crate::disk::Step;
 use crate::h2::Client;
@@ -35,6 +37,22 @@ async fn an_http_2_disconnect_loses_no_complete_delivery() {
     gate.release();
     harness.until(|harness| harness.accepted() + harness.rejections() == 2).await;
     assert_eq!((harness.count("stripe", "stored"), harness.stored()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_http_2_delivery_whose_sync_hangs_gets_503_at_its_deadline() {
+    let pair = Pair::new(365);
+    let harness = Harness::secure(ServerLimits::default(), pair.files());
+    let gate = harness.disk.hold(Step::Sync, ".seg");
+    let mut client = Client::connect(harness.address(), &pair).await;
+    let signed = [("stripe-signature".to_owned(), signature(now(), BODY))];
+    let asked = spawn(async move { client.ask("POST", "/hooks/stripe", &signed, BODY).await.status() });
+    harness.until(|_| gate.has_waiting()).await;
+    // The clock of the timers stops here, and moves to the next timer whenever all tasks wait.
+    pause();
+    assert_eq!(asked.await.expect("no panic"), 503);
+    assert_eq!(harness.count("stripe", "deadline"), 1);
+    gate.release();
 }
 
 #[tokio::test]
