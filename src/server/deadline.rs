@@ -20,56 +20,10 @@ use tokio::time::{Instant, Sleep};
 
 use super::close::LINGER_TIMEOUT;
 use super::idle::IdleTimeouts;
+use super::request_state::{AnswerWait, Arriving, RequestState, Stage};
 use crate::clock::{Clock, UnixMillis};
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
-
-/// Stage of the current request on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// No byte of the next request has arrived.
-    Idle,
-    /// A part of the request head has arrived.
-    Head,
-    /// The head is complete, and the body is incomplete.
-    Body,
-    /// The request is complete and waits for its response.
-    Complete,
-}
-
-/// State of the current request on a connection, with the data that exists only in this state. Each state corresponds to one
-/// [`Stage`].
-///
-/// ```text
-/// Idle ──first byte──► Head ──head complete──► Body ──last byte──► Complete
-///   ▲                                            │ response ready     │ response ready
-///   └────────────────────────────────────────────┴────────────────────┘
-/// ```
-#[derive(Clone, Copy)]
-enum RequestState {
-    Idle { until: Instant },
-    Head(Arriving),
-    Body(Arriving),
-    Complete { until: Instant, wait: AnswerWait },
-}
-
-/// Wait for the answer to a complete request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AnswerWait {
-    /// The gateway answers at the latest at the end of the current wait.
-    UntilDeadline,
-    /// The deadline has passed, and the gateway answers when it is polled.
-    Late,
-}
-
-/// Request of which a part has arrived.
-#[derive(Clone, Copy)]
-struct Arriving {
-    /// Latest time at which the request must be complete. `min_rate` may end the wait earlier.
-    until: Instant,
-    /// Number of bytes that the server has received for the request.
-    received: u64,
-}
 
 /// Decision about when to close a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -340,25 +294,6 @@ impl Progress {
 
     fn lock(&self) -> MutexGuard<'_, ProgressState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl RequestState {
-    fn stage(self) -> Stage {
-        match self {
-            RequestState::Idle { .. } => Stage::Idle,
-            RequestState::Head(_) => Stage::Head,
-            RequestState::Body(_) => Stage::Body,
-            RequestState::Complete { .. } => Stage::Complete,
-        }
-    }
-
-    /// Returns the latest time at which the current wait ends.
-    fn until_mut(&mut self) -> &mut Instant {
-        match self {
-            RequestState::Idle { until } | RequestState::Complete { until, .. } => until,
-            RequestState::Head(arriving) | RequestState::Body(arriving) => &mut arriving.until,
-        }
     }
 }
 

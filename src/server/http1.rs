@@ -24,10 +24,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::close::{LINGER_TIMEOUT, close};
 use super::connection_charge::ConnectionCharge;
-use super::deadline::{Progress, Stage};
+use super::deadline::Progress;
 use super::io::{ReadFailure, TrackedIo};
 use super::peer::{Peer, RequestContext};
 use super::request_slot::{RequestSlot, over_budget};
+use super::request_state::Stage;
 use super::response::{head_too_large, raw_response};
 use super::shutdown::{Phase, next_phase};
 use super::state::ServerState;

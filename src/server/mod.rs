@@ -44,6 +44,7 @@ mod remembered_senders;
 mod request;
 mod request_cost;
 mod request_slot;
+mod request_state;
 mod response;
 mod sender_guard;
 mod sender_limits;

@@ -163,7 +163,7 @@ impl OpenConnections {
         if slot.is_evicted() || slot.is_protected() {
             return;
         }
-        table.rank_anew(slot);
+        table.renew_rank(slot);
     }
 
     /// Frees the place of a connection that has closed.
@@ -226,7 +226,7 @@ impl ConnectionTable {
     }
 
     /// Makes an evictable connection the newest one of its address.
-    fn rank_anew(&mut self, slot: &Arc<ConnectionSlot>) {
+    fn renew_rank(&mut self, slot: &Arc<ConnectionSlot>) {
         let rank = self.next_rank(slot.has_sent());
         self.update(slot.address, |sender| {
             sender.evictable.remove(&slot.rank());
@@ -240,7 +240,7 @@ impl ConnectionTable {
         let Some(sender) = self.senders.get(&address) else { return };
         let silent = sender.evictable.range(..RANK_OF_SENT).take(MAX_COMPARED).map(|(_, slot)| slot);
         let have_sent: Vec<_> = silent.filter(|slot| slot.has_sent()).cloned().collect();
-        have_sent.iter().for_each(|slot| self.rank_anew(slot));
+        have_sent.iter().for_each(|slot| self.renew_rank(slot));
     }
 
     fn set_class(&mut self, address: IpAddr, class: AddressClass) {
