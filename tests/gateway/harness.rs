@@ -298,7 +298,7 @@ pub async fn receive(gateway: &Arc<Gateway>, source: &Arc<LiveSource>, delivery:
 }
 
 /// Waits for `answer`, and polls it at the deadline.
-pub async fn polled_at<T>(deadline: Instant, answer: impl Future<Output = T>) -> T {
+async fn polled_at(deadline: Instant, answer: impl Future<Output = Answer>) -> Answer {
     let mut answer = pin!(answer);
     tokio::select! {
         biased;
