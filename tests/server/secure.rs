@@ -6,7 +6,7 @@ use hookhold::units::Rate;
 use tokio::runtime::Runtime;
 use tokio::spawn;
 use tokio::task::spawn_blocking;
-use tokio::time::pause;
+use tokio::time::{Instant, pause};
 
 use crate::disk::Step;
 use crate::h2::Client;
@@ -50,7 +50,9 @@ async fn an_http_2_delivery_whose_sync_hangs_gets_503_at_its_deadline() {
     harness.until(|_| gate.has_waiting()).await;
     // The clock of the timers stops here, and moves to the next timer whenever all tasks wait.
     pause();
+    let start = Instant::now();
     assert_eq!(asked.await.expect("no panic"), 503);
+    assert!(start.elapsed() <= ServerLimits::default().request_deadline, "{:?}", start.elapsed());
     assert_eq!(harness.count("stripe", "deadline"), 1);
     gate.release();
 }
