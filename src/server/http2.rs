@@ -39,7 +39,7 @@ use super::peer::{Peer, RequestContext};
 use super::request::{self, SenderDisconnected};
 use super::request_slot::{self, RequestSlot};
 use super::response::ResponseBody;
-use super::shutdown::Phase;
+use super::shutdown::{Phase, next_phase};
 use super::state::ServerState;
 use super::stream_tasks::{AbortOnDrop, ActiveRequest, ConnectionPhase, StreamTasks};
 use crate::answer::Answer;
@@ -182,7 +182,7 @@ where
         });
         let event = select! {
             biased;
-            _ = phases.changed() => match *phases.borrow_and_update() {
+            phase = next_phase(&mut phases) => match phase {
                 Phase::Serving | Phase::Leaving => continue,
                 Phase::Draining | Phase::Cut | Phase::Now => DriveEvent::Drain,
             },
