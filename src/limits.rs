@@ -130,6 +130,9 @@ limits! {
         /// Maximum backlog of one topic. The backlog consists of the segment bytes that hookhold cannot delete because Kafka
         /// has not acknowledged all events of the topic.
         max_backlog: u64 = bytes(max_size / 2, 64 * KIB..=256 * TIB);
+        /// Maximum space of all parked events: events that Kafka has rejected because of the event itself. If there is no room, such
+        /// an event blocks its topic.
+        max_parked: u64 = bytes(GIB, 0..=256 * TIB);
     }
 }
 

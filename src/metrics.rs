@@ -100,6 +100,10 @@ metrics! {
         pinned_bytes: IntGaugeVec = gauges("hookhold_journal_pinned_bytes", &["topic"]);
         /// Upper limit of a topic's backlog: journal.max_backlog, or less if other topics are behind.
         backlog_limit: IntGaugeVec = gauges("hookhold_forward_backlog_limit_bytes", &["topic"]);
+        /// Space of the parked events.
+        parked_bytes: IntGauge = gauge("hookhold_parked_bytes");
+        /// Number of parked events.
+        parked_events: IntGauge = gauge("hookhold_parked_events");
         /// Corrupted ranges found below the journal's durable watermark.
         damaged: IntCounter = counter("hookhold_journal_damaged_total");
         /// Events lost before Kafka acknowledged them, by cause. Without `[kafka]`, all lost events.
@@ -124,6 +128,8 @@ metrics! {
         lag_seconds: GaugeVec = float_gauges("hookhold_forward_lag_seconds", &["topic"]);
         /// 1 while a topic is blocked, by reason.
         blocked: IntGaugeVec = gauges("hookhold_forward_blocked", &["topic", "reason"]);
+        /// Events that hookhold has parked, because Kafka rejects the event itself, by reason.
+        parked: IntCounterVec = counters("hookhold_parked_total", &["topic", "reason"]);
         /// Kafka producers replaced, by reason.
         producer_rebuilds: IntCounterVec = counters("hookhold_producer_rebuilds_total", &["reason"]);
     }

@@ -21,6 +21,8 @@ use std::io::ErrorKind;
 use bytes::Bytes;
 use disk::Step;
 use harness::Harness;
+use hookhold::journal::ParkedEvents;
+use hookhold::limits::JournalLimits;
 use kafka::{Kafka, Record, wait_until};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -276,43 +278,72 @@ fn a_replaced_forwarder_leaves_no_block_in_the_metrics() {
 }
 
 #[test]
-fn an_oversized_record_blocks_only_its_own_topic() {
+fn a_record_too_large_for_its_topic_is_parked_and_its_topic_continues() {
     let kafka = kafka::shared();
     kafka.create_topic("small", 1, &[("max.message.bytes", "2000")]);
-    kafka.create_topic("next-to-small", 1, &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
     let mut random = fastrand::Rng::with_seed(3);
-    let before = harness.store("small", "evt_1", "fits");
-    let large = harness.store("small", "evt_2", bytes_of(&mut random, 5000));
-    let after = harness.store("small", "evt_3", "fits");
-    harness.store_many("next-to-small", 50, 10);
-    harness.wait_until_blocked("small", "record");
-    harness.wait_until_acked("next-to-small", 50);
-    assert_eq!(harness.topic("small").map(|topic| topic.cursor), Some(large), "the cursor stays at the record");
+    let body = bytes_of(&mut random, 5000);
+    let mut stored = harness.store_many("small", 20, 100);
+    let large = harness.store("small", "evt_2", body.clone());
+    stored.extend(harness.store_many("small", 20, 100));
+    harness.wait_until_acked("small", 40);
+    assert_eq!(order(&kafka.records("small")), stored, "in order, without the record that is too large");
+    assert_eq!(harness.topic("small").map(|topic| (topic.lag_events, topic.blocked.is_none())), Some((0, true)));
+    assert_eq!(harness.metric(r#"hookhold_parked_total{reason="too_large",topic="small"}"#), Some(1.0));
+    assert_eq!(harness.metric("hookhold_parked_bytes"), Some(8192.0));
 
-    kafka.configure_topic("small", &[("max.message.bytes", "1048588")]);
-    harness.wait_until_acked("small", 3);
-    let mut found = seqs(&kafka.records("small"));
-    found.dedup();
-    assert_eq!(found, [before, large, after]);
+    let harness = harness.after_power_cut();
+    let parked = ParkedEvents::new(harness.disk.second_process());
+    let [file] = &parked.list().expect("the disk can be read")[..] else { panic!("expected one parked event") };
+    let found = parked.read(file.position).expect("the file can be read").expect("the event is parked");
+    assert_eq!((found.stored.position.seq, found.stored.event.body()), (large, &Bytes::from(body)));
+    assert_eq!((&*found.note.reason, found.stored.event.id()), ("too_large", Some("evt_2")));
+    assert_eq!(harness.metric("hookhold_parked_events"), Some(1.0), "a restart counts the parked events");
 }
 
 #[test]
-fn a_topic_rejecting_batches_gets_every_single_record() {
+fn a_topic_blocks_only_itself_if_its_record_cannot_be_parked() {
     let kafka = kafka::shared();
-    kafka.create_topic("no-batches", 1, &[("max.message.bytes", "3000")]);
-    let harness = Harness::with_kafka(&[("bootstrap.servers", &kafka.bootstrap()), ("linger.ms", "200")]);
-    let stored = harness.store_many("no-batches", 40, 1000);
+    kafka.create_topic("crowded", 1, &[("max.message.bytes", "2000")]);
+    kafka.create_topic("next-to-crowded", 1, &[]);
+    let limits = JournalLimits { max_parked: 12_000, ..JournalLimits::default() };
+    let harness = Harness::with_limits(&[("bootstrap.servers", &kafka.bootstrap())], limits).start();
+    let mut random = fastrand::Rng::with_seed(3);
+    let parked = harness.store("crowded", "evt_1", bytes_of(&mut random, 5000));
+    let waiting = harness.store("crowded", "evt_2", bytes_of(&mut random, 5000));
+    let last = harness.store("crowded", "evt_3", "fits");
+    harness.store_many("next-to-crowded", 50, 10);
+    harness.wait_until_blocked("crowded", "record");
+    harness.wait_until_acked("next-to-crowded", 50);
+    let blocked = harness.topic("crowded").expect("the topic has a queue");
+    let detail = blocked.blocked.expect("the topic is blocked").detail;
+    assert!(detail.contains("max_parked"), "{detail}");
+    assert_eq!(blocked.cursor, waiting, "the cursor stays at the record");
+
+    let events = ParkedEvents::new(harness.disk.second_process());
+    let files = events.list().expect("the disk can be read");
+    assert_eq!(files.iter().map(|file| file.position.seq).collect::<Vec<_>>(), [parked]);
+    assert!(events.remove(files[0].position).expect("the file can be removed"));
+    harness.wait_until_acked("crowded", 1);
+    assert_eq!(seqs(&kafka.records("crowded")), [last]);
+    assert_eq!(events.list().expect("the disk can be read")[0].position.seq, waiting, "there is room for one event");
+}
+
+/// Kafka rejects each batch of the topic, although it accepts each record.
+#[test]
+fn a_topic_that_rejects_large_batches_gets_smaller_ones() {
+    let kafka = kafka::shared();
+    kafka.create_topic("no-large-batches", 1, &[("max.message.bytes", "30000")]);
+    let settings = [("bootstrap.servers", &*kafka.bootstrap()), ("linger.ms", "200"), ("compression.type", "none")];
+    let harness = Harness::with_kafka(&settings);
+    let stored = harness.store_many("no-large-batches", 500, 1000);
     harness.resume();
-    harness.wait_until_acked("no-batches", 40);
-    let mut found = seqs(&kafka.records("no-batches"));
-    found.dedup();
-    assert_eq!(found, stored);
-    assert_eq!(
-        harness.metric(r#"hookhold_forward_blocked{reason="record",topic="no-batches"}"#),
-        None,
-        "every single record is small enough"
-    );
+    harness.wait_until_acked("no-large-batches", 500);
+    let records = kafka.records("no-large-batches");
+    assert_eq!(order(&records), stored);
+    assert_eq!(harness.metric(r#"hookhold_parked_total{reason="too_large",topic="no-large-batches"}"#), None);
+    assert!(kafka.batches("no-large-batches") < 100, "hookhold does not send each record alone");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod diff;
 mod doctor;
 mod init;
 mod journal;
+mod parked;
 mod providers;
 mod run;
 mod send;
@@ -57,6 +58,7 @@ enum Verb {
     Tail(tail::TailArgs),
     Doctor(doctor::DoctorArgs),
     Journal(journal::JournalArgs),
+    Parked(parked::ParkedArgs),
     Providers(providers::ProvidersArgs),
 }
 
@@ -113,6 +115,7 @@ pub fn main() -> ExitCode {
         Verb::Tail(args) => tail::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Journal(args) => journal::run(&context, args),
+        Verb::Parked(args) => parked::run(&context, args),
     };
     let status = result.unwrap_or_else(|error| report(error.as_ref()));
     ExitCode::from(status as u8)
@@ -219,6 +222,7 @@ Examples:
   hookhold send stripe --count 100    send 100 genuine deliveries to the running gateway
   hookhold tail --follow              print events as they are stored
   hookhold doctor stripe              explain why recent deliveries were rejected
+  hookhold parked list                list the events that Kafka has rejected
 
 Exit codes:
   0  success

@@ -44,6 +44,16 @@ impl InFlight {
         self.records.len() <= limit.records / 2 && self.bytes <= limit.bytes / 2
     }
 
+    /// Returns the number of records in flight, including those with a delivery report after the first unacknowledged record.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Returns the total size of the records in flight in bytes, and the sequence of the last one; `None` if no record is in flight.
+    pub(super) fn extent(&self) -> Option<(usize, u64)> {
+        self.records.back().map(|last| (self.bytes, last.seq))
+    }
+
     /// Returns true if no record is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
@@ -125,7 +135,7 @@ impl InFlight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InFlightLimit {
     records: usize,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 impl InFlightLimit {
@@ -133,6 +143,11 @@ impl InFlightLimit {
     pub(super) fn each_of(topics: usize) -> InFlightLimit {
         let part = |all: usize, (least, most): (usize, usize)| (all / topics.max(1)).clamp(least, most);
         InFlightLimit { records: part(ALL_RECORDS, TOPIC_RECORDS), bytes: part(ALL_BYTES, TOPIC_BYTES) }
+    }
+
+    /// Returns this limit with at most `bytes` bytes.
+    pub(super) fn at_most(self, bytes: usize) -> InFlightLimit {
+        InFlightLimit { bytes: self.bytes.min(bytes), ..self }
     }
 }
 

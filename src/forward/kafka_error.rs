@@ -22,7 +22,9 @@ pub(super) enum BlockReason {
     NoLeader,
     /// A partition has fewer in-sync replicas than the topic requires.
     BelowMinIsr,
-    /// The record at the cursor is too large or invalid for this topic.
+    /// The cluster limits the rate at which hookhold may write, or forbids to write at present.
+    Throttled,
+    /// The record at the cursor is too large or invalid for this topic, and hookhold cannot park its event.
     Record,
     /// librdkafka's queue is full, because the queue's limit is smaller than the sum of hookhold's in-flight limits.
     QueueFull,
@@ -46,6 +48,7 @@ impl BlockReason {
             BlockReason::NotAuthorized => "not_authorized",
             BlockReason::NoLeader => "no_leader",
             BlockReason::BelowMinIsr => "below_min_isr",
+            BlockReason::Throttled => "throttled",
             BlockReason::Record => "record",
             BlockReason::QueueFull => "queue_full",
             BlockReason::Rejected => "refused",
@@ -67,8 +70,10 @@ impl BlockReason {
             }
             BlockReason::NoLeader => "restart a broker that has a replica of the partition",
             BlockReason::BelowMinIsr => "restart the brokers of the missing replicas, or lower min.insync.replicas",
+            BlockReason::Throttled => "raise the cluster's quota or throughput, or wait; hookhold retries",
             BlockReason::Record => {
-                "if the record is too large, raise the topic's max.message.bytes; otherwise relax the topic's validation"
+                "make room for parked events (`hookhold parked`); or change the topic so that it accepts the record: raise \
+                 max.message.bytes, or relax its validation"
             }
             BlockReason::QueueFull => {
                 "raise queue.buffering.max.kbytes and queue.buffering.max.messages in [kafka], or remove them"
@@ -87,6 +92,8 @@ pub(super) enum ErrorClass {
     Producer,
     /// hookhold itself purged the record from librdkafka's queues. This error requires no reaction.
     Purged,
+    /// The batch of the failed record was too large, or the record itself.
+    Size,
     /// Kafka rejected the failed record or another record of the same batch. hookhold then sends each record alone to find the
     /// rejected record.
     Record,
@@ -99,12 +106,8 @@ pub(super) fn classify(code: Code) -> ErrorClass {
     match code {
         Code::Fatal => ErrorClass::Producer,
         Code::PurgeQueue | Code::PurgeInflight => ErrorClass::Purged,
-        Code::MessageSizeTooLarge
-        | Code::InvalidMessageSize
-        | Code::InvalidMessage
-        | Code::InvalidRecord
-        | Code::InvalidTimestamp
-        | Code::PolicyViolation => ErrorClass::Record,
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => ErrorClass::Size,
+        Code::InvalidRecord | Code::InvalidDifferentRecord | Code::InvalidTimestamp => ErrorClass::Record,
         other => ErrorClass::Environment(environment_reason(other)),
     }
 }
@@ -118,6 +121,8 @@ fn environment_reason(code: Code) -> BlockReason {
         Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => BlockReason::BelowMinIsr,
         Code::LeaderNotAvailable | Code::NotLeaderForPartition => BlockReason::NoLeader,
         Code::QueueFull => BlockReason::QueueFull,
+        // Azure Event Hubs reports a throttled client as a violation of a policy.
+        Code::PolicyViolation | Code::ThrottlingQuotaExceeded => BlockReason::Throttled,
         Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::MessageTimedOut => BlockReason::BrokerAway,
         Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL => BlockReason::Authentication,
         _ => BlockReason::Rejected,
@@ -140,6 +145,11 @@ pub(super) const REBUILT_UNAUTHORIZED: &str = "not_authorized";
 /// Label value for a producer that receives no acknowledgements although the topic seems healthy.
 pub(super) const REBUILT_STUCK: &str = "stuck";
 
+/// Value of the label `reason` of `hookhold_parked_total` for a record that is too large for its topic.
+pub(super) const TOO_LARGE: &str = "too_large";
+/// Value of the label `reason` of `hookhold_parked_total` for a record that Kafka rejects for another reason.
+pub(super) const INVALID: &str = "invalid";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,7 +159,8 @@ mod tests {
         let environment =
             [Code::AllBrokersDown, Code::UnknownTopic, Code::TopicAuthorizationFailed, Code::NotEnoughReplicas, Code::Unknown];
         assert!(environment.into_iter().all(|code| matches!(classify(code), ErrorClass::Environment(_))));
-        assert_eq!(classify(Code::MessageSizeTooLarge), ErrorClass::Record);
+        assert_eq!(classify(Code::MessageSizeTooLarge), ErrorClass::Size);
+        assert_eq!(classify(Code::PolicyViolation), ErrorClass::Environment(BlockReason::Throttled));
         assert_eq!(classify(Code::PurgeInflight), ErrorClass::Purged);
         assert_eq!(classify(Code::UnknownTopicOrPartition), ErrorClass::Environment(BlockReason::TopicMissing));
     }

@@ -17,10 +17,12 @@ mod in_flight;
 mod kafka_error;
 mod log_reader;
 mod mailbox;
+mod pace;
 mod probe;
 mod probe_schedule;
 mod producer;
 mod record;
+mod redrive;
 mod settings;
 mod status_table;
 mod topic_health;
@@ -36,6 +38,7 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 use serde::Serialize;
 
+pub use redrive::{RedriveError, Redriver};
 pub use settings::{check_setting, check_settings};
 pub use status_table::{Blocked, TopicSnapshot};
 
@@ -92,9 +95,9 @@ pub fn start(journal: Journal, settings: Settings, metrics: Arc<Metrics>, clock:
     journal.on_commit(Box::new(move || weak.upgrade().map(|mailbox| mailbox.wake()).is_some()));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let work = {
-        let (settings, metrics) = (settings.clone(), metrics.clone());
+        let (settings, metrics, clock) = (settings.clone(), metrics.clone(), clock.clone());
         let (mailbox, status_table) = (mailbox.clone(), status_table.clone());
-        move || Worker::new(journal, settings, metrics, mailbox, status_table).run()
+        move || Worker::new(journal, settings, metrics, clock, mailbox, status_table).run()
     };
     let thread = thread::Builder::new().name("forward".into()).spawn(work).expect("a thread can be started");
     Forwarder { mailbox, status_table, metrics, clock, settings, thread }

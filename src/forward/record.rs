@@ -16,7 +16,7 @@ use rdkafka::producer::BaseRecord;
 
 use crate::credentials::is_credential;
 use crate::event::Event;
-use crate::journal::StoredEvent;
+use crate::journal::{ParkingNote, StoredEvent};
 
 /// Name and value of one record header.
 type RecordHeader<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
@@ -49,17 +49,24 @@ impl<'a> Envelope<'a> {
         Envelope { key: present(event.ordering_key()).map_or(id, Cow::from), headers }
     }
 
+    /// Adds headers that mark the record as one of a parked event, which hookhold sends after later events of its key.
+    pub(super) fn redriven(mut self, note: &'a ParkingNote) -> Envelope<'a> {
+        let headers = [text("hookhold-parked-at", note.parked_at.rfc3339()), text("hookhold-parked-reason", &*note.reason)];
+        self.headers.extend(headers);
+        self
+    }
+
     /// Returns the total size of the record's key and headers, in bytes.
     pub(super) fn size(&self) -> usize {
         self.key.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 
-    /// Builds the record that librdkafka sends. An empty body becomes an empty value and not a null value. In a compacted
+    /// Builds the record that librdkafka sends to `topic`. An empty body becomes an empty value and not a null value. In a compacted
     /// topic, a null value would delete all earlier records with the same key.
-    pub(super) fn record(&'a self, stored: &'a StoredEvent, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
+    pub(super) fn record(&'a self, stored: &'a StoredEvent, topic: &'a str, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
         let none = OwnedHeaders::new_with_capacity(self.headers.len());
         let headers = self.headers.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));
-        BaseRecord::with_opaque_to(stored.event.topic(), ticket)
+        BaseRecord::with_opaque_to(topic, ticket)
             .key(&*self.key)
             .payload(&stored.event.body()[..])
             .timestamp(i64::try_from(stored.event.received_at().0).unwrap_or(i64::MAX))

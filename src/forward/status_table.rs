@@ -80,6 +80,11 @@ impl TopicStatus {
         self.acked.fetch_add(1, Relaxed);
     }
 
+    /// Reduces the topic's lag by one event, because hookhold has parked the event.
+    pub(super) fn count_parked(&self) {
+        self.acked.fetch_add(1, Relaxed);
+    }
+
     /// Sets the topic's lag to `events`.
     pub(super) fn correct_lag(&self, events: u64) {
         self.seen.store(self.acked.load(Relaxed) + events, Relaxed);

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::flow::Flow;
 use super::in_flight::{InFlight, InFlightLimit};
 use super::kafka_error::BlockReason;
+use super::pace::Pace;
 use super::probe_schedule::{ProbeSchedule, STALLED_AFTER};
 use super::status_table::TopicStatus;
 use super::topic_health::TopicHealth;
@@ -30,8 +31,7 @@ pub(super) struct TopicQueue {
     /// Sequence below which `status` has counted every durable event of the topic.
     counted: u64,
     saved: SavedCursor,
-    /// Sequence up to which the queue sends records one at a time, in order to find the record that Kafka rejects.
-    alone_until: Option<u64>,
+    pace: Pace,
     /// Time at which the shared reader first found the queue full; `None` if the shared reader has not found the queue full
     /// since the queue last rewound or fell to half of the in-flight limit.
     full_since: Option<Instant>,
@@ -78,7 +78,7 @@ impl TopicQueue {
             next: cursor,
             counted,
             saved: SavedCursor { seq: cursor, acknowledged: 0, is_outdated: false },
-            alone_until: None,
+            pace: Pace::default(),
             full_since: None,
             progress_at: now,
             health: TopicHealth::default(),
@@ -156,7 +156,7 @@ impl TopicQueue {
     /// Returns true if the queue may send its next record.
     pub(super) fn may_send(&self, limit: InFlightLimit) -> bool {
         match self.flow {
-            Flow::Flowing if !self.is_one_at_a_time() => self.in_flight.has_room(limit),
+            Flow::Flowing if !self.is_one_at_a_time() => self.in_flight.has_room(self.pace.limit(limit)),
             Flow::Flowing | Flow::Trial(_) => self.in_flight.is_empty(),
             Flow::Recalling(_) | Flow::Blocked(_) => false,
         }
@@ -164,7 +164,7 @@ impl TopicQueue {
 
     /// Returns true while the queue must wait for the acknowledgement of each record before it sends the next record.
     fn is_one_at_a_time(&self) -> bool {
-        self.alone_until.is_some_and(|last| self.in_flight.cursor().unwrap_or(self.next) <= last)
+        self.pace.is_one_at_a_time(self.in_flight.cursor().unwrap_or(self.next))
     }
 
     /// Returns true if the shared reader should wait for room in this full queue: the queue is in the state `Flowing`, does not
@@ -186,7 +186,7 @@ impl TopicQueue {
         let seq = stored.position.seq;
         self.next = seq + 1;
         if self.flow.block().is_some() {
-            self.send_alone_until(seq);
+            self.pace.send_alone_until(seq);
         }
         if self.in_flight.unreported() == 0 {
             self.progress_at = now;
@@ -207,18 +207,22 @@ impl TopicQueue {
         if self.flow.block().is_none() {
             self.probes.restart(now);
         }
-        if self.in_flight.is_half_empty(limit) {
+        if self.in_flight.is_half_empty(self.pace.limit(limit)) {
             self.full_since = None;
+        }
+        if let Some(bytes) = self.pace.acknowledged(self.in_flight.cursor().unwrap_or(self.next), now) {
+            let topic = &*self.topic;
+            warn!(topic, bytes, "the topic rejects larger batches, so hookhold sends smaller ones; raise its max.message.bytes to at least batch.size");
         }
         if !self.flow.is_recalling() && !self.waits_for_shared() {
             self.unblock(now);
         }
     }
 
-    /// Applies the failure of the record with sequence `seq`, and begins a recall. Returns true if the queue sent the record
-    /// alone. In this case, no other record can be the cause.
+    /// Applies the failure of the record with sequence `seq`, and begins a recall. Returns true if no other record was in flight. In
+    /// this case, no other record can be the cause.
     pub(super) fn fail(&mut self, seq: u64) -> bool {
-        let alone = self.is_one_at_a_time() && !self.flow.is_recalling();
+        let alone = self.in_flight.len() == 1 && !self.flow.is_recalling();
         self.in_flight.fail(seq);
         self.recall();
         alone
@@ -226,7 +230,29 @@ impl TopicQueue {
 
     /// Causes the queue to send records up to sequence `seq` one at a time.
     pub(super) fn send_alone_until(&mut self, seq: u64) {
-        self.alone_until = self.alone_until.max(Some(seq));
+        self.pace.send_alone_until(seq);
+    }
+
+    /// Causes the queue to have fewer bytes in flight, because a batch was too large. Must precede [`TopicQueue::fail`]. Does nothing
+    /// if another record of the same batches has already failed.
+    pub(super) fn send_smaller_batches(&mut self, now: Instant) {
+        if let Some((bytes, last)) = self.in_flight.extent().filter(|_| !self.flow.is_recalling()) {
+            self.pace.halve(bytes, last, now);
+        }
+    }
+
+    /// Moves the cursor past the event with sequence `seq`, which hookhold has parked. Must follow [`TopicQueue::fail`], when no record
+    /// is in flight. Unblocks the topic, because Kafka has answered.
+    pub(super) fn pass_parked(&mut self, seq: u64, now: Instant) {
+        self.rewind();
+        self.next = self.next.max(seq + 1);
+        self.pace.blame_record();
+        self.saved.acknowledged += 1;
+        self.saved.is_outdated = true;
+        self.progress_at = now;
+        self.health = TopicHealth::default();
+        self.status.count_parked();
+        self.unblock(now);
     }
 
     /// Begins a recall: the queue sends nothing until librdkafka has reported the result of every record in flight.

@@ -19,6 +19,7 @@ use super::log_reader::LogReader;
 use super::mailbox::{DeliveryReport, MAX_TOPICS, Mailbox, unpack_ticket};
 use super::status_table::{StatusTable, TopicStatus};
 use super::topic_queue::TopicQueue;
+use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 
@@ -27,6 +28,7 @@ pub(super) struct Worker {
     journal: Journal,
     settings: Arc<ArcSwap<Settings>>,
     metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
     mailbox: Arc<Mailbox>,
     status_table: Arc<StatusTable>,
     client: KafkaClient,
@@ -46,6 +48,7 @@ impl Worker {
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,
         metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
         mailbox: Arc<Mailbox>,
         status_table: Arc<StatusTable>,
     ) -> Worker {
@@ -63,6 +66,7 @@ impl Worker {
             journal,
             settings,
             metrics,
+            clock,
             mailbox,
             status_table,
             client,

@@ -43,6 +43,7 @@ mod new_identity;
 mod next_segment;
 mod options;
 mod ownership;
+mod parking;
 mod payload;
 mod planted;
 mod quarantine;
@@ -103,6 +104,7 @@ use keys::KeyIndex;
 pub use keys::{KeyLimits, KeySizes, MAX_ASKED_FILES, MAX_RECENT_KEYS, MemoryLookup, SeenKey, StandaloneKeys};
 pub use new_identity::RenewedIdentity;
 pub use options::Options;
+pub use parking::{MAX_PARKED_EVENTS, ParkError, ParkedEvent, ParkedEvents, ParkedFile, ParkingNote};
 use planted::is_planted;
 pub use random::{Random, SystemRandom};
 pub use read_only::{DamagedRange, JournalStat, ReadOnlyJournal, TopicStat, VerifyReport};
@@ -210,6 +212,7 @@ impl Journal {
             metrics,
         });
         shared.update_sizes();
+        shared.count_parked();
         let writer = WriterSteps(CommitWriter::new(shared.clone(), recovered.writer, random));
         Ok((Journal(shared.clone()), writer, BackgroundSteps(shared)))
     }

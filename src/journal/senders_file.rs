@@ -26,4 +26,4 @@ impl Journal {
 }
 
 /// Name of the file. The startup deletes its temporary copy after a crash, as for every file of the journal.
-const SENDERS_FILE: &str = "senders";
+pub(super) const SENDERS_FILE: &str = "senders";

@@ -44,7 +44,7 @@ use forwarding::Forwarding;
 use senders_file::SendersFile;
 
 pub use maintenance::{give_up_events, renew_journal_identity};
-pub use settings::load_config;
+pub use settings::{forward_settings, load_config};
 
 /// Running gateway. A clone is cheap and refers to the same gateway.
 #[derive(Clone)]

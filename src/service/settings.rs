@@ -33,7 +33,7 @@ pub(super) fn journal_options(config: &Config) -> Options {
 }
 
 /// Returns the settings of the forwarder; `None` if `[kafka]` is not configured.
-pub(super) fn forward_settings(config: &Config) -> Option<forward::Settings> {
+pub fn forward_settings(config: &Config) -> Option<forward::Settings> {
     let kafka = config.kafka.as_ref()?;
     let sources = &config.sources;
     Some(forward::Settings {

@@ -210,6 +210,22 @@ impl Kafka {
         records
     }
 
+    /// Returns the number of record batches in the only partition of a topic, from the broker's files.
+    pub fn batches(&self, topic: &str) -> usize {
+        let files = fs::read_dir(self.home.join(format!("data/{topic}-0"))).expect("the topic has one partition");
+        let logs = files.map(|file| file.expect("a file").path()).filter(|path| path.extension().is_some_and(|ext| ext == "log"));
+        let count = |log: PathBuf| {
+            let (bytes, mut at, mut count) = (fs::read(log).expect("the file can be read"), 0, 0);
+            // Each batch starts with its first offset and the length of the rest.
+            while let Some(length) = bytes.get(at + 8..at + 12) {
+                at += 12 + u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+                count += 1;
+            }
+            count
+        };
+        logs.map(count).sum()
+    }
+
     /// Returns the text that the broker process has written to its log file.
     pub fn log(&self) -> String {
         fs::read_to_string(self.home.join("log")).unwrap_or_default()

@@ -35,12 +35,17 @@ impl Harness {
 
     /// Opens a journal and configures a forwarder with these librdkafka properties.
     pub fn with_kafka(properties: &[(&str, &str)]) -> Harness {
+        Harness::with_limits(properties, JournalLimits::default())
+    }
+
+    /// Like [`Harness::with_kafka`], but with other limits of the journal.
+    pub fn with_limits(properties: &[(&str, &str)], limits: JournalLimits) -> Harness {
         // The test runner shows the log only when a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
         let headers = ["x-shop-id", "authorization", "cookie"].map(HeaderName::from_static).to_vec();
         let shop = Source { header_allow_list: headers, ..Shop::new("unused").0 };
         let mut config = harness::config(vec![shop]);
-        config.journal.limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
+        config.journal.limits = JournalLimits { segment_size: 1 << 20, ..limits };
         let quick = [("topic.metadata.propagation.max.ms", "1000"), ("reconnect.backoff.max.ms", "500")];
         let properties = quick.iter().chain(properties).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         config.kafka = Some(KafkaConfig { librdkafka: properties.collect(), ..KafkaConfig::default() });

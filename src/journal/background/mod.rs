@@ -284,6 +284,7 @@ fn maintain(shared: &Shared) {
     restore_availability(shared);
     shared.queue.set_room();
     shared.update_sizes();
+    shared.recount_parked();
     prepare_spare(shared);
 }
 

@@ -21,6 +21,7 @@ use super::keys::{self, KeyDamage, KeyIndex};
 use super::lock_file::{LOCK_FILE, OwnerRecord};
 use super::meta::{META_FILE, MetaFile};
 use super::options::Options;
+use super::parking::is_parked_file;
 use super::planted::is_planted;
 use super::quarantine;
 use super::random::Random;
@@ -31,6 +32,7 @@ use super::segment::{Segment, SegmentState};
 use super::segment_file::JournalIdentity;
 use super::segment_list::LostNewest;
 use super::segment_map::SegmentMap;
+use super::senders_file::SENDERS_FILE;
 use super::segment_name::{KEYS_EXT, NEW_SPARE, SEGMENT_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName};
 use super::writer_state::WriterState;
 use crate::clock::Clock;
@@ -147,7 +149,9 @@ fn delete_leftovers(disk: &dyn Disk) -> io::Result<()> {
         let is_spare = file == NEW_SPARE || SegmentName::parse(file, SPARE_EXT).is_some();
         let is_temporary = file.strip_suffix(TEMPORARY_EXT).is_some_and(|file| {
             let extensions = [SEGMENT_EXT, KEYS_EXT, SUMMARY_EXT];
-            file == META_FILE || extensions.iter().any(|ext| SegmentName::parse(file, ext).is_some())
+            [META_FILE, SENDERS_FILE].contains(&file)
+                || is_parked_file(file)
+                || extensions.iter().any(|ext| SegmentName::parse(file, ext).is_some())
         });
         if is_temporary || is_spare || is_orphan {
             in_file(disk.remove(file), || file.clone())?;

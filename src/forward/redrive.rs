@@ -1,0 +1,110 @@
+//! Sends parked events to Kafka again, one at a time, with a producer of its own. The running forwarder does not take part, so an
+//! operator can send parked events again whether hookhold runs or not.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::Settings;
+use super::kafka_error::{ErrorClass, classify};
+use super::mailbox::{Mailbox, pack_ticket};
+use super::producer::Producer;
+use super::record::Envelope;
+use super::settings::producer_config;
+use crate::journal::ParkedEvent;
+
+/// Producer that sends parked events again.
+pub struct Redriver {
+    producer: Producer,
+    mailbox: Arc<Mailbox>,
+    settings: Settings,
+    /// Latest error that concerns the whole Kafka client.
+    client_error: Option<String>,
+}
+
+/// Reason why a parked event was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum RedriveError {
+    /// Kafka has rejected the event again, because of the event itself. Other events may be sent.
+    #[error("Kafka rejects the event again: {0}")]
+    Rejected(String),
+    /// Kafka does not accept events for this topic at present.
+    #[error("{topic}: {error}; {remedy}")]
+    Blocked {
+        /// Topic to which the event was sent.
+        topic: String,
+        /// Text of Kafka's error.
+        error: String,
+        /// Action that the operator can take.
+        remedy: &'static str,
+    },
+    /// Kafka has not acknowledged the event in time. It may have arrived nevertheless.
+    #[error("{topic}: expected an acknowledgement within {} s, found none{}; check that the brokers run, and that [kafka] is correct", .timeout.as_secs(), .error)]
+    Unacknowledged {
+        /// Topic to which the event was sent.
+        topic: String,
+        /// Time for which hookhold has waited.
+        timeout: Duration,
+        /// Latest error of the Kafka client with a separator, or an empty text.
+        error: String,
+    },
+}
+
+impl Redriver {
+    /// Creates a Kafka client. The error says why librdkafka cannot create one. Opens no connection before the first event.
+    pub fn start(settings: Settings) -> Result<Redriver, String> {
+        let mailbox = Arc::<Mailbox>::default();
+        let mut config = producer_config(&settings.librdkafka, settings.max_body);
+        // Each event waits for the acknowledgement of the event before it, so a batch has one record.
+        config.remove("queue.buffering.max.ms").set("linger.ms", "0");
+        let producer = Producer::start(&config, &mailbox, 0)?;
+        Ok(Redriver { producer, mailbox, settings, client_error: None })
+    }
+
+    /// Sends one event to `topic`, and waits for the acknowledgement.
+    pub fn send(&mut self, parked: &ParkedEvent, topic: &str) -> Result<(), RedriveError> {
+        let stored = &parked.stored;
+        let allowed = self.settings.headers.get(stored.event.source()).map_or(&[][..], Vec::as_slice);
+        let envelope = Envelope::new(stored, allowed).redriven(&parked.note);
+        let sent = self.producer.send(envelope.record(stored, topic, pack_ticket(0, stored.position.seq)));
+        sent.map_err(|code| failure(code, topic))?;
+        let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
+        loop {
+            let updates = self.mailbox.take();
+            if let Some((_, error)) = updates.client_error {
+                self.client_error = Some(error);
+            }
+            if let Some(report) = updates.reports.into_iter().next() {
+                return report.result.map_err(|code| failure(code, topic));
+            }
+            if Instant::now() >= deadline {
+                let error = self.client_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+                return Err(RedriveError::Unacknowledged { topic: topic.to_owned(), timeout: ACKNOWLEDGED_WITHIN, error });
+            }
+            self.mailbox.wait(Some(deadline));
+        }
+    }
+
+    /// Ends the Kafka client.
+    pub fn stop(self) {
+        let _ = self.producer.retire().recv_timeout(END_WITHIN);
+    }
+}
+
+fn failure(code: RDKafkaErrorCode, topic: &str) -> RedriveError {
+    match classify(code) {
+        ErrorClass::Size | ErrorClass::Record => RedriveError::Rejected(code.to_string()),
+        ErrorClass::Environment(reason) => {
+            RedriveError::Blocked { topic: topic.to_owned(), error: code.to_string(), remedy: reason.remedy() }
+        }
+        ErrorClass::Producer | ErrorClass::Purged => {
+            RedriveError::Blocked { topic: topic.to_owned(), error: code.to_string(), remedy: "repeat the command" }
+        }
+    }
+}
+
+/// Time for which one event waits for its acknowledgement.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
+/// Time for which the end of the Kafka client may take.
+const END_WITHIN: Duration = Duration::from_secs(5);
