@@ -130,6 +130,8 @@ metrics! {
         blocked: IntGaugeVec = gauges("hookhold_forward_blocked", &["topic", "reason"]);
         /// Events that hookhold has parked, because Kafka rejects the event itself, by reason.
         parked: IntCounterVec = counters("hookhold_parked_total", &["topic", "reason"]);
+        /// Unix time at which the forwarder last looked for work; absent if nothing is forwarded.
+        heartbeat: GaugeVec = float_gauges("hookhold_forward_heartbeat_timestamp_seconds", &[]);
         /// Kafka producers replaced, by reason.
         producer_rebuilds: IntCounterVec = counters("hookhold_producer_rebuilds_total", &["reason"]);
     }

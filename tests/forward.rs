@@ -19,10 +19,12 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use bytes::Bytes;
-use disk::Step;
-use harness::Harness;
+use disk::{SimDisk, Step};
+use harness::{Harness, TestClock};
+use hookhold::config::KafkaConfig;
 use hookhold::journal::ParkedEvents;
 use hookhold::limits::JournalLimits;
+use hookhold::service::ServeError;
 use kafka::{Kafka, Record, wait_until};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -262,6 +264,26 @@ fn a_topic_below_min_isr_blocks_only_itself() {
     assert_eq!(harness.blocked("thin"), None);
     assert_eq!(harness.metric(blocked), Some(0.0));
     assert_eq!(order(&kafka.records("thin")), stored);
+}
+
+/// A forwarder that is dead but looks alive would let the backlog grow until senders get 503.
+#[tokio::test]
+async fn a_panic_of_the_forwarder_ends_the_gateway() {
+    let mut config = harness::config(vec![Shop::new("unused").0]);
+    config.kafka = Some(KafkaConfig { librdkafka: vec![("bootstrap.servers".into(), "localhost:1".into())], ..KafkaConfig::default() });
+    let mut harness = Harness::build(config, SimDisk::default(), TestClock::PanicsIn("forward"));
+    harness.serve();
+    let ended = harness.served().await.expect_err("the forwarder panics in its first turn");
+    assert!(matches!(ended, ServeError::Forwarder), "{ended}");
+}
+
+#[test]
+fn the_heartbeat_of_an_idle_forwarder_goes_on() {
+    let harness = Harness::new("localhost:1".into()).start();
+    let beat = || harness.metric("hookhold_forward_heartbeat_timestamp_seconds").unwrap_or_default();
+    wait_until("the forwarder has started", || beat() > 0.0);
+    let first = beat();
+    wait_until("the forwarder has looked for work again", || beat() > first);
 }
 
 /// Stops a forwarder whose topic is blocked. A reload that changes `[kafka]` replaces the forwarder but not the metrics, so the

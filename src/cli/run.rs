@@ -66,7 +66,7 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     };
     let served: Result<(), Box<dyn Error>> = runtime.block_on(async {
         let listeners = Listeners::open(&config)?;
-        let serving = service.start(listeners);
+        let serving = service.start(listeners)?;
         handle_signals(service.clone(), shutdown, hangups)?;
         match serving.await {
             // `Service::stop`, below, returns the journal's error again.

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
-use tracing::error;
+use tracing::{error, info};
 
 use super::backoff::Backoff;
 use super::kafka_error::{
-    BlockReason, ErrorClass, REBUILD_REASONS, REBUILT_STUCK, REBUILT_UNAUTHORIZED, classify, rebuild_reason,
+    BlockReason, ErrorClass, REBUILD_REASONS, REBUILT_RECONFIGURED, REBUILT_STUCK, REBUILT_UNAUTHORIZED, classify, rebuild_reason,
 };
 use super::mailbox::Mailbox;
 use super::probe;
@@ -66,8 +66,8 @@ pub(super) struct Replacement {
 /// A completed replacement of the producer.
 pub(super) struct Replaced {
     pub(super) detail: String,
-    /// Reason for blocking the topics that had records in flight; `None` if Kafka had acknowledged a record of the replaced
-    /// producer. If Kafka had acknowledged no record, the next producer may fail in the same way, so the worker blocks the
+    /// Reason for blocking the topics that had records in flight; `None` if only the settings have changed, or if Kafka had
+    /// acknowledged a record of the replaced producer. If Kafka had acknowledged no record, the next producer may fail in the same way, so the worker blocks the
     /// topics.
     pub(super) block: Option<BlockReason>,
 }
@@ -174,6 +174,21 @@ impl KafkaClient {
         replacement.get_or_insert_with(|| Replacement { reason: REBUILT_STUCK, detail, by });
     }
 
+    /// Makes each later producer use other settings. Schedules the replacement of the running producer: it gets some time to finish
+    /// its records in flight.
+    pub(super) fn reconfigure(&mut self, librdkafka: &[(String, String)], max_body: usize, now: Instant) {
+        self.config = producer_config(librdkafka, max_body);
+        self.last_error = None;
+        self.backoff.reset();
+        match &mut self.state {
+            ClientState::Waiting { start_at, .. } => *start_at = now,
+            ClientState::Running { replacement, .. } => {
+                let (detail, by) = ("the settings have changed".to_owned(), now + LAST_ACKNOWLEDGEMENTS);
+                *replacement = Some(Replacement { reason: REBUILT_RECONFIGURED, detail, by });
+            }
+        }
+    }
+
     /// Returns the scheduled replacement; `None` if no replacement is scheduled.
     pub(super) fn replacement(&self) -> Option<&Replacement> {
         match &self.state {
@@ -192,20 +207,25 @@ impl KafkaClient {
         if now > started_at + STUCK_AFTER {
             self.backoff.reset();
         }
-        let pause = self.backoff.next_pause();
-        error!(
-            reason,
-            error = detail,
-            next_in = ?pause,
-            "the Kafka producer failed; hookhold replaces the producer and sends unacknowledged events again"
-        );
+        let is_failure = reason != REBUILT_RECONFIGURED;
+        let pause = if is_failure { self.backoff.next_pause() } else { Duration::ZERO };
+        if is_failure {
+            error!(
+                reason,
+                error = detail,
+                next_in = ?pause,
+                "the Kafka producer failed; hookhold replaces the producer and sends unacknowledged events again"
+            );
+        } else {
+            info!("the Kafka producer starts again with the new settings");
+        }
         let waiting = ClientState::Waiting { start_at: now + pause, setup_error: None };
         if let ClientState::Running { producer, .. } = std::mem::replace(&mut self.state, waiting) {
             producer.retire();
         }
         self.generation += 1;
         let unproven = if reason == REBUILT_UNAUTHORIZED { BlockReason::NotAuthorized } else { BlockReason::Rejected };
-        Some(Replaced { detail, block: (!proven).then_some(unproven) })
+        Some(Replaced { detail, block: (is_failure && !proven).then_some(unproven) })
     }
 
     /// Returns the time at which to start the next producer; `None` while a producer runs.
@@ -256,5 +276,7 @@ const REBUILD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 /// Longest delay of the replacement of a stuck producer. During the delay, topics that still make progress can finish their
 /// records in flight.
 const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
+/// Time that a producer gets for its records in flight after its settings have changed.
+const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
 /// Minimum timeout of [`KafkaClient::stop`].
 const RETIRE_WITHIN: Duration = Duration::from_secs(1);

@@ -139,9 +139,11 @@ pub(super) fn rebuild_reason(code: Code) -> &'static str {
 }
 
 /// All values of the label `reason` of `hookhold_producer_rebuilds_total`.
-pub(super) const REBUILD_REASONS: [&str; 4] = ["sequence", REBUILT_UNAUTHORIZED, "fatal", REBUILT_STUCK];
+pub(super) const REBUILD_REASONS: [&str; 5] = ["sequence", REBUILT_UNAUTHORIZED, "fatal", REBUILT_STUCK, REBUILT_RECONFIGURED];
 /// Label value for a producer whose principal lacks the permission IdempotentWrite.
 pub(super) const REBUILT_UNAUTHORIZED: &str = "not_authorized";
+/// Label value for a producer whose settings have changed.
+pub(super) const REBUILT_RECONFIGURED: &str = "settings";
 /// Label value for a producer that receives no acknowledgements although the topic seems healthy.
 pub(super) const REBUILT_STUCK: &str = "stuck";
 

@@ -33,6 +33,8 @@ pub(super) struct Updates {
     pub(super) client_error: Option<(RDKafkaErrorCode, String)>,
     /// Index of the probed topic's queue, and result of the probe; `None` if no probe has ended.
     pub(super) probe: Option<(usize, ProbeResult)>,
+    /// True if the settings of the Kafka client have changed.
+    pub(super) client_settings_changed: bool,
     /// Deadline of the requested stop; `None` if no stop is requested.
     pub(super) stop_by: Option<Instant>,
 }

@@ -30,6 +30,7 @@ mod topic_queue;
 mod worker;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -88,19 +89,45 @@ pub struct Forwarder {
     thread: thread::JoinHandle<()>,
 }
 
-/// Starts a forwarder, which resumes each topic at the topic's cursor. Kafka need not be reachable.
-pub fn start(journal: Journal, settings: Settings, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Forwarder {
+/// Function that the forwarder's thread calls if it panics, which is a bug. Nothing is forwarded any more until the process restarts.
+pub type PanicHandler = Box<dyn FnOnce() + Send>;
+
+/// Starts a forwarder, which resumes each topic at the topic's cursor. Kafka need not be reachable. Fails if the process cannot start
+/// a thread.
+pub fn start(
+    journal: Journal,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    on_panic: PanicHandler,
+) -> io::Result<Forwarder> {
     let (mailbox, status_table) = (Arc::<Mailbox>::default(), Arc::<StatusTable>::default());
     let weak = Arc::downgrade(&mailbox);
-    journal.on_commit(Box::new(move || weak.upgrade().map(|mailbox| mailbox.wake()).is_some()));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let work = {
-        let (settings, metrics, clock) = (settings.clone(), metrics.clone(), clock.clone());
+        let (journal, settings, metrics, clock) = (journal.clone(), settings.clone(), metrics.clone(), clock.clone());
         let (mailbox, status_table) = (mailbox.clone(), status_table.clone());
-        move || Worker::new(journal, settings, metrics, clock, mailbox, status_table).run()
+        move || {
+            let _guard = PanicGuard(Some(on_panic));
+            Worker::new(journal, settings, metrics, clock, mailbox, status_table).run();
+        }
     };
-    let thread = thread::Builder::new().name("forward".into()).spawn(work).expect("a thread can be started");
-    Forwarder { mailbox, status_table, metrics, clock, settings, thread }
+    journal.on_commit(Box::new(move || weak.upgrade().map(|mailbox| mailbox.wake()).is_some()));
+    let thread = thread::Builder::new().name("forward".into()).spawn(work)?;
+    Ok(Forwarder { mailbox, status_table, metrics, clock, settings, thread })
+}
+
+/// Guard that calls the handler if the thread panics while it has this guard.
+struct PanicGuard(Option<PanicHandler>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Some(handler) = self.0.take()
+        {
+            handler();
+        }
+    }
 }
 
 impl Forwarder {
@@ -114,16 +141,17 @@ impl Forwarder {
         self.status_table.measure(&self.metrics, self.clock.now());
     }
 
-    /// Applies new settings to all later records. If the new settings need a new Kafka client, applies nothing and returns the
-    /// settings as `Err`. The caller must then stop this forwarder and start a new one with these settings.
-    pub fn reconfigure(&self, settings: Settings) -> Result<(), Settings> {
-        if !self.settings.load().client_serves(&settings) {
-            return Err(settings);
-        }
-        // The Kafka client stays the same, so the body size for which it was created must stay the same.
-        let max_body = self.settings.load().max_body;
+    /// Applies new settings to all later records. If the new settings need another Kafka producer, the forwarder replaces the
+    /// producer after a short wait for acknowledgements.
+    pub fn reconfigure(&self, settings: Settings) {
+        let former = self.settings.load_full();
+        let is_served = former.client_serves(&settings);
+        // A producer that stays the same still has the body size for which it was created.
+        let max_body = if is_served { former.max_body } else { settings.max_body };
         self.settings.store(Arc::new(Settings { max_body, ..settings }));
-        Ok(())
+        if !is_served {
+            self.mailbox.post(|updates| updates.client_settings_changed = true);
+        }
     }
 
     /// Stops reading events, and waits up to `within` for acknowledgements. Does not wait for a topic if the reason for its
@@ -132,7 +160,7 @@ impl Forwarder {
     pub fn stop(self, within: Duration) {
         self.mailbox.post(|updates| updates.stop_by = Some(Instant::now() + within));
         if self.thread.join().is_err() {
-            tracing::error!("the forwarder panicked; the next forwarder resumes at the last saved cursors; report this bug");
+            tracing::error!("the forwarder panicked; the next start resumes at the last saved cursors; report this bug");
         }
     }
 }

@@ -27,6 +27,12 @@ impl ProbeSchedule {
         self.due = now + STALLED_AFTER;
     }
 
+    /// Schedules the next probe at once, and makes the pauses start again at the first pause.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.backoff.reset();
+        self.due = now;
+    }
+
     /// Postpones the next probe to [`STALLED_AFTER`] from now. Does nothing if the next probe is scheduled for a later time.
     pub(super) fn postpone(&mut self, now: Instant) {
         self.due = self.due.max(now + STALLED_AFTER);

@@ -335,6 +335,13 @@ impl TopicQueue {
         self.probes.due()
     }
 
+    /// Schedules a probe of a blocked topic at once, because the cause of the block may have ended.
+    pub(super) fn hurry_probe(&mut self, now: Instant) {
+        if self.flow.block().is_some() {
+            self.probes.hurry(now);
+        }
+    }
+
     /// Schedules another attempt to start a probe, and returns the length of the pause before this attempt.
     pub(super) fn retry_probe(&mut self, now: Instant) -> Duration {
         self.probes.back_off(self.flow.block().is_some(), now)

@@ -7,7 +7,7 @@ mod supervisor;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tracing::info;
@@ -94,8 +94,10 @@ impl Worker {
             self.supervise(now);
             let moved = self.feed(now);
             self.save_cursors();
+            self.metrics.forward.heartbeat.with_label_values::<&str>(&[]).set(self.clock.now().0 as f64 / 1000.0);
             if !moved {
-                self.mailbox.wait(self.next_deadline());
+                let beat = now + HEARTBEAT_INTERVAL;
+                self.mailbox.wait(Some(self.next_deadline().map_or(beat, |deadline| deadline.min(beat))));
             }
         }
     }
@@ -180,3 +182,6 @@ impl Worker {
         self.client.stop(by);
     }
 }
+
+/// Longest time between two turns of the loop, after each of which the metric `hookhold_forward_heartbeat_timestamp_seconds` changes.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);

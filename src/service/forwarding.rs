@@ -1,9 +1,12 @@
-//! Starts, replaces and stops the forwarder, which sends events to Kafka, and reports the forwarder's state.
+//! Starts and stops the forwarder, which sends events to Kafka, and reports the forwarder's state.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::{LAST_ACKNOWLEDGEMENTS, POISON};
+use tokio::sync::Notify;
+
+use super::POISON;
 use crate::clock::Clock;
 use crate::forward::{self, Forwarder};
 use crate::journal::{Journal, UnforwardedEvents};
@@ -15,9 +18,9 @@ use crate::units::bytes_about;
 /// replace the forwarder, never while a forwarder stops. Stopping a forwarder waits for Kafka, but `/metrics` and `/readyz`
 /// take the lock of `forwarder` and must not wait for Kafka.
 pub(super) struct Forwarding {
-    /// Running forwarder; `None` if `[kafka]` is not configured, during the replacement of the Kafka client, and after
-    /// forwarding has stopped.
+    /// Running forwarder; `None` if `[kafka]` is not configured, and after forwarding has stopped.
     forwarder: Mutex<Option<Forwarder>>,
+    panicked: Arc<Notify>,
     journal: Journal,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
@@ -25,21 +28,28 @@ pub(super) struct Forwarding {
 
 impl Forwarding {
     pub(super) fn new(journal: Journal, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Forwarding {
-        Forwarding { forwarder: Mutex::new(None), journal, metrics, clock }
+        Forwarding { forwarder: Mutex::new(None), panicked: Arc::default(), journal, metrics, clock }
     }
 
-    /// Starts a forwarder. Must not be called while another forwarder runs.
-    pub(super) fn start(&self, settings: forward::Settings) {
-        let forwarder = forward::start(self.journal.clone(), settings, self.metrics.clone(), self.clock.clone());
+    /// Starts a forwarder. Must not be called while another forwarder runs. Fails if the process cannot start a thread.
+    pub(super) fn start(&self, settings: forward::Settings) -> io::Result<()> {
+        let panicked = self.panicked.clone();
+        let on_panic = Box::new(move || panicked.notify_one());
+        let forwarder = forward::start(self.journal.clone(), settings, self.metrics.clone(), self.clock.clone(), on_panic)?;
         *self.lock() = Some(forwarder);
+        Ok(())
     }
 
-    /// Applies new settings to the forwarder. If the settings need a new Kafka client, waits for acknowledgements,
-    /// stops the forwarder and starts a new one. Does nothing if no forwarder runs.
+    /// Waits until the forwarder panics. Never returns if it does not.
+    pub(super) async fn panicked(&self) {
+        self.panicked.notified().await;
+    }
+
+    /// Applies new settings to the forwarder. Does nothing if no forwarder runs.
     pub(super) fn apply(&self, settings: forward::Settings) {
-        let Some(Err(settings)) = self.lock().as_ref().map(|forwarder| forwarder.reconfigure(settings)) else { return };
-        self.stop(LAST_ACKNOWLEDGEMENTS);
-        self.start(settings);
+        if let Some(forwarder) = &*self.lock() {
+            forwarder.reconfigure(settings);
+        }
     }
 
     /// Stops the running forwarder, and waits up to `wait` for acknowledgements from Kafka. Does nothing if no

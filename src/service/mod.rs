@@ -95,6 +95,9 @@ pub enum StartError {
     /// hookhold cannot use the TLS certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The process cannot start the forwarder's thread.
+    #[error("forwarder: expected a thread, found none; raise the limit on threads (TasksMax in systemd, --pids-limit of a container)")]
+    Thread(#[source] io::Error),
 }
 
 /// Reason why a service ended without a shutdown.
@@ -106,6 +109,9 @@ pub enum ServeError {
     /// A task panicked, which is a bug in hookhold.
     #[error("a task panicked; report this bug")]
     Panic(#[from] JoinError),
+    /// The forwarder panicked, which is a bug in hookhold. Every event that Kafka has not acknowledged is in the journal.
+    #[error("the forwarder panicked; no event is lost, and the next start continues; report this bug")]
+    Forwarder,
 }
 
 /// Error that reports a failure of the journal. At the next start, hookhold reads the journal to determine which of the
@@ -160,14 +166,15 @@ impl Service {
     /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete. By then, hookhold has
     /// answered every delivery and has waited a limited time for Kafka's last acknowledgements. If the journal fails, the
     /// server continues for up to [`LAST_RESPONSES`], so that each sender that waits for the journal receives a 503. The future
-    /// then returns an error, and the process must exit. Must be called inside a tokio runtime.
-    pub fn start(&self, listeners: Listeners) -> impl Future<Output = Result<(), ServeError>> + Send + use<> {
+    /// then returns an error, and the process must exit. It does the same if the forwarder panics. Fails if the process cannot start
+    /// the forwarder's thread. Must be called inside a tokio runtime.
+    pub fn start(&self, listeners: Listeners) -> Result<impl Future<Output = Result<(), ServeError>> + Send + use<>, StartError> {
         // This function locks the configuration before it returns the future. A reload holds the same lock while it reads
         // files, and a read that hangs would delay the listeners. The caller must therefore call this function before the
         // caller handles SIGHUP.
-        self.start_forwarding();
+        self.start_forwarding()?;
         let serving = self.server().serve(listeners.deliveries, self.0.shutdown.clone());
-        self.clone().serve(serving, listeners.admin)
+        Ok(self.clone().serve(serving, listeners.admin))
     }
 
     async fn serve(self, serving: impl Future<Output = ()>, admin: TcpListener) -> Result<(), ServeError> {
@@ -184,6 +191,11 @@ impl Service {
                 // 503.
                 drop(tokio::time::timeout(LAST_RESPONSES, serving).await);
                 return Err(JournalFailed.into());
+            }
+            () = self.0.forwarding.panicked() => {
+                tracing::error!("the forwarder panicked, so hookhold forwards nothing more and stops; report this bug");
+                drop(tokio::time::timeout(LAST_RESPONSES, serving).await);
+                return Err(ServeError::Forwarder);
             }
             () = &mut serving => {}
             () = self.warn_of_expiring_secrets() => {}
@@ -207,17 +219,18 @@ impl Service {
         if self.0.journal.failed() { Err(JournalFailed) } else { Ok(()) }
     }
 
-    /// Starts the forwarder, which resumes each topic at the topic's cursor. Does nothing if `[kafka]` is not configured.
-    /// [`Service::start`] calls this function.
-    pub fn start_forwarding(&self) {
+    /// Starts the forwarder, which resumes each topic at the topic's cursor. Does nothing if `[kafka]` is not configured. Fails if the
+    /// process cannot start a thread. [`Service::start`] calls this function.
+    pub fn start_forwarding(&self) -> Result<(), StartError> {
         let config = self.config();
         match settings::forward_settings(&config) {
-            Some(settings) => self.0.forwarding.start(settings),
+            Some(settings) => self.0.forwarding.start(settings).map_err(StartError::Thread),
             None => {
                 tracing::info!(
                     "no [kafka] section; hookhold only stores events, and deletes the oldest events after journal.retain"
                 );
                 self.0.unforwarded.iter().for_each(|waiting| tracing::warn!("{}", forwarding::unforwarded(waiting)));
+                Ok(())
             }
         }
     }

@@ -46,6 +46,8 @@ struct Serving {
 pub enum TestClock {
     System,
     Stopped(Arc<StoppedClock>),
+    /// The system clock, which panics in the thread with this name.
+    PanicsIn(&'static str),
 }
 
 /// Time of the wall clock and uptime, in milliseconds.
@@ -102,7 +104,14 @@ impl Harness {
         let listen = || server::listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let listeners = Listeners { deliveries: listen(), admin: listen() };
         let address = listeners.deliveries.local_addr().expect("the listener is open");
-        self.serving = Some(Serving { address, task: tokio::spawn(self.service.start(listeners)) });
+        let serving = self.service.start(listeners).expect("a thread can be started");
+        self.serving = Some(Serving { address, task: tokio::spawn(serving) });
+    }
+
+    /// Waits until the servers have ended, and returns their result. The service still runs.
+    pub async fn served(&mut self) -> Result<(), ServeError> {
+        let task = self.serving.take().expect("the harness serves").task;
+        task.await.expect("serving does not panic")
     }
 
     /// Returns the address of the listener for deliveries.
@@ -112,8 +121,7 @@ impl Harness {
 
     /// Waits until the servers have shut down, then stops the service.
     pub async fn ended(mut self) {
-        let task = self.serving.take().expect("the harness serves").task;
-        task.await.expect("serving does not panic").expect("the journal works");
+        self.served().await.expect("the journal works");
         self.service.stop().expect("the journal works");
     }
 
@@ -159,12 +167,16 @@ impl Clock for TestClock {
         match self {
             TestClock::System => SystemClock.now(),
             TestClock::Stopped(clock) => UnixMillis(clock.wall_ms.load(Ordering::Relaxed)),
+            TestClock::PanicsIn(thread) => {
+                assert_ne!(std::thread::current().name(), Some(*thread), "the test makes this thread panic");
+                SystemClock.now()
+            }
         }
     }
 
     fn uptime(&self) -> Duration {
         match self {
-            TestClock::System => SystemClock.uptime(),
+            TestClock::System | TestClock::PanicsIn(_) => SystemClock.uptime(),
             TestClock::Stopped(clock) => Duration::from_millis(clock.uptime_ms.load(Ordering::Relaxed)),
         }
     }

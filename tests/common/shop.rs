@@ -61,7 +61,7 @@ impl Harness {
     /// Starts the forwarder.
     pub fn resume(&self) {
         assert!(self.service.forwarding().is_none());
-        self.service.start_forwarding();
+        self.service.start_forwarding().expect("a thread can be started");
     }
 
     /// Stops the forwarder and leaves the journal open.

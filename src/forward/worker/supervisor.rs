@@ -26,6 +26,10 @@ impl Worker {
         if updates.brokers_down {
             self.brokers_down(now);
         }
+        if updates.client_settings_changed {
+            let settings = self.settings.load();
+            self.client.reconfigure(&settings.librdkafka, settings.max_body, now);
+        }
         if let Some((index, result)) = updates.probe {
             self.client.probe_finished();
             self.apply_probe(index, result, now);
@@ -204,8 +208,13 @@ impl Worker {
         self.client.start(now);
         if self.client.setup_error().is_some() {
             (0..self.queues.len()).for_each(|index| self.block_without_client(index, now));
-        } else if had_failed {
-            self.queues.iter_mut().for_each(|queue| queue.unblock(now));
+            return;
+        }
+        for queue in &mut self.queues {
+            if had_failed {
+                queue.unblock(now);
+            }
+            queue.hurry_probe(now);
         }
     }
 }
