@@ -60,10 +60,15 @@ pub fn read(item: Item) -> Option<Secret> {
 pub fn read_public(item: Item, name: &str) -> Option<Secret> {
     let literal = |text: &str| Secret::new(name, text);
     let follow_public = |item: &Item| match item.as_str() {
-        Some(text) if !text.is_empty() && !["env:", "file:"].iter().any(|scheme| text.starts_with(scheme)) => Some(literal(text)),
+        Some(text) if !text.is_empty() && !is_reference(item) => Some(literal(text)),
         _ => follow(item),
     };
     read_with(item, true, follow_public)
+}
+
+/// Returns true if `item` refers to an environment variable or to a file.
+pub fn is_reference(item: &Item) -> bool {
+    item.as_str().is_some_and(|text| ["env:", "file:"].iter().any(|scheme| text.starts_with(scheme)))
 }
 
 fn read_with(item: Item, may_have_id: bool, follow: impl Fn(&Item) -> Option<Secret>) -> Option<Secret> {

@@ -22,9 +22,10 @@ use bytes::Bytes;
 use disk::{SimDisk, Step};
 use harness::{Harness, TestClock};
 use hookhold::config::KafkaConfig;
+use hookhold::forward::{RedriveError, Redriver};
 use hookhold::journal::ParkedEvents;
 use hookhold::limits::JournalLimits;
-use hookhold::service::ServeError;
+use hookhold::service::{ServeError, forward_settings};
 use kafka::{Kafka, Record, wait_until};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -78,6 +79,7 @@ fn a_record_is_exactly_as_documented() {
         ("hookhold-received-at", "2023-11-14T22:13:20.000Z"),
         ("hookhold-log", log),
         ("hookhold-seq", "0"),
+        ("hookhold-instance", &harness.journal.id()),
         ("hookhold-auth", "mac-sha256:secret"),
         ("hookhold-integrity", "body"),
         ("http-x-shop-id", "evt_1"),
@@ -350,6 +352,36 @@ fn a_topic_blocks_only_itself_if_its_record_cannot_be_parked() {
     harness.wait_until_acked("crowded", 1);
     assert_eq!(seqs(&kafka.records("crowded")), [last]);
     assert_eq!(events.list().expect("the disk can be read")[0].position.seq, waiting, "there is room for one event");
+}
+
+#[test]
+fn parked_events_that_are_sent_again_say_so() {
+    let kafka = kafka::shared();
+    kafka.create_topic("mended", 1, &[("max.message.bytes", "2000")]);
+    let harness = Harness::new(kafka.bootstrap()).start();
+    let body = bytes_of(&mut fastrand::Rng::with_seed(5), 5000);
+    let large = harness.store("mended", "evt_1", body.clone());
+    let last = harness.store("mended", "evt_2", "fits");
+    harness.wait_until_acked("mended", 1);
+    let events = ParkedEvents::new(harness.disk.second_process());
+    let position = events.list().expect("the disk can be read")[0].position;
+    let parked = events.read(position).expect("the disk can be read").expect("the event is parked");
+    let settings = forward_settings(harness.config()).expect("[kafka] is configured");
+    let mut redriver = Redriver::start(settings).expect("the settings are valid");
+    let error = redriver.send(&parked, "mended").expect_err("the topic still has its limit");
+    assert!(matches!(error, RedriveError::Rejected(_)), "{error}");
+    let error = redriver.send(&parked, "no-such-topic").expect_err("there is no such topic");
+    assert!(matches!(error, RedriveError::Blocked { .. }), "{error}");
+
+    kafka.configure_topic("mended", &[("max.message.bytes", "1048588")]);
+    redriver.send(&parked, "mended").expect("Kafka accepts the record");
+    let records = kafka.records("mended");
+    assert_eq!(order(&records), [last, large]);
+    let again = &records[1];
+    assert_eq!((again.value.as_ref(), again.header("ce_id")), (Some(&body), "evt_1"));
+    assert_eq!(again.header("hookhold-instance"), harness.journal.id());
+    assert_eq!(again.header("hookhold-parked-reason"), "too_large");
+    assert_eq!(again.header("hookhold-parked-at"), parked.note.parked_at.rfc3339());
 }
 
 /// Kafka rejects each batch of the topic, although it accepts each record.

@@ -35,7 +35,7 @@ pub(super) fn read(mut t: TomlTable, check: KafkaCheck) -> (String, KafkaConfig)
     let mut reader = PropertyReader { check, has_servers: false };
     let librdkafka = t.flatten().into_iter().filter_map(|(name, item)| reader.read(name, item)).collect();
     if !reader.has_servers {
-        location.below(SERVERS[0]).expected("\"HOST:PORT\", or several separated by commas", "nothing");
+        location.below(SERVERS[0]).expected(SERVER_LIST, "nothing");
     }
     (topic, KafkaConfig { librdkafka, line: location.line })
 }
@@ -59,6 +59,30 @@ fn topic(template: &str) -> Option<String> {
     is_topic.then(|| template.to_owned())
 }
 
+/// Reads the text to which `item` refers.
+fn referenced(item: Item) -> Option<String> {
+    let location = item.location.clone();
+    let text = String::from_utf8(secret::read(item)?.bytes);
+    text.inspect_err(|_| location.expected("a value in UTF-8", "invalid UTF-8; store the value as text")).ok()
+}
+
+/// Returns the first entry of a list of brokers that is not `HOST:PORT`; `None` if there is none. As librdkafka does, accepts an entry
+/// without a port, or with a protocol such as `SSL://`.
+fn malformed_server(list: &str) -> Option<&str> {
+    list.split(',').map(str::trim).find(|entry| {
+        let address = entry.split_once("://").map_or(*entry, |(_, address)| address);
+        let (host, port) = match address.rsplit_once(':') {
+            // An IPv6 address without a port ends in a bracket.
+            Some((host, port)) if !address.ends_with(']') => (host, Some(port)),
+            _ => (address, None),
+        };
+        let is_host = !host.is_empty() && host.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-[]:".contains(letter));
+        let is_bracketed = host.starts_with('[') && host.ends_with(']');
+        let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+        !is_host || !is_port || host.contains(':') != is_bracketed
+    })
+}
+
 struct PropertyReader {
     check: KafkaCheck,
     /// True if a property lists the brokers, even if the name of this property is misspelt.
@@ -71,18 +95,26 @@ impl PropertyReader {
         if let Some((_, why)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
             return item.reject(format_args!("cannot be set: {why}; remove this line"));
         }
-        let location = item.location.clone();
-        if SECRET.contains(&name.as_str()) {
-            let Ok(value) = String::from_utf8(secret::read(item)?.bytes) else {
-                location.expected("a secret in UTF-8", "invalid UTF-8; store the secret as text");
-                return None;
-            };
+        let (location, is_reference) = (item.location.clone(), secret::is_reference(&item));
+        let is_secret = SECRET.contains(&name.as_str());
+        let value = if is_secret || is_reference { referenced(item)? } else { item.scalar()? };
+        if is_secret {
             return Some((name, value));
         }
-        let value = item.scalar()?;
+        if SERVERS.contains(&name.as_str())
+            && let Some(server) = malformed_server(&value)
+        {
+            match is_reference {
+                true => location.expected(SERVER_LIST, "another value behind the reference"),
+                false => location.expected(SERVER_LIST, format_args!("{server:?}")),
+            }
+            return None;
+        }
         match (self.check)(&name, &value) {
             None => return Some((name, value)),
             Some(problem) if problem.starts_with(NO_SUCH_PROPERTY) => self.unknown(&name, &location),
+            // librdkafka's message contains the value.
+            Some(_) if is_reference => location.expected("a value that librdkafka accepts", "another value behind the reference"),
             Some(problem) => location.expected("a value that librdkafka accepts", format_args!("an invalid value: {problem}")),
         }
         None
@@ -106,6 +138,7 @@ const MAX_TOPIC: usize = 249;
 const NO_SUCH_PROPERTY: &str = "No such configuration property";
 const CONFIGURATION: &str = "see the producer's properties in librdkafka's CONFIGURATION.md";
 const TOPIC_NAME: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\", \"-\" and \"{source}\"";
+const SERVER_LIST: &str = "\"HOST:PORT\", or several separated by commas";
 /// Both names of the librdkafka property that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 
@@ -208,3 +241,19 @@ const COMMON: &[&str] = &[
     "topic.metadata.propagation.max.ms",
     "topic.metadata.refresh.interval.ms",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_brokers_names_hosts_and_ports() {
+        for list in ["kafka-1:9092", "a:1, b:2,c", "SSL://[2001:db8::1]:9093", "[::1]", "192.0.2.1:65535", "my_broker.internal:9092"] {
+            assert_eq!(malformed_server(list), None, "{list}");
+        }
+        let lists = ["", ",", "a:1,", "a:0", "a:65536", "a:b", ":9092", "kafka 1:9092", "http://a:1/", "2001:db8::1:9093", "a:1;b:2"];
+        for list in lists {
+            assert!(malformed_server(list).is_some(), "{list}");
+        }
+    }
+}

@@ -16,13 +16,15 @@ use super::kafka_error::{
 use super::mailbox::Mailbox;
 use super::probe;
 use super::producer::Producer;
-use super::settings::producer_config;
+use super::settings::{CLIENT_ID, producer_config};
 use super::topic_health::STUCK_AFTER;
 use crate::metrics::Metrics;
 
 /// Kafka client that runs at most one producer and at most one metadata probe.
 pub(super) struct KafkaClient {
     config: ClientConfig,
+    /// Name by which the brokers know the client, unless the operator has set another one.
+    id: String,
     mailbox: Arc<Mailbox>,
     metrics: Arc<Metrics>,
     state: ClientState,
@@ -73,8 +75,10 @@ pub(super) struct Replaced {
 }
 
 impl KafkaClient {
-    /// Creates a client for event bodies of up to `max_body` bytes. The start of the first producer is due immediately.
+    /// Creates a client for event bodies of up to `max_body` bytes. `instance` tells the brokers this instance of hookhold apart from
+    /// others. The start of the first producer is due immediately.
     pub(super) fn new(
+        instance: &str,
         librdkafka: &[(String, String)],
         max_body: usize,
         mailbox: Arc<Mailbox>,
@@ -84,8 +88,10 @@ impl KafkaClient {
         for reason in REBUILD_REASONS {
             metrics.forward.producer_rebuilds.with_label_values(&[reason]);
         }
+        let id = format!("{CLIENT_ID}-{instance}");
         KafkaClient {
-            config: producer_config(librdkafka, max_body),
+            config: producer_config(librdkafka, max_body, &id),
+            id,
             mailbox,
             metrics,
             state: ClientState::Waiting { start_at: now, setup_error: None },
@@ -177,7 +183,7 @@ impl KafkaClient {
     /// Makes each later producer use other settings. Schedules the replacement of the running producer: it gets some time to finish
     /// its records in flight.
     pub(super) fn reconfigure(&mut self, librdkafka: &[(String, String)], max_body: usize, now: Instant) {
-        self.config = producer_config(librdkafka, max_body);
+        self.config = producer_config(librdkafka, max_body, &self.id);
         self.last_error = None;
         self.backoff.reset();
         match &mut self.state {

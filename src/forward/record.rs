@@ -30,9 +30,9 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Builds the envelope of an event. Each request header that `allowed` lists becomes a record header `http-<name>`. A
+    /// Builds the envelope of an event. `instance` identifies the journal that has stored the event. Each request header that `allowed` lists becomes a record header `http-<name>`. A
     /// header with credentials does not become a record header, even if `allowed` lists this header.
-    pub(super) fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
+    pub(super) fn new(stored: &'a StoredEvent, instance: &'a str, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
         let id = present(event.id()).map_or_else(|| stored.position.to_string().into(), Cow::from);
         let mut headers = cloud_event(stored, id.clone());
@@ -41,6 +41,7 @@ impl<'a> Envelope<'a> {
             text("hookhold-received-at", event.received_at().rfc3339()),
             text("hookhold-log", stored.position.log.to_string()),
             text("hookhold-seq", stored.position.seq.to_string()),
+            text("hookhold-instance", instance),
             text("hookhold-auth", event.auth()),
             text("hookhold-integrity", event.integrity().word()),
         ]);

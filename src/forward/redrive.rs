@@ -11,7 +11,7 @@ use super::kafka_error::{ErrorClass, classify};
 use super::mailbox::{Mailbox, pack_ticket};
 use super::producer::Producer;
 use super::record::Envelope;
-use super::settings::producer_config;
+use super::settings::{CLIENT_ID, producer_config};
 use crate::journal::ParkedEvent;
 
 /// Producer that sends parked events again.
@@ -55,7 +55,7 @@ impl Redriver {
     /// Creates a Kafka client. The error says why librdkafka cannot create one. Opens no connection before the first event.
     pub fn start(settings: Settings) -> Result<Redriver, String> {
         let mailbox = Arc::<Mailbox>::default();
-        let mut config = producer_config(&settings.librdkafka, settings.max_body);
+        let mut config = producer_config(&settings.librdkafka, settings.max_body, &format!("{CLIENT_ID}-redrive"));
         // Each event waits for the acknowledgement of the event before it, so a batch has one record.
         config.remove("queue.buffering.max.ms").set("linger.ms", "0");
         let producer = Producer::start(&config, &mailbox, 0)?;
@@ -66,7 +66,7 @@ impl Redriver {
     pub fn send(&mut self, parked: &ParkedEvent, topic: &str) -> Result<(), RedriveError> {
         let stored = &parked.stored;
         let allowed = self.settings.headers.get(stored.event.source()).map_or(&[][..], Vec::as_slice);
-        let envelope = Envelope::new(stored, allowed).redriven(&parked.note);
+        let envelope = Envelope::new(stored, &parked.instance, allowed).redriven(&parked.note);
         let sent = self.producer.send(envelope.record(stored, topic, pack_ticket(0, stored.position.seq)));
         sent.map_err(|code| failure(code, topic))?;
         let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;

@@ -22,7 +22,6 @@ const FIXED: &[(&str, &str)] = &[
 /// Default values of librdkafka properties. Each entry has the property's name, the alias that the operator may use
 /// instead, and the default value.
 const PREFERRED: &[(&str, &str, &str)] = &[
-    ("client.id", "client.id", "hookhold"),
     // hookhold responds to senders before it forwards events. A short wait therefore delays no response, and makes
     // batches larger.
     ("linger.ms", "queue.buffering.max.ms", "10"),
@@ -54,7 +53,7 @@ pub fn check_setting(name: &str, value: &str) -> Option<String> {
 /// user name without a password. Also detects missing files, such as a certificate. Returns an error text; `None` if the
 /// properties are valid together. The check creates a client without brokers, so it opens no connection.
 pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
-    let mut config = producer_config(settings, 0);
+    let mut config = producer_config(settings, 0, CLIENT_ID);
     for name in SERVERS {
         config.remove(name);
     }
@@ -69,11 +68,13 @@ pub(super) fn setup_failure(error: KafkaError) -> String {
     }
 }
 
-/// Builds the complete librdkafka configuration of a producer for event bodies of up to `max_body` bytes.
-pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) -> ClientConfig {
+/// Builds the complete librdkafka configuration of a producer for event bodies of up to `max_body` bytes. `client_id` is the name by
+/// which the brokers know the client, unless the operator has set another one.
+pub(super) fn producer_config(settings: &[(String, String)], max_body: usize, client_id: &str) -> ClientConfig {
     let given = |name: &str| settings.iter().any(|(key, _)| key == name);
     let mut config = ClientConfig::new();
     config.set("message.max.bytes", (largest_body(max_body) + MAX_ENVELOPE).to_string());
+    config.set("client.id", client_id);
     for (name, alias, value) in PREFERRED {
         if !given(name) && !given(alias) {
             config.set(*name, *value);
@@ -92,6 +93,8 @@ pub(super) fn largest_body(max_body: usize) -> usize {
     max_body.max(MAX_BODY)
 }
 
+/// First part of the name by which the brokers know hookhold's clients.
+pub(super) const CLIENT_ID: &str = "hookhold";
 /// Both names of the property that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 /// Size of the largest body that any recipe allows (25 MiB, GitHub), in bytes. The default limit of the Kafka client
@@ -136,10 +139,10 @@ mod tests {
 
     #[test]
     fn the_operator_overrides_defaults_but_not_fixed_settings() {
-        let config = producer_config(&[], 0);
+        let config = producer_config(&[], 0, CLIENT_ID);
         config.create_native_config().expect("our own settings are valid");
         assert_eq!(config.get("enable.idempotence"), Some("true"));
-        let theirs = producer_config(&pairs(&[("queue.buffering.max.ms", "7"), ("acks", "0"), ("message.max.bytes", "9000")]), 0);
+        let theirs = producer_config(&pairs(&[("queue.buffering.max.ms", "7"), ("acks", "0"), ("message.max.bytes", "9000")]), 0, CLIENT_ID);
         assert_eq!(
             (theirs.get("linger.ms"), theirs.get("queue.buffering.max.ms")),
             (None, Some("7")),
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn the_largest_body_of_any_source_fits() {
         let limit: usize =
-            producer_config(&[], 64 << 20).get("message.max.bytes").and_then(|m| m.parse().ok()).expect("a number");
+            producer_config(&[], 64 << 20, CLIENT_ID).get("message.max.bytes").and_then(|m| m.parse().ok()).expect("a number");
         assert!(limit > 64 << 20);
     }
 }

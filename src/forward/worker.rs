@@ -29,6 +29,8 @@ pub(super) struct Worker {
     settings: Arc<ArcSwap<Settings>>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    /// Id of the journal, which identifies this instance of hookhold in records.
+    instance: String,
     mailbox: Arc<Mailbox>,
     status_table: Arc<StatusTable>,
     client: KafkaClient,
@@ -57,9 +59,10 @@ impl Worker {
         let watermark = journal.durable_watermark();
         let cursors = journal.topic_cursors();
         let shared_from = cursors.iter().map(|topic| topic.cursor).max().unwrap_or_else(|| journal.oldest_seq());
+        let instance = journal.id();
         let client = {
             let initial = settings.load();
-            KafkaClient::new(&initial.librdkafka, initial.max_body, mailbox.clone(), metrics.clone(), now)
+            KafkaClient::new(&instance, &initial.librdkafka, initial.max_body, mailbox.clone(), metrics.clone(), now)
         };
         let mut worker = Worker {
             log_reader: LogReader::new(journal.clone(), shared_from),
@@ -67,6 +70,7 @@ impl Worker {
             settings,
             metrics,
             clock,
+            instance,
             mailbox,
             status_table,
             client,

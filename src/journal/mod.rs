@@ -222,6 +222,12 @@ impl Journal {
         self.0.identity.hash_key
     }
 
+    /// Returns the journal's id as text: 16 hexadecimal digits. It stays the same over restarts, and tells this instance of hookhold
+    /// apart from others.
+    pub fn id(&self) -> String {
+        id_text(self.0.identity.journal)
+    }
+
     /// Passes an event to the writer, which calls `completion` once with the result. An accepted event cannot be cancelled. If
     /// the journal rejects the event, this function drops `completion` without calling it. Never waits for the disk.
     pub fn append(&self, event: &Event, completion: Completion) -> Result<(), AppendRejected> {
@@ -418,6 +424,11 @@ impl Shared {
             self.metrics.journal.backlog_limit.with_label_values(&[&*topic]).set(shares.limit() as i64);
         }
     }
+}
+
+/// Returns the id of a journal as text.
+fn id_text(id: u64) -> String {
+    format!("{id:016x}")
 }
 
 /// Starts a journal thread that calls `run`. If the thread panics, marks the journal as failed.

@@ -13,7 +13,7 @@ use super::errors::in_file;
 use super::frame::{self, FRAME_HEADER_LEN, FrameDraft, FrameKind, PAGE};
 use super::payload::{PayloadReader, PayloadWriter};
 use super::reader::StoredEvent;
-use super::{Journal, Shared};
+use super::{Journal, Shared, id_text};
 use crate::clock::UnixMillis;
 use crate::event::{LogId, Position};
 
@@ -33,6 +33,8 @@ pub struct ParkingNote {
 pub struct ParkedEvent {
     /// The event as the journal has stored it, with its original position.
     pub stored: StoredEvent,
+    /// Id of the journal that has stored the event, as [`Journal::id`] returns it.
+    pub instance: String,
     /// Reason why Kafka has rejected the event.
     pub note: ParkingNote,
 }
@@ -115,7 +117,7 @@ impl Journal {
 
 impl Shared {
     fn park(&self, stored: &StoredEvent, note: &ParkingNote) -> Result<(), ParkError> {
-        let bytes = encode(stored, note);
+        let bytes = encode(stored, self.identity.journal, note);
         let others = list(&*self.disk)?.into_iter().filter(|file| file.position != stored.position);
         let (count, used) = others.fold((0, 0), |(count, used), file| (count + 1, used + file.bytes));
         if count >= MAX_PARKED_EVENTS || used + space(bytes.len() as u64) > self.options.limits.max_parked {
@@ -153,8 +155,9 @@ fn list(disk: &dyn Disk) -> io::Result<Vec<ParkedFile>> {
     Ok(files)
 }
 
-fn encode(stored: &StoredEvent, note: &ParkingNote) -> Vec<u8> {
+fn encode(stored: &StoredEvent, journal: u64, note: &ParkingNote) -> Vec<u8> {
     let mut head = PayloadWriter(MAGIC.to_vec());
+    head.u64(journal);
     head.u64(note.parked_at.0);
     head.text(&note.reason);
     head.text(&note.detail);
@@ -170,7 +173,7 @@ fn decode(bytes: &[u8]) -> Option<ParkedEvent> {
     if head.take(MAGIC.len())? != MAGIC {
         return None;
     }
-    let parked_at = UnixMillis(head.u64()?);
+    let (instance, parked_at) = (id_text(head.u64()?), UnixMillis(head.u64()?));
     let (reason, detail) = (head.text()?.to_owned(), head.text()?.to_owned());
     let covered = head.at;
     let (checksum, start) = (head.u32()?, head.at);
@@ -182,7 +185,7 @@ fn decode(bytes: &[u8]) -> Option<ParkedEvent> {
         && frame::is_valid(event, PARKED_SEGMENT);
     let event = is_valid.then(|| frame::decode_event(event)).flatten()?;
     let stored = StoredEvent { position: Position { log: header.log, seq: header.seq }, event };
-    Some(ParkedEvent { stored, note: ParkingNote { reason, detail, parked_at } })
+    Some(ParkedEvent { stored, instance, note: ParkingNote { reason, detail, parked_at } })
 }
 
 fn file_name(position: Position) -> String {

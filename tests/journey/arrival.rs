@@ -179,6 +179,7 @@ fn assert_record(record: &Record, scheme: &Scheme, sent: &Sent, log: &str, seq: 
             ("hookhold-received-at", &received_at),
             ("hookhold-log", log),
             ("hookhold-seq", &seq),
+            ("hookhold-instance", record.header("hookhold-instance")),
             ("hookhold-auth", "mac-sha256:2026-11"),
             ("hookhold-integrity", scheme.integrity),
         ][..],

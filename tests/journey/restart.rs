@@ -38,6 +38,8 @@ fn a_clean_restart_repeats_and_forgets_nothing() {
     let values: Vec<_> = records.iter().map(|record| record.value.as_ref()).collect();
     assert_eq!(values, sent.iter().map(|delivery| Some(&delivery.body)).collect::<Vec<_>>());
     assert_eq!(records.iter().map(Record::seq).collect::<Vec<_>>(), (0..30).collect::<Vec<_>>(), "one sequence over all starts");
+    let instances: BTreeSet<&str> = records.iter().map(|record| record.header("hookhold-instance")).collect();
+    assert_eq!(instances.len(), 1, "a restart does not change the instance");
     let logs: BTreeSet<&str> = records.iter().map(|record| record.header("hookhold-log")).collect();
     assert_eq!(logs.len(), 3, "every opening for writing has a log id of its own");
 }

@@ -117,7 +117,7 @@ impl Worker {
         let Some(producer) = self.client.producer() else { return };
         let settings = self.settings.load();
         let allowed = settings.headers.get(stored.event.source()).map_or(&[][..], Vec::as_slice);
-        let envelope = Envelope::new(stored, allowed);
+        let envelope = Envelope::new(stored, &self.instance, allowed);
         let seq = stored.position.seq;
         if !self.queues[index].begin_send(stored, stored.event.body().len() + envelope.size(), now) {
             return;
