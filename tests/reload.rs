@@ -234,6 +234,35 @@ fn changed_kafka_settings_replace_the_client_and_lose_nothing() {
 }
 
 #[test]
+fn the_events_of_a_misspelt_topic_reach_the_topic_to_which_they_are_rerouted() {
+    let kafka = kafka::shared();
+    kafka.create_topic("spelt", 1, &[]);
+    let config = |topic: &str, reroute: &str| {
+        let kafka = format!("kafka.\"bootstrap.servers\" = {:?}\n{reroute}", kafka.bootstrap());
+        kafka + &source("stripe", &format!("secrets = [\"file:secret\"]\ntopic = {topic:?}\n"))
+    };
+    let home = Home::new(&[("secret", "whsec_reroute")], &config("spletl", ""));
+    let process = home.start();
+    let stripe = fixture::source(&home, "stripe");
+    let send = |from: u64| (from..from + 20).for_each(|n| assert_eq!(deliver(&home, &stripe, &format!("evt_{n}")).status, 200));
+    send(0);
+    let blocked = || process.metric("hookhold_forward_blocked{reason=\"topic_missing\",topic=\"spletl\"}") == Some(1.0);
+    wait_until("the misspelt topic is blocked", blocked);
+    home.configure(&config("spelt", "kafka.reroute.spletl = \"spelt\"\n"));
+    assert!(process.reload(), "{}", home.log());
+    send(20);
+    fixture::wait_until_forwarded(&process, "spletl");
+    fixture::wait_until_forwarded(&process, "spelt");
+    fixture::stop(process);
+    let mut ids: Vec<String> = kafka.records("spelt").iter().map(|record| record.header("ce_id").to_owned()).collect();
+    ids.sort();
+    ids.dedup();
+    let mut expected: Vec<String> = (0..40).map(|n| format!("evt_{n}")).collect();
+    expected.sort();
+    assert_eq!(ids, expected);
+}
+
+#[test]
 fn both_secrets_of_a_rotation_verify_and_are_counted() {
     let kafka = kafka::shared();
     kafka.create_topic("rotated", 1, &[]);

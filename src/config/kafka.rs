@@ -18,6 +18,8 @@ pub type KafkaCheck = fn(name: &str, value: &str) -> Option<String>;
 pub struct KafkaConfig {
     /// Properties of librdkafka in the order of the file, with references resolved.
     pub librdkafka: Vec<(String, String)>,
+    /// Maps topics of the journal to the topics to which hookhold forwards their events instead.
+    pub reroute: BTreeMap<String, String>,
     /// Line number of the section `[kafka]` in the file, for diagnostics about the whole section.
     pub line: usize,
 }
@@ -31,13 +33,36 @@ impl fmt::Debug for KafkaConfig {
 /// Reads the topic template and the librdkafka properties from the section `[kafka]`.
 pub(super) fn read(mut t: TomlTable, check: KafkaCheck) -> (String, KafkaConfig) {
     let topic = t.take("topic").and_then(|item| item.parse(TOPIC_NAME, topic)).unwrap_or_else(|| TOPIC.to_owned());
+    let reroute = t.take_table("reroute").map(reroute).unwrap_or_default();
     let location = t.location.clone();
     let mut reader = PropertyReader { check, has_servers: false };
     let librdkafka = t.flatten().into_iter().filter_map(|(name, item)| reader.read(name, item)).collect();
     if !reader.has_servers {
         location.below(SERVERS[0]).expected(SERVER_LIST, "nothing");
     }
-    (topic, KafkaConfig { librdkafka, line: location.line })
+    (topic, KafkaConfig { librdkafka, reroute, line: location.line })
+}
+
+/// Reads `[kafka.reroute]`. A topic that is itself rerouted would need a second look-up, so it is no destination.
+fn reroute(mut t: TomlTable) -> BTreeMap<String, String> {
+    let names = t.keys();
+    let mut routes = BTreeMap::new();
+    for name in &names {
+        if literal_topic(name).is_none() {
+            t.expected(name, "the name of a topic on the left", "another name");
+        }
+        let Some(to) = t.take(name).and_then(|item| item.parse(LITERAL_TOPIC, literal_topic)) else { continue };
+        if names.contains(&to) {
+            t.expected(name, "a topic that is not itself rerouted", format_args!("{to}; name its destination"));
+        }
+        routes.insert(name.clone(), to);
+    }
+    t.finish();
+    routes
+}
+
+fn literal_topic(name: &str) -> Option<String> {
+    topic(name).filter(|name| !name.contains('{'))
 }
 
 /// Reads the topics to which the sources forward, each with the name of its source; `None` without `[kafka]`.
@@ -138,6 +163,7 @@ const MAX_TOPIC: usize = 249;
 const NO_SUCH_PROPERTY: &str = "No such configuration property";
 const CONFIGURATION: &str = "see the producer's properties in librdkafka's CONFIGURATION.md";
 const TOPIC_NAME: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\", \"-\" and \"{source}\"";
+const LITERAL_TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
 const SERVER_LIST: &str = "\"HOST:PORT\", or several separated by commas";
 /// Both names of the librdkafka property that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];

@@ -56,6 +56,8 @@ pub struct Settings {
     /// Names and values of the operator's librdkafka properties. The values contain the secrets and not references to
     /// secrets. [`check_setting`] has accepted each property.
     pub librdkafka: Vec<(String, String)>,
+    /// Maps topics of the journal to the topics to which hookhold forwards their events instead.
+    pub reroute: HashMap<Arc<str>, Arc<str>>,
     /// Maps the name of each source to the names of the request headers that hookhold forwards as `http-<name>`.
     pub headers: HashMap<Arc<str>, Vec<HeaderName>>,
     /// Size of the largest body that any source accepts, in bytes.
@@ -72,9 +74,16 @@ pub struct Status {
 }
 
 impl Settings {
-    /// Returns true if a Kafka client that was created for these settings also works for the settings `other`.
-    fn client_serves(&self, other: &Settings) -> bool {
-        self.librdkafka == other.librdkafka && settings::largest_body(self.max_body) >= settings::largest_body(other.max_body)
+    /// Returns true if a Kafka producer that was created for these settings also works for the settings `other`. The records that a
+    /// producer has in flight to a topic whose route has changed must not reach that topic later.
+    fn producer_serves(&self, other: &Settings) -> bool {
+        let fits = settings::largest_body(self.max_body) >= settings::largest_body(other.max_body);
+        fits && self.librdkafka == other.librdkafka && self.reroute == other.reroute
+    }
+
+    /// Returns the topic to which hookhold forwards the events of a topic of the journal.
+    pub fn destination(&self, topic: &Arc<str>) -> Arc<str> {
+        self.reroute.get(topic).unwrap_or(topic).clone()
     }
 }
 
@@ -145,7 +154,7 @@ impl Forwarder {
     /// producer after a short wait for acknowledgements.
     pub fn reconfigure(&self, settings: Settings) {
         let former = self.settings.load_full();
-        let is_served = former.client_serves(&settings);
+        let is_served = former.producer_serves(&settings);
         // A producer that stays the same still has the body size for which it was created.
         let max_body = if is_served { former.max_body } else { settings.max_body };
         self.settings.store(Arc::new(Settings { max_body, ..settings }));

@@ -2,6 +2,7 @@
 //! only this module depends on both `config` and `forward`.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -38,6 +39,7 @@ pub fn forward_settings(config: &Config) -> Option<forward::Settings> {
     let sources = &config.sources;
     Some(forward::Settings {
         librdkafka: kafka.librdkafka.clone(),
+        reroute: kafka.reroute.iter().map(|(from, to)| (Arc::from(&**from), Arc::from(&**to))).collect(),
         headers: sources.iter().map(|source| (source.name.clone(), source.header_allow_list.clone())).collect(),
         max_body: sources.iter().map(|source| source.max_body).max().unwrap_or_default(),
     })

@@ -1,6 +1,7 @@
 //! `hookhold parked redrive`: sends parked events to Kafka again.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use hookhold::forward::{RedriveError, Redriver};
 use hookhold::journal::ParkedEvents;
@@ -35,6 +36,7 @@ pub(super) fn run(context: &Context, parked: &ParkedEvents, args: &RedriveArgs, 
         return Err(UsageError("[kafka]: expected the brokers, found no [kafka] section; add it".to_owned()).into());
     };
     let files = select(parked, &args.events)?;
+    let destinations = settings.clone();
     let mut redriver = Redriver::start(settings).map_err(|error| format!("cannot set up the Kafka client: {error}"))?;
     let bar = ProgressBar::new(files.len() as u64).with_style(ProgressStyle::with_template(BAR).expect("a valid template"));
     let (mut sent, mut rejected, mut stopped) = (0, 0, None);
@@ -45,7 +47,8 @@ pub(super) fn run(context: &Context, parked: &ParkedEvents, args: &RedriveArgs, 
         if args.topic.as_ref().is_some_and(|topic| **topic != **own) {
             continue;
         }
-        match redriver.send(&found, args.to.as_deref().unwrap_or(own)) {
+        let to = args.to.as_deref().map_or_else(|| destinations.destination(own), Arc::from);
+        match redriver.send(&found, &to) {
             Ok(()) => {
                 parked.remove(file.position)?;
                 sent += 1;

@@ -122,7 +122,7 @@ impl Worker {
         if !self.queues[index].begin_send(stored, stored.event.body().len() + envelope.size(), now) {
             return;
         }
-        if let Err(code) = producer.send(envelope.record(stored, stored.event.topic(), pack_ticket(index, seq))) {
+        if let Err(code) = producer.send(envelope.record(stored, &settings.destination(stored.event.topic()), pack_ticket(index, seq))) {
             self.record_failed(index, seq, code, now);
         }
     }

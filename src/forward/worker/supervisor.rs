@@ -53,7 +53,7 @@ impl Worker {
             && let Some(index) = self.next_to_probe(now)
         {
             let queue = &mut self.queues[index];
-            if let Err(error) = self.client.probe(&queue.topic, index) {
+            if let Err(error) = self.client.probe(&self.settings.load().destination(&queue.topic), index) {
                 let (pause, topic) = (queue.retry_probe(now), &*queue.topic);
                 warn!(
                     topic,
