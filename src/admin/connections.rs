@@ -72,10 +72,10 @@ impl AdminConnections {
 /// Serves one connection until the client closes it, or until one of its time limits has passed.
 async fn serve(stream: TcpStream, pages: Arc<Pages>, latest: Arc<LatestUse>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let (pages, latest, (head, _)) = (pages.clone(), latest.clone(), request.into_parts());
+        let (pages, latest, (head, body)) = (pages.clone(), latest.clone(), request.into_parts());
         async move {
             latest.set(ConnectionUse::Rendering(Instant::now()));
-            let response = pages.respond(&head).await;
+            let response = pages.respond(&head, body).await;
             latest.set(ConnectionUse::Rendered(Instant::now()));
             Ok::<_, Infallible>(response)
         }

@@ -1,5 +1,5 @@
 //! Listener for operators and their tools. Serves `/metrics`, `/livez`, `/readyz`, `/api/changes` and `/api/rejections`, and on
-//! `/` the list of these pages. All pages are read-only. The listener has a port of its own, separate from the listener for
+//! `/` the list of these pages. A POST request to `/api/release` gives up the events of a topic; all other pages are read-only. The listener has a port of its own, separate from the listener for
 //! deliveries, and stays open until the end of a drain.
 //!
 //! [`AdminAccess`] decides which clients may read the pages. The admin pages query the running gateway through
@@ -38,6 +38,29 @@ pub trait AdminQueries: Send + Sync {
     /// with a JSON object. Returns `None` if `[admin] keep_rejected` is 0, because hookhold then stores no rejections. May
     /// block.
     fn rejections(&self, source: Option<&str>) -> Option<String>;
+
+    /// Gives up the events of a topic below sequence `below`, and returns their number. The topic must be one to which no source
+    /// forwards any more. May block.
+    fn release(&self, topic: &str, below: u64) -> Result<u64, ReleaseError>;
+}
+
+/// Reason why the events of a topic cannot be given up.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// A source still forwards to the topic.
+    #[error(
+        "topic: expected a topic to which no source forwards, found {topic}, the topic of sources.{source}; give the source another \
+         topic, and send SIGHUP, before you give up events"
+    )]
+    StillForwarded {
+        /// Name of the topic.
+        topic: String,
+        /// Name of the source.
+        source: String,
+    },
+    /// The journal contains no event of the topic.
+    #[error("topic: expected a topic of the journal, found {0}; see `hookhold journal stat`")]
+    UnknownTopic(String),
 }
 
 /// Serves the admin pages until `stop` completes, then closes the open connections. Returns when the tasks of all

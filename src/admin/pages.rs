@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
-use http_body_util::Full;
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::AdminQueries;
 use super::access::{AccessLevel, AdminAccess};
+use super::{AdminQueries, ReleaseError};
+use crate::log::escaped;
 
 /// State that the admin pages share. Each page that may block has a single permit. Otherwise, a client that repeatedly requests
 /// such a page and disconnects could occupy all of Tokio's blocking threads.
@@ -19,6 +24,7 @@ pub(super) struct Pages {
     access: AdminAccess,
     changes: Arc<Semaphore>,
     rejections: Arc<Semaphore>,
+    release: Arc<Semaphore>,
 }
 
 /// A page of the admin listener.
@@ -30,6 +36,16 @@ enum AdminPage {
     Readyz,
     Changes,
     Rejections,
+    Release,
+}
+
+/// Body of a request that gives up the events of a topic.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReleaseRequest {
+    topic: String,
+    /// Sequence below which the events are given up.
+    below: u64,
 }
 
 /// Each page with its path and with the line that describes it on the page `/`.
@@ -40,17 +56,18 @@ const PAGES: &[(&str, AdminPage, &str)] = &[
     ("/readyz", AdminPage::Readyz, "200 while hookhold can store deliveries, otherwise 503"),
     ("/api/changes", AdminPage::Changes, "changes that a reload of the configuration would apply"),
     ("/api/rejections", AdminPage::Rejections, "latest rejected deliveries; ?source=NAME selects a source"),
+    ("/api/release", AdminPage::Release, "POST {\"topic\": NAME, \"below\": SEQ} gives up the waiting events of a topic"),
 ];
 
 impl Pages {
     pub(super) fn new(queries: Arc<dyn AdminQueries>, access: AdminAccess) -> Pages {
-        let [changes, rejections] = [(); 2].map(|()| Arc::new(Semaphore::new(1)));
-        Pages { queries, access, changes, rejections }
+        let [changes, rejections, release] = [(); 3].map(|()| Arc::new(Semaphore::new(1)));
+        Pages { queries, access, changes, rejections, release }
     }
 
     /// Returns the response to a request. Checks `Host`, the token, the path and the method, in this order. Both probes also
     /// answer a request without the token, but then show only the status.
-    pub(super) async fn respond(&self, head: &Parts) -> Response<Full<Bytes>> {
+    pub(super) async fn respond(&self, head: &Parts, body: Incoming) -> Response<Full<Bytes>> {
         if let Err(text) = self.access.check_host(head) {
             return respond(StatusCode::MISDIRECTED_REQUEST, TEXT, text);
         }
@@ -62,16 +79,45 @@ impl Pages {
             return response;
         }
         let Some(page) = page else { return unknown_path(head.uri.path()) };
-        if head.method != Method::GET && head.method != Method::HEAD {
-            let text = format!("method: expected GET or HEAD, found {}\n", head.method);
+        let (methods, allowed): (&[Method], _) = match page {
+            AdminPage::Release => (&[Method::POST], "POST"),
+            _ => (&[Method::GET, Method::HEAD], "GET, HEAD"),
+        };
+        if !methods.contains(&head.method) {
+            let text = format!("method: expected {allowed}, found {}\n", head.method);
             let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             return response;
         }
-        self.render(page, level, &head.uri).await
+        self.render(page, level, head, body).await
     }
 
-    async fn render(&self, page: AdminPage, level: AccessLevel, uri: &Uri) -> Response<Full<Bytes>> {
+    /// Gives up the events of a topic. A form on a web page can send a POST request to this listener, but not with a body in JSON.
+    async fn release(&self, head: &Parts, body: Incoming) -> Response<Full<Bytes>> {
+        if let Err(text) = check_change(head) {
+            return respond(StatusCode::FORBIDDEN, TEXT, text);
+        }
+        let parsed = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
+            Ok(body) => serde_json::from_slice::<ReleaseRequest>(&body.to_bytes()).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let ReleaseRequest { topic, below } = match parsed {
+            Ok(request) => request,
+            Err(error) => {
+                let text = format!("body: expected {{\"topic\": NAME, \"below\": SEQ}}, found another body: {error}\n");
+                return respond(StatusCode::BAD_REQUEST, TEXT, text);
+            }
+        };
+        let queries = self.queries.clone();
+        blocking(&self.release, move || match queries.release(&topic, below) {
+            Ok(events) => respond(StatusCode::OK, JSON, json!({ "topic": topic, "events": events }).to_string() + "\n"),
+            Err(error @ ReleaseError::StillForwarded { .. }) => respond(StatusCode::CONFLICT, TEXT, format!("{error}\n")),
+            Err(error @ ReleaseError::UnknownTopic(_)) => respond(StatusCode::NOT_FOUND, TEXT, format!("{error}\n")),
+        })
+        .await
+    }
+
+    async fn render(&self, page: AdminPage, level: AccessLevel, head: &Parts, body: Incoming) -> Response<Full<Bytes>> {
         match page {
             AdminPage::List => respond(StatusCode::OK, TEXT, list()),
             AdminPage::Metrics => respond(StatusCode::OK, EXPOSITION, self.queries.render_metrics()),
@@ -86,12 +132,13 @@ impl Pages {
                 };
                 respond(status, JSON, text)
             }
+            AdminPage::Release => self.release(head, body).await,
             AdminPage::Changes => {
                 let queries = self.queries.clone();
                 blocking(&self.changes, move || respond(StatusCode::OK, JSON, queries.changes())).await
             }
             AdminPage::Rejections => {
-                let (queries, source) = (self.queries.clone(), parameter(uri, "source"));
+                let (queries, source) = (self.queries.clone(), parameter(&head.uri, "source"));
                 blocking(&self.rejections, move || match queries.rejections(source.as_deref()) {
                     Some(rejections) => respond(StatusCode::OK, JSON_LINES, rejections),
                     None => respond(StatusCode::NOT_FOUND, TEXT, NO_REJECTIONS.into()),
@@ -99,6 +146,21 @@ impl Pages {
                 .await
             }
         }
+    }
+}
+
+/// Returns an error text if the listener must reject a request that changes something: it is not in JSON, or a page of another origin
+/// has sent it.
+fn check_change(head: &Parts) -> Result<(), String> {
+    let field = |name: HeaderName| head.headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let media_type = field(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case(JSON) {
+        return Err(format!("content-type: expected {JSON}, found {}\n", escaped(media_type)));
+    }
+    let own = field(HOST).unwrap_or_default();
+    match field(ORIGIN).filter(|origin| origin.split_once("://").is_none_or(|(_, host)| host != own)) {
+        Some(origin) => Err(format!("origin: expected the origin of this listener or none, found {}\n", escaped(origin))),
+        None => Ok(()),
     }
 }
 
@@ -140,6 +202,8 @@ fn respond(status: StatusCode, media_type: &'static str, body: String) -> Respon
     response
 }
 
+/// Maximum size of a request body in bytes.
+const MAX_REQUEST_BYTES: usize = 4096;
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"hookhold\"");
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";

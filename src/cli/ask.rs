@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use hookhold::config::AdminConfig;
 use hookhold::secret::Secret;
-use http::StatusCode;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
+use serde_json::Value;
 
 use super::Context;
 
@@ -37,6 +38,16 @@ impl RunningProcess {
     /// Sends a GET request for `path`, and returns the response body. If the status code is not 200, returns an error that
     /// contains the response body.
     pub(super) fn page(&self, path: &str) -> Result<String, Box<dyn Error>> {
+        self.ask(Method::GET, path, None)
+    }
+
+    /// Sends a POST request with a body in JSON for `path`, and returns the response body. If the status code is not 200, returns an
+    /// error that contains the response body.
+    pub(super) fn change(&self, path: &str, body: &Value) -> Result<String, Box<dyn Error>> {
+        self.ask(Method::POST, path, Some(body.to_string()))
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Option<String>) -> Result<String, Box<dyn Error>> {
         let base = &self.url;
         let mut headers = HeaderMap::new();
         if let Some(Secret { bytes, .. }) = &self.token {
@@ -44,10 +55,13 @@ impl RunningProcess {
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
+        if body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let response = runtime.block_on(async {
             let client = reqwest::Client::builder().http1_only().no_proxy().timeout(TIMEOUT).build()?;
-            let response = client.get(format!("{base}{path}")).headers(headers).send().await?;
+            let response = client.request(method, format!("{base}{path}")).headers(headers).body(body.unwrap_or_default()).send().await?;
             Ok((response.status(), response.text().await?))
         });
         let no_response = |error: reqwest::Error| {

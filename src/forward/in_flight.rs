@@ -81,10 +81,16 @@ impl InFlight {
         !acked
     }
 
-    /// Marks the record with sequence `seq` as acknowledged.
-    pub(super) fn acknowledge(&mut self, seq: u64) {
-        self.report(seq, RecordState::Acked);
+    /// Marks the record with sequence `seq` as acknowledged. Returns false if this record is not in flight or already has a report.
+    pub(super) fn acknowledge(&mut self, seq: u64) -> bool {
+        let is_reported = self.report(seq, RecordState::Acked);
         self.drop_finished();
+        is_reported
+    }
+
+    /// Forgets the acknowledgements of events below sequence `below`, which the queue will not send again.
+    pub(super) fn forget_below(&mut self, below: u64) {
+        self.acked_ahead = self.acked_ahead.split_off(&below);
     }
 
     /// Marks the record with sequence `seq` as failed. The record stays in flight until a rewind.
@@ -114,13 +120,15 @@ impl InFlight {
         self.records.front().map(|record| record.received_at)
     }
 
-    fn report(&mut self, seq: u64, state: RecordState) {
-        let Ok(index) = self.records.binary_search_by_key(&seq, |record| record.seq) else { return };
+    fn report(&mut self, seq: u64, state: RecordState) -> bool {
+        let Ok(index) = self.records.binary_search_by_key(&seq, |record| record.seq) else { return false };
         let record = &mut self.records[index];
-        if record.state == RecordState::Unreported {
+        let is_first = record.state == RecordState::Unreported;
+        if is_first {
             record.state = state;
             self.unreported -= 1;
         }
+        is_first
     }
 
     fn drop_finished(&mut self) {

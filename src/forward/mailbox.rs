@@ -2,7 +2,7 @@
 //! and the stop request. An idle forwarder waits only on this mailbox, so a posted update wakes the forwarder at once. Posting
 //! an update never waits for the forwarder.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rdkafka::types::RDKafkaErrorCode;
@@ -35,6 +35,8 @@ pub(super) struct Updates {
     pub(super) probe: Option<(usize, ProbeResult)>,
     /// True if the settings of the Kafka client have changed.
     pub(super) client_settings_changed: bool,
+    /// Topics whose events below a sequence an operator gives up.
+    pub(super) releases: Vec<(Arc<str>, u64)>,
     /// Deadline of the requested stop; `None` if no stop is requested.
     pub(super) stop_by: Option<Instant>,
 }

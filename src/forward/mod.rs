@@ -163,6 +163,12 @@ impl Forwarder {
         }
     }
 
+    /// Gives up the events of a topic below sequence `below`: moves the topic's cursor past them. They stay in the journal like
+    /// acknowledged events. A record of such an event that is already in flight may still reach Kafka.
+    pub fn release(&self, topic: Arc<str>, below: u64) {
+        self.mailbox.post(|updates| updates.releases.push((topic, below)));
+    }
+
     /// Stops reading events, and waits up to `within` for acknowledgements. Does not wait for a topic if the reason for its
     /// block prevents acknowledgements. Then hands the cursors to the journal and ends the Kafka client. A later
     /// [`Journal::close`] makes the cursors durable.

@@ -198,7 +198,9 @@ impl TopicQueue {
     /// Applies the acknowledgement of the record with sequence `seq`. Also unblocks the topic, except during a recall and while
     /// the queue waits for the shared reader.
     pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, now: Instant) {
-        self.in_flight.acknowledge(seq);
+        if !self.in_flight.acknowledge(seq) {
+            return; // an operator has released the event
+        }
         self.saved.acknowledged += 1;
         self.saved.is_outdated = true;
         self.progress_at = now;
@@ -252,6 +254,16 @@ impl TopicQueue {
         self.progress_at = now;
         self.health = TopicHealth::default();
         self.status.count_parked();
+        self.unblock(now);
+    }
+
+    /// Gives up the events below sequence `below`, and unblocks the topic. Ignores later delivery reports about them.
+    pub(super) fn release(&mut self, below: u64, journal: &Journal, now: Instant) {
+        self.rewind();
+        self.in_flight.forget_below(below);
+        self.next = self.next.max(below);
+        self.saved.is_outdated = true;
+        self.status.correct_lag(journal.count(&self.topic, self.next, self.counted));
         self.unblock(now);
     }
 

@@ -52,6 +52,14 @@ impl Forwarding {
         }
     }
 
+    /// Gives up the events of a topic below sequence `below`.
+    pub(super) fn release(&self, topic: &Arc<str>, below: u64) {
+        match &*self.lock() {
+            Some(forwarder) => forwarder.release(topic.clone(), below),
+            None => self.journal.save_cursor(topic, below, 0),
+        }
+    }
+
     /// Stops the running forwarder, and waits up to `wait` for acknowledgements from Kafka. Does nothing if no
     /// forwarder runs.
     pub(super) fn stop(&self, wait: Duration) {
@@ -84,7 +92,7 @@ pub(super) fn unforwarded(waiting: &UnforwardedEvents) -> String {
     let (count, bytes) =
         (if *events == 1 { "1 event waits".to_owned() } else { format!("{events} events wait") }, bytes_about(*bytes));
     format!(
-        "{topic}: {count} for Kafka ({bytes}), but there is no [kafka] section; add [kafka] again, or stop hookhold and give the \
-         events up with `hookhold journal release {topic}`"
+        "{topic}: {count} for Kafka ({bytes}), but there is no [kafka] section; add [kafka] again, or give the events up \
+         with `hookhold journal release {topic}`"
     )
 }

@@ -59,7 +59,7 @@ struct Components {
     gateway: Arc<Gateway>,
     forwarding: Forwarding,
     /// Events that wait for a topic although there is no `[kafka]`.
-    unforwarded: Vec<UnforwardedEvents>,
+    unforwarded: Mutex<Vec<UnforwardedEvents>>,
     tls: Option<Tls>,
     admin_access: AdminAccess,
     shutdown: Shutdown,
@@ -148,7 +148,7 @@ impl Service {
         let components = Components {
             patience: config.server.limits.request_deadline,
             config: Mutex::new(config),
-            unforwarded: journal.unforwarded(),
+            unforwarded: Mutex::new(journal.unforwarded()),
             journal,
             gateway,
             forwarding,
@@ -229,7 +229,7 @@ impl Service {
                 tracing::info!(
                     "no [kafka] section; hookhold only stores events, and deletes the oldest events after journal.retain"
                 );
-                self.0.unforwarded.iter().for_each(|waiting| tracing::warn!("{}", forwarding::unforwarded(waiting)));
+                self.unforwarded().iter().for_each(|waiting| tracing::warn!("{}", forwarding::unforwarded(waiting)));
                 Ok(())
             }
         }
@@ -266,6 +266,10 @@ impl Service {
     /// Returns the state of the forwarder; `None` if no forwarder runs.
     pub fn forwarding(&self) -> Option<forward::Status> {
         self.0.forwarding.status()
+    }
+
+    fn unforwarded(&self) -> MutexGuard<'_, Vec<UnforwardedEvents>> {
+        self.0.unforwarded.lock().expect(POISON)
     }
 
     /// Locks the configuration and returns the guard. While the guard exists, no reload starts, and forwarding neither

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Service, forwarding};
-use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness};
+use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness, ReleaseError};
 use crate::forward;
 use crate::journal::{Journal, UnforwardedEvents};
 
@@ -21,7 +21,7 @@ impl AdminQueries for Service {
         Readiness {
             draining: self.0.shutdown.begun(),
             journal: journal_health(self.journal(), self.0.patience),
-            kafka: self.forwarding().map_or_else(|| health_without_kafka(&self.0.unforwarded), kafka_health),
+            kafka: self.forwarding().map_or_else(|| health_without_kafka(&self.unforwarded()), kafka_health),
         }
     }
 
@@ -31,6 +31,23 @@ impl AdminQueries for Service {
 
     fn rejections(&self, source: Option<&str>) -> Option<String> {
         self.gateway().rejections().to_json(source)
+    }
+
+    fn release(&self, topic: &str, below: u64) -> Result<u64, ReleaseError> {
+        let config = self.config();
+        if let Some(source) = config.sources.iter().find(|source| &*source.topic == topic).filter(|_| config.kafka.is_some()) {
+            return Err(ReleaseError::StillForwarded { topic: topic.to_owned(), source: source.name.to_string() });
+        }
+        let below = below.min(self.journal().durable_watermark());
+        let found = self.journal().topic_cursors().into_iter().find(|known| &*known.name == topic);
+        let known = found.ok_or_else(|| ReleaseError::UnknownTopic(topic.to_owned()))?;
+        let events = self.journal().count(topic, known.cursor, below);
+        if known.cursor < below {
+            tracing::warn!(topic, events, from = known.cursor, below, "gave up the waiting events of a topic");
+            self.0.forwarding.release(&known.name, below);
+            self.unforwarded().retain(|waiting| waiting.topic != known.name);
+        }
+        Ok(events)
     }
 }
 

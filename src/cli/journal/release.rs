@@ -4,11 +4,12 @@ use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 
 use hookhold::config::{JournalConfig, KafkaConfig};
-use hookhold::journal::{OpenError, ReadOnlyJournal, TopicStat};
+use hookhold::journal::{ReadOnlyJournal, TopicStat};
 use hookhold::units::bytes_about;
 use hookhold::{log, service};
 use serde_json::{Value, json};
 
+use super::super::ask::RunningProcess;
 use super::super::{Context, ExitStatus, UsageError, VerbResult, unknown_name};
 use super::{disk_for_changes, report_open_error};
 
@@ -16,7 +17,8 @@ use super::{disk_for_changes, report_open_error};
 ///
 /// Waiting events pin their segments of the journal until Kafka acknowledges them. If you have removed [kafka] or renamed a
 /// topic, that may never happen. This command shows the waiting events and asks for confirmation. The events then never reach
-/// Kafka, and hookhold can delete them like forwarded events. It still recognises their duplicates. Stop hookhold first.
+/// Kafka, and hookhold can delete them like forwarded events. It still recognises their duplicates. If hookhold runs, this command
+/// asks it through the admin listener.
 #[derive(clap::Args)]
 pub(super) struct ReleaseArgs {
     /// Name of the topic, as `hookhold journal stat` shows it.
@@ -25,7 +27,7 @@ pub(super) struct ReleaseArgs {
     /// Give up the events without asking.
     #[arg(long)]
     yes: bool,
-    /// Only show the events. Works while hookhold runs.
+    /// Only show the events.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
 }
@@ -61,14 +63,16 @@ pub(super) fn run(context: &Context, args: &ReleaseArgs, out: &mut impl Write) -
         waiting.print(context, out, false)?;
         return Ok(ExitStatus::Done);
     }
-    if stat.in_use {
-        return Ok(report_open_error(&config, &OpenError::Locked));
-    }
     if !args.yes && !is_confirmed(&waiting)? {
         return Ok(ExitStatus::Failed);
     }
-    log::start(log::Format::Text, io::stderr().is_terminal());
     let below = waiting.last.as_ref().map_or(0, |last| last.seq + 1);
+    if stat.in_use {
+        RunningProcess::find(context, None)?.change("/api/release", &json!({ "topic": args.topic, "below": below }))?;
+        waiting.print(context, out, true)?;
+        return Ok(ExitStatus::Done);
+    }
+    log::start(log::Format::Text, io::stderr().is_terminal());
     match service::give_up_events(&config, topics.is_some(), disk, &args.topic, below) {
         Ok(_) => {
             waiting.print(context, out, true)?;

@@ -30,6 +30,12 @@ impl Worker {
             let settings = self.settings.load();
             self.client.reconfigure(&settings.librdkafka, settings.max_body, now);
         }
+        for (topic, below) in updates.releases {
+            match self.by_topic.get(&topic) {
+                Some(index) => self.queues[*index].release(below, &self.journal, now),
+                None => self.journal.save_cursor(&topic, below, 0),
+            }
+        }
         if let Some((index, result)) = updates.probe {
             self.client.probe_finished();
             self.apply_probe(index, result, now);
