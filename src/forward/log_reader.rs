@@ -1,17 +1,19 @@
-//! Reads the journal near the log end for all topic queues. Holds back an event while the event's queue is full, and
-//! pauses after a failed read. Never skips an event.
+//! Reads the journal in order for several topic queues. Holds back an event while the event's queue is full, and pauses after a
+//! failed read. Never skips an event of these queues.
 
 use std::time::{Duration, Instant};
 
 use tracing::error;
 
 use super::backoff::Backoff;
-use crate::journal::{Journal, ReadError, Reader, StoredEvent};
+use crate::journal::{Journal, ReadError, ReadStep, Reader, StoredEvent, Topics};
 
-/// Journal reader that all topic queues share near the log end.
+/// Journal reader that several topic queues share.
 pub(super) struct LogReader {
     journal: Journal,
     reader: Reader,
+    /// Topics whose events the reader returns; `None` for the events of all topics.
+    topics: Option<Topics>,
     /// Event that the reader holds back because the event's queue is full.
     held: Option<StoredEvent>,
     /// Time of the next read attempt after a failed read; `None` if the last read succeeded.
@@ -23,16 +25,25 @@ impl LogReader {
     /// Creates a reader for `journal` with the start sequence `from`.
     pub(super) fn new(journal: Journal, from: u64) -> LogReader {
         let reader = journal.reader(from);
-        LogReader { journal, reader, held: None, retry_at: None, backoff: Backoff::new(REREAD_AFTER.0, REREAD_AFTER.1) }
+        let backoff = Backoff::new(REREAD_AFTER.0, REREAD_AFTER.1);
+        LogReader { journal, reader, topics: None, held: None, retry_at: None, backoff }
     }
 
-    /// Returns the held event if there is one, else the next durable event. Returns `None` during the pause after a
-    /// failed read, or if the journal has no further durable event.
-    pub(super) fn next(&mut self, now: Instant) -> Result<Option<StoredEvent>, ReadError> {
-        if self.held.is_some() || self.retry_at.is_some_and(|at| now < at) {
-            return Ok(self.held.take());
+    /// Restricts the reader to these topics from now on.
+    pub(super) fn set_topics(&mut self, topics: Topics) {
+        self.reader.set_topics(topics.clone());
+        self.topics = Some(topics);
+    }
+
+    /// Returns the held event if there is one, else reads one frame of the journal. Reads nothing during the pause after a failed read.
+    pub(super) fn step(&mut self, now: Instant) -> Result<ReadStep, ReadError> {
+        if let Some(held) = self.held.take() {
+            return Ok(ReadStep::Event(held));
         }
-        let read = self.reader.next();
+        if self.retry_at.is_some_and(|at| now < at) {
+            return Ok(ReadStep::End);
+        }
+        let read = self.reader.step();
         match &read {
             Ok(_) => {
                 if self.retry_at.take().is_some() {
@@ -48,13 +59,16 @@ impl LogReader {
                     "cannot read the journal at this position; hookhold retries and skips no event; check the disk with `dmesg`"
                 );
                 self.reader = self.journal.reader(at);
+                if let Some(topics) = &self.topics {
+                    self.reader.set_topics(topics.clone());
+                }
                 self.retry_at = Some(now + pause);
             }
         }
         read
     }
 
-    /// Holds back an event whose queue is full. The next call of [`LogReader::next`] returns this event again.
+    /// Holds back an event whose queue is full. The next call of [`LogReader::step`] returns this event again.
     pub(super) fn hold(&mut self, stored: StoredEvent) {
         self.held = Some(stored);
     }
@@ -64,7 +78,7 @@ impl LogReader {
         self.held.as_ref()
     }
 
-    /// Returns the sequence at which [`LogReader::next`] continues.
+    /// Returns the sequence at which [`LogReader::step`] continues.
     pub(super) fn position(&self) -> u64 {
         self.held.as_ref().map_or_else(|| self.reader.next_seq(), |stored| stored.position.seq)
     }

@@ -21,6 +21,7 @@ mod pace;
 mod probe;
 mod probe_schedule;
 mod producer;
+mod readers;
 mod record;
 mod redrive;
 mod settings;
@@ -90,6 +91,7 @@ impl Settings {
 /// Handle of the running forwarder. If the handle is dropped without [`Forwarder::stop`], the forwarder's thread runs
 /// until the process ends.
 pub struct Forwarder {
+    journal: Journal,
     mailbox: Arc<Mailbox>,
     status_table: Arc<StatusTable>,
     metrics: Arc<Metrics>,
@@ -123,7 +125,7 @@ pub fn start(
     };
     journal.on_commit(Box::new(move || weak.upgrade().map(|mailbox| mailbox.wake()).is_some()));
     let thread = thread::Builder::new().name("forward".into()).spawn(work)?;
-    Ok(Forwarder { mailbox, status_table, metrics, clock, settings, thread })
+    Ok(Forwarder { journal, mailbox, status_table, metrics, clock, settings, thread })
 }
 
 /// Guard that calls the handler if the thread panics while it has this guard.
@@ -142,12 +144,12 @@ impl Drop for PanicGuard {
 impl Forwarder {
     /// Returns the current state of the forwarder and of every topic.
     pub fn status(&self) -> Status {
-        Status { running: !self.thread.is_finished(), topics: self.status_table.snapshots(self.clock.now()) }
+        Status { running: !self.thread.is_finished(), topics: self.status_table.snapshots(&self.journal, self.clock.now()) }
     }
 
     /// Updates the metrics `hookhold_forward_lag_*`. Must be called before the metrics are rendered.
     pub fn measure(&self) {
-        self.status_table.measure(&self.metrics, self.clock.now());
+        self.status_table.measure(&self.metrics, &self.journal, self.clock.now());
     }
 
     /// Applies new settings to all later records. If the new settings need another Kafka producer, the forwarder replaces the

@@ -2,7 +2,7 @@
 //! forwarder writes the state, the admin listener reads it, and neither waits for the other.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::{IntCounter, IntGaugeVec};
@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::kafka_error::BlockReason;
 use crate::clock::UnixMillis;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 
 /// Snapshot of one topic's state, for `/readyz`.
@@ -42,10 +43,9 @@ pub struct Blocked {
 /// Published state of one topic. The topic's queue writes this state, and other threads read it.
 pub(super) struct TopicStatus {
     topic: Arc<str>,
-    /// Number of the topic's durable events, counted from the topic's cursor at the start of the forwarder.
-    seen: AtomicU64,
-    /// Number of the events counted in `seen` that Kafka has acknowledged.
-    acked: AtomicU64,
+    /// Number of the topic's events that the cursor or an acknowledgement has passed. [`Journal::stored`] minus this number is the lag.
+    /// Negative if the journal had more waiting events when it was opened.
+    passed: AtomicI64,
     cursor: AtomicU64,
     /// Arrival time of the oldest unacknowledged event, Unix milliseconds; 0 if there is no such event or the time is unknown.
     oldest_ms: AtomicU64,
@@ -55,11 +55,11 @@ pub(super) struct TopicStatus {
 }
 
 impl TopicStatus {
-    /// Creates the published state of a topic that has `waiting` unacknowledged durable events.
-    pub(super) fn new(topic: Arc<str>, waiting: u64, metrics: &Metrics) -> TopicStatus {
+    /// Creates the published state of a topic. `passed` is the number of events that [`Journal::stored`] returns, minus the number of
+    /// waiting events.
+    pub(super) fn new(topic: Arc<str>, passed: i64, metrics: &Metrics) -> TopicStatus {
         TopicStatus {
-            seen: waiting.into(),
-            acked: 0.into(),
+            passed: passed.into(),
             cursor: 0.into(),
             oldest_ms: 0.into(),
             blocked: Mutex::default(),
@@ -69,25 +69,20 @@ impl TopicStatus {
         }
     }
 
-    /// Adds one durable event to the topic's lag.
-    pub(super) fn count_seen(&self) {
-        self.seen.fetch_add(1, Relaxed);
-    }
-
     /// Adds one to the number of acknowledged events and so reduces the topic's lag by one event.
     pub(super) fn count_acked(&self) {
         self.acked_total.inc();
-        self.acked.fetch_add(1, Relaxed);
+        self.passed.fetch_add(1, Relaxed);
     }
 
     /// Reduces the topic's lag by one event, because hookhold has parked the event.
     pub(super) fn count_parked(&self) {
-        self.acked.fetch_add(1, Relaxed);
+        self.passed.fetch_add(1, Relaxed);
     }
 
-    /// Sets the topic's lag to `events`.
-    pub(super) fn correct_lag(&self, events: u64) {
-        self.seen.store(self.acked.load(Relaxed) + events, Relaxed);
+    /// Sets the topic's lag to `events`, as of the moment at which [`Journal::stored`] has returned `stored`.
+    pub(super) fn set_lag(&self, events: u64, stored: u64) {
+        self.passed.store(stored as i64 - events as i64, Relaxed);
     }
 
     /// Publishes the cursor and the arrival time of the oldest unacknowledged event.
@@ -110,9 +105,9 @@ impl TopicStatus {
         }
     }
 
-    fn snapshot(&self, now: UnixMillis) -> TopicSnapshot {
-        let acked = self.acked.load(Relaxed);
-        let lag_events = self.seen.load(Relaxed).saturating_sub(acked);
+    fn snapshot(&self, journal: &Journal, now: UnixMillis) -> TopicSnapshot {
+        let passed = self.passed.load(Relaxed);
+        let lag_events = (journal.stored(&self.topic).0 as i64 - passed).max(0) as u64;
         let oldest = self.oldest_ms.load(Relaxed);
         let waiting = lag_events > 0 && oldest > 0;
         TopicSnapshot {
@@ -140,13 +135,13 @@ impl StatusTable {
     }
 
     /// Returns the current state of every topic.
-    pub(super) fn snapshots(&self, now: UnixMillis) -> Vec<TopicSnapshot> {
-        self.lock().values().map(|status| status.snapshot(now)).collect()
+    pub(super) fn snapshots(&self, journal: &Journal, now: UnixMillis) -> Vec<TopicSnapshot> {
+        self.lock().values().map(|status| status.snapshot(journal, now)).collect()
     }
 
     /// Sets the lag metrics of every topic.
-    pub(super) fn measure(&self, metrics: &Metrics, now: UnixMillis) {
-        for topic in self.snapshots(now) {
+    pub(super) fn measure(&self, metrics: &Metrics, journal: &Journal, now: UnixMillis) {
+        for topic in self.snapshots(journal, now) {
             metrics.forward.lag_events.with_label_values(&[&topic.topic]).set(topic.lag_events as i64);
             metrics.forward.lag_seconds.with_label_values(&[&topic.topic]).set(topic.lag_seconds);
         }

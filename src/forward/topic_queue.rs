@@ -1,5 +1,4 @@
-//! Sends the events of one topic to Kafka, in order. Near the log end, one reader feeds all topic queues. A queue that falls
-//! behind opens its own reader, so that the queue does not delay other topics.
+//! Sends the events of one topic to Kafka, in order. One of the readers in [`super::readers`] feeds the queue.
 //!
 //! A topic queue tracks the topic's cursor, next event and records in flight, and whether the topic is blocked. The queue does
 //! not depend on the Kafka client: the worker sends the records, and interprets failures and probe results.
@@ -14,10 +13,11 @@ use super::in_flight::{InFlight, InFlightLimit};
 use super::kafka_error::BlockReason;
 use super::pace::Pace;
 use super::probe_schedule::{ProbeSchedule, STALLED_AFTER};
+use super::readers::ReaderId;
 use super::status_table::TopicStatus;
 use super::topic_health::TopicHealth;
 use crate::clock::UnixMillis;
-use crate::journal::{Journal, ReadError, Reader, StoredEvent};
+use crate::journal::{Journal, StoredEvent};
 
 /// Queue of one topic's events between the journal and Kafka.
 pub(super) struct TopicQueue {
@@ -28,11 +28,9 @@ pub(super) struct TopicQueue {
     pub(super) in_flight: InFlight,
     /// Sequence from which the queue reads its next event. Every earlier event of the topic is in flight or acknowledged.
     next: u64,
-    /// Sequence below which `status` has counted every durable event of the topic.
-    counted: u64,
     saved: SavedCursor,
     pace: Pace,
-    /// Time at which the shared reader first found the queue full; `None` if the shared reader has not found the queue full
+    /// Time at which the reader first found the queue full; `None` if the reader has not found the queue full
     /// since the queue last rewound or fell to half of the in-flight limit.
     full_since: Option<Instant>,
     /// Later one of two times: the last acknowledgement, and the last send while no other record was in flight.
@@ -44,13 +42,13 @@ pub(super) struct TopicQueue {
 
 /// Reader from which a topic queue gets its events.
 enum Feed {
-    /// The reader that all topic queues share near the log end.
-    Shared,
-    /// A reader that only this queue uses.
-    Own {
-        /// The queue's own journal reader; `None` until the first read.
-        reader: Option<Box<Reader>>,
-        /// Arrival time of the queue's first unsent event; `None` while the time is unknown.
+    /// The reader at the log end.
+    Live,
+    /// The queue is behind the reader at the log end.
+    Behind {
+        /// Pass over older events that feeds the queue; `None` while the queue has no reader.
+        pass: Option<ReaderId>,
+        /// Arrival time of the queue's first unsent event, or of an earlier one; `None` while the time is unknown.
         oldest: Option<UnixMillis>,
     },
 }
@@ -61,22 +59,20 @@ struct SavedCursor {
     /// Number of acknowledgements since then.
     acknowledged: u64,
     /// True if the next save must include the topic's cursor, however little the cursor has moved. Set by an acknowledgement,
-    /// by the switch to the shared reader, and by a stop.
+    /// by the switch to the reader, and by a stop.
     is_outdated: bool,
 }
 
 impl TopicQueue {
-    /// Creates a queue for `topic` with the start sequence `cursor`. `status` has already counted the events below `counted`.
-    /// The queue uses its own reader until that reader reaches the position of the shared reader.
-    pub(super) fn new(topic: Arc<str>, cursor: u64, counted: u64, status: Arc<TopicStatus>, now: Instant) -> TopicQueue {
+    /// Creates a queue for `topic` with the start sequence `cursor`. The queue has no reader yet.
+    pub(super) fn new(topic: Arc<str>, cursor: u64, status: Arc<TopicStatus>, now: Instant) -> TopicQueue {
         TopicQueue {
             topic,
             status,
             flow: Flow::default(),
-            feed: Feed::Own { reader: None, oldest: None },
+            feed: Feed::Behind { pass: None, oldest: None },
             in_flight: InFlight::default(),
             next: cursor,
-            counted,
             saved: SavedCursor { seq: cursor, acknowledged: 0, is_outdated: false },
             pace: Pace::default(),
             full_since: None,
@@ -87,64 +83,60 @@ impl TopicQueue {
     }
 }
 
-/// Reads events from the shared reader or from the queue's own reader.
+/// Gets events from the readers.
 impl TopicQueue {
-    /// Returns true if the queue takes the event with sequence `seq` from the shared reader.
-    pub(super) fn takes_from_shared(&self, seq: u64) -> bool {
-        matches!(self.feed, Feed::Shared) && seq >= self.next
+    /// Returns the sequence at which the queue continues.
+    pub(super) fn next_seq(&self) -> u64 {
+        self.next
     }
 
-    /// Returns true if the queue uses its own reader instead of the shared reader.
-    pub(super) fn has_own_reader(&self) -> bool {
-        matches!(self.feed, Feed::Own { .. })
-    }
-
-    /// Adds the durable event with sequence `seq` to the topic's lag. Does nothing if the queue has already counted this event.
-    pub(super) fn count(&mut self, seq: u64) {
-        if seq >= self.counted {
-            self.counted = seq + 1;
-            self.status.count_seen();
+    /// Returns true if this reader feeds the queue.
+    pub(super) fn is_fed_by(&self, reader: ReaderId) -> bool {
+        match self.feed {
+            Feed::Live => reader == ReaderId::Live,
+            Feed::Behind { pass, .. } => pass == Some(reader),
         }
     }
 
-    /// Detaches the queue from the shared reader. The queue continues at the event `stored` with its own reader.
+    /// Returns true if the queue takes the event with sequence `seq` from this reader.
+    pub(super) fn takes_from(&self, reader: ReaderId, seq: u64) -> bool {
+        self.is_fed_by(reader) && seq >= self.next
+    }
+
+    /// Returns true if no reader feeds the queue although it may send.
+    pub(super) fn needs_reader(&self, limit: InFlightLimit) -> bool {
+        matches!(self.feed, Feed::Behind { pass: None, .. }) && self.may_send(limit)
+    }
+
+    /// Makes a pass feed the queue.
+    pub(super) fn join_pass(&mut self, reader: ReaderId) {
+        self.feed = Feed::Behind { pass: Some(reader), oldest: self.oldest() };
+    }
+
+    /// Makes the reader at the log end feed the queue. The reader is at `position`, and the queue has taken all earlier events.
+    pub(super) fn join_live(&mut self, position: u64) {
+        self.feed = Feed::Live;
+        self.next = self.next.max(position);
+        // No acknowledgement moves the cursor past destroyed events, so the next save must include the cursor.
+        self.saved.is_outdated = true;
+    }
+
+    /// Leaves the queue without a reader. The queue continues at the event `stored` later.
     pub(super) fn fall_behind(&mut self, stored: &StoredEvent) {
-        self.feed = Feed::Own { reader: None, oldest: Some(stored.event.received_at()) };
+        self.feed = Feed::Behind { pass: None, oldest: Some(stored.event.received_at()) };
         self.next = stored.position.seq;
     }
 
-    /// Switches the queue from its own reader to the shared reader.
-    pub(super) fn join_shared(&mut self) {
-        self.feed = Feed::Shared;
-    }
-
-    /// Reads the next event with the queue's own reader. Switches to the shared reader and returns `None` if the queue
-    /// has reached `shared` (the position of the shared reader) or has no further durable event.
-    pub(super) fn read(&mut self, journal: &Journal, shared: u64) -> Result<Option<StoredEvent>, ReadError> {
-        let Feed::Own { reader, oldest } = &mut self.feed else { return Ok(None) };
-        if self.next < shared {
-            let watermark = journal.durable_watermark();
-            let reader = reader.get_or_insert_with(|| Box::new(journal.reader(self.next).for_topic(&self.topic)));
-            if let Some(stored) = reader.next()? {
-                *oldest = Some(stored.event.received_at());
-                self.count(stored.position.seq);
-                return Ok(Some(stored));
-            }
-            self.next = watermark.max(reader.next_seq());
-            // Kafka will never acknowledge events that corruption has destroyed, so these events must no longer count
-            // as lag.
-            self.status.correct_lag(self.in_flight.unacknowledged() as u64);
-        }
-        self.join_shared();
-        // No acknowledgement moves the cursor past destroyed events, so the next save must include the cursor.
-        self.saved.is_outdated = true;
-        Ok(None)
+    /// Sets the topic's lag to its records in flight and its `unread` events. `stored` is the number of events that the journal had
+    /// stored at that moment.
+    pub(super) fn correct_lag(&self, unread: u64, stored: u64) {
+        self.status.set_lag(unread + self.in_flight.unacknowledged() as u64, stored);
     }
 
     /// Reads the arrival time of the queue's first unsent event. A queue that cannot send yet needs this time to report its lag
     /// in seconds.
     pub(super) fn find_oldest(&mut self, journal: &Journal) {
-        if let Feed::Own { oldest: oldest @ None, .. } = &mut self.feed {
+        if let Feed::Behind { oldest: oldest @ None, .. } = &mut self.feed {
             let first = journal.reader(self.next).for_topic(&self.topic).next();
             *oldest = first.ok().flatten().map(|stored| stored.event.received_at());
         }
@@ -167,14 +159,14 @@ impl TopicQueue {
         self.pace.is_one_at_a_time(self.in_flight.cursor().unwrap_or(self.next))
     }
 
-    /// Returns true if the shared reader should wait for room in this full queue: the queue is in the state `Flowing`, does not
+    /// Returns true if the reader should wait for room in this full queue: the queue is in the state `Flowing`, does not
     /// send records one at a time, and has been full for less than [`WAIT_FOR_ROOM`].
     pub(super) fn is_worth_waiting_for(&mut self, now: Instant) -> bool {
         let flows = matches!(self.flow, Flow::Flowing) && !self.is_one_at_a_time();
         flows && now < *self.full_since.get_or_insert(now) + WAIT_FOR_ROOM
     }
 
-    /// Returns the time at which the shared reader stops waiting for room in the queue; `None` if the shared reader has not
+    /// Returns the time at which the reader stops waiting for room in the queue; `None` if the reader has not
     /// found the queue full.
     pub(super) fn wait_ends(&self) -> Option<Instant> {
         self.full_since.map(|since| since + WAIT_FOR_ROOM)
@@ -192,11 +184,14 @@ impl TopicQueue {
             self.progress_at = now;
             self.probes.postpone(now);
         }
+        if let Feed::Behind { oldest, .. } = &mut self.feed {
+            *oldest = Some(stored.event.received_at());
+        }
         self.in_flight.insert(seq, bytes, stored.event.received_at())
     }
 
     /// Applies the acknowledgement of the record with sequence `seq`. Also unblocks the topic, except during a recall and while
-    /// the queue waits for the shared reader.
+    /// the queue waits for the reader.
     pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, now: Instant) {
         if !self.in_flight.acknowledge(seq) {
             return; // an operator has released the event
@@ -216,7 +211,7 @@ impl TopicQueue {
             let topic = &*self.topic;
             warn!(topic, bytes, "the topic rejects larger batches, so hookhold sends smaller ones; raise its max.message.bytes to at least batch.size");
         }
-        if !self.flow.is_recalling() && !self.waits_for_shared() {
+        if !self.flow.is_recalling() && !self.waits_for_reader() {
             self.unblock(now);
         }
     }
@@ -263,7 +258,8 @@ impl TopicQueue {
         self.in_flight.forget_below(below);
         self.next = self.next.max(below);
         self.saved.is_outdated = true;
-        self.status.correct_lag(journal.count(&self.topic, self.next, self.counted));
+        let (stored, watermark) = journal.stored(&self.topic);
+        self.correct_lag(journal.count(&self.topic, self.next, watermark), stored);
         self.unblock(now);
     }
 
@@ -286,7 +282,7 @@ impl TopicQueue {
     pub(super) fn rewind(&mut self) {
         self.flow.end_recall();
         self.full_since = None;
-        self.feed = Feed::Own { reader: None, oldest: self.oldest() };
+        self.feed = Feed::Behind { pass: None, oldest: self.oldest() };
         self.next = self.in_flight.rewind().unwrap_or(self.next);
     }
 }
@@ -298,10 +294,16 @@ impl TopicQueue {
         self.flow.block().map(|block| block.reason)
     }
 
-    /// Returns true if the queue is blocked because the shared reader cannot read the journal. The shared reader's next
-    /// successful read unblocks the queue.
-    pub(super) fn waits_for_shared(&self) -> bool {
-        !self.has_own_reader() && self.block_reason() == Some(BlockReason::Journal)
+    /// Returns true if the queue is blocked because this reader cannot read the journal. The reader's next successful read unblocks
+    /// the queue.
+    pub(super) fn waits_for(&self, reader: ReaderId) -> bool {
+        self.is_fed_by(reader) && self.waits_for_reader()
+    }
+
+    /// Returns true if the queue is blocked because its reader cannot read the journal.
+    fn waits_for_reader(&self) -> bool {
+        let has_reader = !matches!(self.feed, Feed::Behind { pass: None, .. });
+        has_reader && self.block_reason() == Some(BlockReason::Journal)
     }
 
     /// Blocks the topic or changes the reason for its block. Logs each new reason once.
@@ -337,9 +339,9 @@ impl TopicQueue {
     }
 
     /// Returns true if the topic needs metadata probes: records are in flight, or the topic is blocked and does not wait for
-    /// the shared reader.
+    /// the reader.
     pub(super) fn needs_probe(&self) -> bool {
-        self.in_flight.unreported() > 0 || (self.flow.block().is_some() && !self.waits_for_shared())
+        self.in_flight.unreported() > 0 || (self.flow.block().is_some() && !self.waits_for_reader())
     }
 
     /// Returns the time at which the topic's next probe is due.
@@ -383,19 +385,19 @@ impl TopicQueue {
     }
 
     /// Returns true if the queue has records in flight that Kafka may still acknowledge: the topic is not blocked, or is
-    /// blocked only because the shared reader cannot read the journal.
+    /// blocked only because the reader cannot read the journal.
     pub(super) fn expects_acks(&self) -> bool {
-        self.in_flight.unreported() > 0 && (self.flow.block().is_none() || self.waits_for_shared())
+        self.in_flight.unreported() > 0 && (self.flow.block().is_none() || self.waits_for_reader())
     }
 }
 
 /// Decides when to save the cursor, and publishes the status.
 impl TopicQueue {
     /// Returns the topic's cursor if it should be saved, else `None`. A save is due after an acknowledgement, and when an idle
-    /// topic's cursor is more than [`IDLE_CURSOR_STEP`] ahead of the saved cursor. `shared` is the position of the shared
-    /// reader.
-    pub(super) fn cursor_to_save(&self, shared: u64) -> Option<u64> {
-        let cursor = self.cursor(shared);
+    /// topic's cursor is more than [`IDLE_CURSOR_STEP`] ahead of the saved cursor. `live` is the position of the
+    /// reader at the log end.
+    pub(super) fn cursor_to_save(&self, live: u64) -> Option<u64> {
+        let cursor = self.cursor(live);
         let step = if self.saved.is_outdated { 0 } else { IDLE_CURSOR_STEP };
         (cursor > self.saved.seq + step).then_some(cursor)
     }
@@ -413,13 +415,13 @@ impl TopicQueue {
     }
 
     /// Publishes the topic's cursor and the arrival time of the topic's oldest unacknowledged event.
-    pub(super) fn publish(&self, shared: u64) {
-        self.status.publish(self.cursor(shared), self.oldest());
+    pub(super) fn publish(&self, live: u64) {
+        self.status.publish(self.cursor(live), self.oldest());
     }
 
     /// Returns the topic's cursor: the sequence below which Kafka has acknowledged every event of the topic.
-    fn cursor(&self, shared: u64) -> u64 {
-        let idle = if self.has_own_reader() { self.next } else { self.next.max(shared) };
+    fn cursor(&self, live: u64) -> u64 {
+        let idle = if let Feed::Live = self.feed { self.next.max(live) } else { self.next };
         self.in_flight.cursor().unwrap_or(idle)
     }
 
@@ -427,14 +429,14 @@ impl TopicQueue {
     /// unknown.
     fn oldest(&self) -> Option<UnixMillis> {
         let unread = match self.feed {
-            Feed::Own { oldest, .. } => oldest,
-            Feed::Shared => None,
+            Feed::Behind { oldest, .. } => oldest,
+            Feed::Live => None,
         };
         self.in_flight.oldest().or(unread)
     }
 }
 
-/// Longest time that the shared reader waits for room in a full queue. After this time, the queue uses its own reader.
+/// Longest time that a reader waits for room in a full queue. After this time, the queue falls behind.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(200);
 /// Longest time for which a topic without acknowledgements delays the replacement of the producer.
 const QUIET_AFTER: Duration = Duration::from_secs(2);

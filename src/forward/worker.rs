@@ -15,8 +15,8 @@ use tracing::info;
 use super::Settings;
 use super::client::KafkaClient;
 use super::in_flight::InFlightLimit;
-use super::log_reader::LogReader;
 use super::mailbox::{DeliveryReport, MAX_TOPICS, Mailbox, unpack_ticket};
+use super::readers::Readers;
 use super::status_table::{StatusTable, TopicStatus};
 use super::topic_queue::TopicQueue;
 use crate::clock::Clock;
@@ -34,18 +34,20 @@ pub(super) struct Worker {
     mailbox: Arc<Mailbox>,
     status_table: Arc<StatusTable>,
     client: KafkaClient,
-    log_reader: LogReader,
+    readers: Readers,
     queues: Vec<TopicQueue>,
     /// Index of each topic's queue in `queues`.
     by_topic: HashMap<Arc<str>, usize>,
     limit: InFlightLimit,
+    /// Total size of the records in flight of all topics in bytes.
+    in_flight_bytes: usize,
 }
 
 impl Worker {
-    /// Creates a worker with a queue for every topic that has a cursor. The shared reader starts at the highest cursor, or at
-    /// the oldest event if no topic has a cursor. This start position skips no event. A queue with a lower cursor begins with
-    /// its own reader. A topic without a cursor has no event before the start position, because the worker saves a topic's
-    /// first cursor before any other cursor passes the topic's first event.
+    /// Creates a worker with a queue for every topic that has a cursor. The reader at the log end starts at the highest cursor, or at
+    /// the oldest event if no topic has a cursor. This start position skips no event: a queue with a lower cursor begins behind that
+    /// reader. A topic without a cursor has no event before the start position, because the worker saves a topic's first cursor before
+    /// any other cursor passes the topic's first event.
     pub(super) fn new(
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,
@@ -55,17 +57,15 @@ impl Worker {
         status_table: Arc<StatusTable>,
     ) -> Worker {
         let now = Instant::now();
-        // Read the watermark before the cursors. Every topic with an event below the watermark then has a cursor.
-        let watermark = journal.durable_watermark();
         let cursors = journal.topic_cursors();
-        let shared_from = cursors.iter().map(|topic| topic.cursor).max().unwrap_or_else(|| journal.oldest_seq());
+        let live_from = cursors.iter().map(|topic| topic.cursor).max().unwrap_or_else(|| journal.oldest_seq());
         let instance = journal.id();
         let client = {
             let initial = settings.load();
             KafkaClient::new(&instance, &initial.librdkafka, initial.max_body, mailbox.clone(), metrics.clone(), now)
         };
         let mut worker = Worker {
-            log_reader: LogReader::new(journal.clone(), shared_from),
+            readers: Readers::new(journal.clone(), live_from),
             journal,
             settings,
             metrics,
@@ -77,10 +77,12 @@ impl Worker {
             queues: Vec::new(),
             by_topic: HashMap::new(),
             limit: InFlightLimit::each_of(1),
+            in_flight_bytes: 0,
         };
         for topic in cursors {
+            let (stored, watermark) = worker.journal.stored(&topic.name);
             let waiting = worker.journal.count(&topic.name, topic.cursor, watermark);
-            worker.add_queue(&topic.name, topic.cursor, (watermark, waiting), now);
+            worker.add_queue(&topic.name, topic.cursor, stored as i64 - waiting as i64, now);
         }
         worker
     }
@@ -106,14 +108,14 @@ impl Worker {
         }
     }
 
-    /// Adds a queue for a topic and returns the queue's index. The queue starts at the sequence `cursor`. `waiting` is the
-    /// number of the topic's events whose sequence is in `cursor..counted`.
-    fn add_queue(&mut self, topic: &Arc<str>, cursor: u64, (counted, waiting): (u64, u64), now: Instant) -> usize {
+    /// Adds a queue for a topic and returns the queue's index. The queue starts at the sequence `cursor`. `passed` is the number of
+    /// events that [`Journal::stored`] returns, minus the number of events that wait for Kafka.
+    fn add_queue(&mut self, topic: &Arc<str>, cursor: u64, passed: i64, now: Instant) -> usize {
         let index = self.queues.len();
         assert!(index < MAX_TOPICS, "every topic is configured, and the configuration has fewer topics");
-        let status = Arc::new(TopicStatus::new(topic.clone(), waiting, &self.metrics));
+        let status = Arc::new(TopicStatus::new(topic.clone(), passed, &self.metrics));
         self.status_table.add(topic, status.clone());
-        self.queues.push(TopicQueue::new(topic.clone(), cursor, counted, status, now));
+        self.queues.push(TopicQueue::new(topic.clone(), cursor, status, now));
         self.by_topic.insert(topic.clone(), index);
         self.limit = InFlightLimit::each_of(self.queues.len());
         index
@@ -140,10 +142,10 @@ impl Worker {
     /// Publishes the status of every queue, and hands the journal every cursor that should be saved. The journal decides when it
     /// writes the cursors to disk.
     fn save_cursors(&mut self) {
-        let shared = self.log_reader.position();
+        let live = self.readers.live().position();
         for queue in &mut self.queues {
-            queue.publish(shared);
-            if let Some(cursor) = queue.cursor_to_save(shared) {
+            queue.publish(live);
+            if let Some(cursor) = queue.cursor_to_save(live) {
                 let acknowledged = queue.start_save(cursor);
                 self.journal.save_cursor(&queue.topic, cursor, acknowledged);
             }
@@ -153,9 +155,13 @@ impl Worker {
     /// Returns the time at which the loop next has work even if no thread posts an update; `None` if only an update can
     /// create work.
     fn next_deadline(&self) -> Option<Instant> {
-        let held = self.log_reader.held().and_then(|stored| self.queues[self.by_topic[stored.event.topic()]].wait_ends());
+        let held = self.readers.holding().filter_map(|reader| Some(self.by_topic[reader.held()?.event.topic()]));
+        // A reader that has waited long enough waits for room in the in-flight limit of all topics, which only a report can make.
+        let now = Instant::now();
+        let held = held.filter_map(|index| self.queues[index].wait_ends()).filter(|ends| *ends > now).min();
         let replacement = self.client.replacement().map(|replacement| replacement.by);
-        let deadlines = [held, replacement, self.client.start_due(), self.log_reader.retry_at(), self.next_probe_due()];
+        let reader = [self.readers.retry_at(), self.readers.pass_due()];
+        let deadlines = [held, replacement, self.client.start_due(), self.next_probe_due()].into_iter().chain(reader);
         deadlines.into_iter().flatten().min()
     }
 

@@ -285,6 +285,11 @@ pub(super) fn decode_facts(frame: &[u8]) -> Option<FrameFacts> {
     Some(FrameFacts { received_at, key, fingerprint, topic, continues: frame[25] & CONTINUES != 0 })
 }
 
+/// Returns the topic of a valid event frame; `None` if a later version wrote the frame.
+pub(super) fn event_topic(frame: &[u8]) -> Option<&str> {
+    PayloadReader { bytes: frame, at: FRAME_HEADER_LEN + 36 }.text()
+}
+
 /// Decodes a valid event frame; `None` if a later version wrote the frame.
 pub(super) fn decode_event(frame: &[u8]) -> Option<Event> {
     let FrameFacts { received_at, key, fingerprint, topic, .. } = decode_facts(frame)?;

@@ -108,7 +108,7 @@ pub use parking::{MAX_PARKED_EVENTS, ParkError, ParkedEvent, ParkedEvents, Parke
 use planted::is_planted;
 pub use random::{Random, SystemRandom};
 pub use read_only::{DamagedRange, JournalStat, ReadOnlyJournal, TopicStat, VerifyReport};
-pub use reader::{ReadError, Reader, StoredEvent};
+pub use reader::{ReadError, ReadStep, Reader, StoredEvent, Topics};
 use segment_file::JournalIdentity;
 use segment_map::SegmentMap;
 pub use segment_map::TopicCursor;
@@ -325,6 +325,12 @@ impl Journal {
     pub fn count(&self, topic: &str, from: u64, below: u64) -> u64 {
         let (whole, partial) = self.0.segments.count(topic, from, below);
         whole + partial.into_iter().map(|range| self.count_frames(topic, range)).sum::<u64>()
+    }
+
+    /// Returns the number of a topic's events that have become durable since the journal was opened, and the durable watermark at the
+    /// same moment. Never waits for the disk.
+    pub fn stored(&self, topic: &str) -> (u64, u64) {
+        self.0.segments.stored(topic, || self.durable_watermark())
     }
 
     fn count_frames(&self, topic: &str, range: Range<u64>) -> u64 {

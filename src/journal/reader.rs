@@ -2,6 +2,7 @@
 //! frames. The reader counts the corruption and continues after it. The reader also forgets the keys of the lost events, so the
 //! journal can store retries of these events.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::atomic::Ordering;
 use super::frame::{self, FrameHeader, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::segment::Segment;
+use super::segment_summary::SegmentSummary;
 use super::{POISON, Shared, quarantine};
 use crate::event::{Event, Position};
 
@@ -37,8 +39,23 @@ pub struct ReadError {
 pub struct Reader {
     shared: Arc<Shared>,
     next_seq: u64,
-    topic: Option<Arc<str>>,
+    /// Topics whose events the reader returns; `None` for the events of all topics.
+    topics: Option<Topics>,
     segment: Option<ReadSegment>,
+}
+
+/// Topics whose events a [`Reader`] returns.
+pub type Topics = Arc<HashSet<Arc<str>>>;
+
+/// Result of [`Reader::step`].
+#[derive(Debug)]
+pub enum ReadStep {
+    /// The next event.
+    Event(StoredEvent),
+    /// The reader has passed a frame or a segment without an event to return.
+    Passed,
+    /// No further event is durable yet.
+    End,
 }
 
 /// Segment that a [`Reader`] reads.
@@ -48,19 +65,30 @@ struct ReadSegment {
     /// newest.
     superseded_from: Option<u64>,
     scanner: FrameScanner,
+    /// Sequence after the last event of the reader's topics in the segment; `None` while the segment is the newest, or if the reader
+    /// returns the events of all topics.
+    wanted_end: Option<u64>,
     /// Sequences of events that the segment no longer contains, because no topic needed them. In order.
     omitted: Vec<Range<u64>>,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, from: u64) -> Reader {
-        Reader { shared, next_seq: from, topic: None, segment: None }
+        Reader { shared, next_seq: from, topics: None, segment: None }
     }
 
-    /// Restricts the reader to one topic. The reader then skips every segment that contains no event of this topic.
+    /// Restricts the reader to one topic. The reader then skips every older segment that contains no event of this topic.
     pub fn for_topic(mut self, topic: &str) -> Reader {
-        self.topic = Some(topic.into());
+        self.set_topics(Arc::new(HashSet::from([topic.into()])));
         self
+    }
+
+    /// Restricts the reader to these topics from now on, see [`Reader::for_topic`].
+    pub fn set_topics(&mut self, topics: Topics) {
+        if let Some(current) = &mut self.segment {
+            current.wanted_end = current.superseded_from.map(|_| wanted_end(&current.segment, &topics));
+        }
+        self.topics = Some(topics);
     }
 
     /// Returns the sequence at which the next search starts. Each event before this sequence has been returned, belongs to
@@ -73,14 +101,21 @@ impl Reader {
     #[allow(clippy::should_implement_trait, reason = "more events may follow after `None`, and a read can fail")]
     pub fn next(&mut self) -> Result<Option<StoredEvent>, ReadError> {
         loop {
-            let watermark = self.shared.durable_watermark.load(Ordering::Acquire);
-            if self.next_seq >= watermark || !self.open_segment() {
-                return Ok(None);
-            }
-            if let Some(stored) = self.step(watermark)? {
-                return Ok(Some(stored));
+            match self.step()? {
+                ReadStep::Event(stored) => return Ok(Some(stored)),
+                ReadStep::Passed => {}
+                ReadStep::End => return Ok(None),
             }
         }
+    }
+
+    /// Reads one frame, or skips one segment. A caller that must not read for long calls this function instead of [`Reader::next`].
+    pub fn step(&mut self) -> Result<ReadStep, ReadError> {
+        let watermark = self.shared.durable_watermark.load(Ordering::Acquire);
+        if self.next_seq >= watermark || !self.open_segment() {
+            return Ok(ReadStep::End);
+        }
+        Ok(self.read_frame(watermark)?.map_or(ReadStep::Passed, ReadStep::Event))
     }
 
     /// Opens the segment that contains the next event. Returns false if the journal has no segment.
@@ -96,26 +131,30 @@ impl Reader {
         let Some((segment, superseded_from)) = self.shared.segments.locate(self.next_seq) else { return false };
         self.next_seq = self.next_seq.max(segment.name.first_seq);
         match &mut self.segment {
-            Some(current) if current.segment.name == segment.name => current.superseded_from = superseded_from,
+            Some(current) if current.segment.name == segment.name => {
+                current.superseded_from = superseded_from;
+                current.wanted_end = None;
+            }
             current => {
                 let (offset, end) = (segment.read_offset(self.next_seq), segment.with_summary(|summary| summary.end));
                 let scanner = FrameScanner::new(segment.file.clone(), segment.name.id, offset, end);
-                *current = Some(ReadSegment { segment, superseded_from, scanner, omitted: Vec::new() });
+                *current = Some(ReadSegment { segment, superseded_from, scanner, wanted_end: None, omitted: Vec::new() });
             }
+        }
+        if let (Some(topics), Some(current)) = (&self.topics, &mut self.segment) {
+            current.wanted_end = current.superseded_from.map(|_| wanted_end(&current.segment, topics));
         }
         true
     }
 
-    fn step(&mut self, watermark: u64) -> Result<Option<StoredEvent>, ReadError> {
+    fn read_frame(&mut self, watermark: u64) -> Result<Option<StoredEvent>, ReadError> {
         let Some(current) = &mut self.segment else { return Ok(None) };
         let (end, limit) = current
             .segment
             .with_summary(|summary| (summary.end, summary.next_seq.min(current.superseded_from.unwrap_or(watermark))));
-        let lacks_topic = self.topic.as_ref().is_some_and(|topic| {
-            current.segment.with_summary(|summary| summary.topic(topic).is_none_or(|range| range.last < self.next_seq))
-        });
-        if self.next_seq >= limit || lacks_topic {
-            // This segment has no further durable event, or no further event of this topic.
+        let lacks_topics = current.wanted_end.is_some_and(|end| self.next_seq >= end);
+        if self.next_seq >= limit || lacks_topics {
+            // This segment has no further durable event, or no further event of these topics.
             self.next_seq = self.next_seq.max(current.superseded_from.unwrap_or(limit.min(watermark)));
             return Ok(None);
         }
@@ -156,6 +195,13 @@ impl Reader {
     fn decode(&mut self, header: FrameHeader) -> Result<Option<StoredEvent>, ReadError> {
         self.skip_lost(header.seq);
         let Some(current) = self.segment.take() else { return Ok(None) };
+        if let Some(topics) = &self.topics
+            && frame::event_topic(current.scanner.frame()).is_some_and(|topic| !topics.contains(topic))
+        {
+            self.next_seq = header.seq + 1;
+            self.segment = Some(current);
+            return Ok(None);
+        }
         // The reader must not skip a valid event that a later version wrote, so its position stays before that event.
         let event = frame::decode_event(current.scanner.frame()).ok_or_else(|| ReadError {
             file: current.segment.name.segment_file(),
@@ -169,8 +215,7 @@ impl Reader {
         })?;
         self.next_seq = header.seq + 1;
         self.segment = Some(current);
-        let is_wanted = self.topic.as_ref().is_none_or(|topic| topic == event.topic());
-        Ok(is_wanted.then_some(StoredEvent { position: Position { log: header.log, seq: header.seq }, event }))
+        Ok(Some(StoredEvent { position: Position { log: header.log, seq: header.seq }, event }))
     }
 
     /// Skips the omitted and lost events below `seq`, and forgets the keys of the lost ones. Forgets these keys even if hookhold
@@ -189,6 +234,15 @@ impl Reader {
             self.shared.background.wake();
         }
     }
+}
+
+/// Returns the sequence after the last event of these topics in a segment; 0 if the segment has no such event.
+fn wanted_end(segment: &Segment, topics: &Topics) -> u64 {
+    let wanted = |summary: &SegmentSummary| {
+        let ranges = summary.topics.iter().filter(|range| topics.contains(&range.topic));
+        ranges.map(|range| range.last + 1).max().unwrap_or(0)
+    };
+    segment.with_summary(wanted)
 }
 
 impl Shared {

@@ -56,6 +56,8 @@ struct TopicState {
     overhead_bytes: u64,
     /// Number of bytes in the topic's frames that wait for the writer.
     queued_bytes: u64,
+    /// Number of the topic's events that have become durable since the journal was opened.
+    stored: u64,
 }
 
 impl Default for TopicState {
@@ -68,6 +70,7 @@ impl Default for TopicState {
             is_outdated: true,
             overhead_bytes: 0,
             queued_bytes: 0,
+            stored: 0,
         }
     }
 }
@@ -292,17 +295,28 @@ impl SegmentMap {
         true
     }
 
-    /// Converts reserved bytes to bytes that wait for Kafka. The writer calls this function once the frames are durable.
-    pub(super) fn commit_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>) {
+    /// Converts reserved bytes to bytes that wait for Kafka. The writer calls this function once the frames are durable. Each entry
+    /// contains the topic, bytes and number of events of one delivery. `publish` raises the durable watermark. It runs under the lock,
+    /// so that [`SegmentMap::stored`] never sees only one of both changes.
+    pub(super) fn commit_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64, u64)>, publish: impl FnOnce()) {
         let mut topics = self.topics.lock().expect(POISON);
-        for (topic, bytes) in reserved {
+        for (topic, bytes, count) in reserved {
             if let Some(state) = topics.by_name.get_mut(topic) {
+                state.stored += count;
                 state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
                 state.waiting_bytes = state.waiting_bytes.saturating_add(bytes);
                 // If another thread has counted these bytes in the segment's summary already, they count twice.
                 state.is_outdated = true;
             }
         }
+        publish();
+    }
+
+    /// Returns the number of a topic's events that have become durable since the journal was opened, and the durable watermark, which
+    /// `watermark` reads.
+    pub(super) fn stored(&self, topic: &str, watermark: impl FnOnce() -> u64) -> (u64, u64) {
+        let topics = self.topics.lock().expect(POISON);
+        (topics.by_name.get(topic).map_or(0, |state| state.stored), watermark())
     }
 
     /// Cancels the reservations of frames that were not written.

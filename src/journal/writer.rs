@@ -323,8 +323,9 @@ impl CommitWriter {
             Some((frame.key?, SeenKey { first_seen, seq, fingerprint: frame.fingerprint }))
         };
         self.shared.keys.add(active.name, events().filter_map(seen));
-        self.shared.segments.commit_reserved(batch.iter().map(|event| (&event.topic, event.len())));
-        self.shared.durable_watermark.store(*next_seq, Ordering::Release);
+        let deliveries = batch.iter().map(|event| (&event.topic, event.len(), event.count()));
+        let watermark = || self.shared.durable_watermark.store(*next_seq, Ordering::Release);
+        self.shared.segments.commit_reserved(deliveries, watermark);
         // Only other processes read the published watermark. If this write fails, those processes read an older watermark, or
         // determine the watermark from the segments.
         drop(lock.write_at(&encode_watermark(self.shared.log, *next_seq), 0));

@@ -1,116 +1,173 @@
-//! Moves events from the journal's readers to the producer. A queue near the log end gets its events from the shared reader. A
-//! queue that is behind gets its events from its own reader. A topic never waits for a blocked topic, and waits only briefly
-//! for a topic that has just reached its in-flight limit.
+//! Moves events from the journal's readers to the producer. The reader at the log end feeds the topics that keep up. The topics that
+//! are behind share passes over the older events. A topic never waits for a blocked topic, and waits only briefly for a topic that has
+//! just reached its in-flight limit.
 
-use std::time::Instant;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
 use super::Worker;
 use crate::forward::kafka_error::BlockReason;
 use crate::forward::mailbox::pack_ticket;
+use crate::forward::readers::ReaderId;
 use crate::forward::record::Envelope;
-use crate::journal::StoredEvent;
+use crate::journal::{ReadStep, StoredEvent};
 
 impl Worker {
     /// Sends a bounded number of events, so that the loop can apply delivery reports between two calls. Returns false
     /// if no event could be sent.
     pub(super) fn feed(&mut self, now: Instant) -> bool {
+        self.in_flight_bytes = self.queues.iter().map(|queue| queue.in_flight.bytes()).sum();
+        self.assign_readers(now);
         let mut moved = false;
-        for _ in 0..BURST {
-            let Some(stored) = self.next_shared(now) else { break };
-            if !self.hand_over(stored, now) {
-                break;
-            }
-            moved = true;
+        for id in self.readers.ids() {
+            moved |= self.read(id, now);
         }
-        for index in 0..self.queues.len() {
-            moved |= self.feed_from_own_reader(index, now);
+        for ended in self.readers.end_passes() {
+            self.finish_pass(ended, now);
         }
         moved
     }
 
-    /// Reads the next event with the shared reader. Returns `None` if no event is available. A failed read blocks every topic
-    /// that the shared reader feeds. The next successful read unblocks these topics.
-    fn next_shared(&mut self, now: Instant) -> Option<StoredEvent> {
-        let was_failing = self.log_reader.is_failing();
-        match self.log_reader.next(now) {
-            Ok(found) => {
-                if was_failing && !self.log_reader.is_failing() {
-                    self.queues.iter_mut().filter(|queue| queue.waits_for_shared()).for_each(|queue| queue.unblock(now));
-                }
-                found
+    /// Gives a reader to each topic that may send but has no reader. Starts a new pass if necessary.
+    fn assign_readers(&mut self, now: Instant) {
+        if !self.client.is_ready() {
+            self.readers.gather(0, now);
+            return;
+        }
+        let mut waiting = Vec::new();
+        for index in 0..self.queues.len() {
+            if !self.queues[index].needs_reader(self.limit) {
+                continue;
             }
-            Err(error) => {
-                let error = error.to_string();
-                let shared = self.queues.iter_mut().filter(|queue| !queue.has_own_reader() && queue.block_reason().is_none());
-                shared.for_each(|queue| queue.block(BlockReason::Journal, &error, now));
-                None
+            match self.readers.joinable(self.queues[index].next_seq()) {
+                Some(ReaderId::Live) => self.join_live(index, now),
+                Some(pass) => self.queues[index].join_pass(pass),
+                None => waiting.push(index),
+            }
+        }
+        if self.readers.gather(waiting.len(), now)
+            && let Some(from) = waiting.iter().map(|index| self.queues[*index].next_seq()).min()
+        {
+            let pass = self.readers.start_pass(from);
+            debug!(topics = waiting.len(), from, "topics that are behind share a pass over older events");
+            for index in waiting {
+                // A topic that is far ahead of the others gets another pass.
+                if self.readers.joinable(self.queues[index].next_seq()) == Some(pass) {
+                    self.queues[index].join_pass(pass);
+                }
             }
         }
     }
 
-    /// Sends an event from the shared reader. If the event's queue is full, holds the event back or lets the queue fall behind.
+    /// Reads events with one reader and sends them. Returns true if the loop should continue at once.
+    fn read(&mut self, id: ReaderId, now: Instant) -> bool {
+        if id != ReaderId::Live {
+            let members = self.queues.iter().filter(|queue| queue.is_fed_by(id)).map(|queue| queue.topic.clone());
+            let members = Arc::new(members.collect::<HashSet<_>>());
+            self.readers.set_topics(id, members);
+        }
+        let turn_ends = Instant::now() + TURN;
+        for frame in 0..BURST {
+            if frame % CHECK_TIME_EVERY == 0 && Instant::now() >= turn_ends {
+                return true;
+            }
+            match self.step(id, now) {
+                ReadStep::Event(stored) if !self.hand_over(id, stored, now) => return frame > 0,
+                ReadStep::Event(_) | ReadStep::Passed => {}
+                ReadStep::End => return frame > 0,
+            }
+        }
+        true
+    }
+
+    /// Reads one frame. A failed read blocks every topic that the reader feeds. The next successful read unblocks these topics.
+    fn step(&mut self, id: ReaderId, now: Instant) -> ReadStep {
+        let end = self.readers.live().position();
+        let Some(reader) = self.readers.get(id) else { return ReadStep::End };
+        if id != ReaderId::Live && reader.position() >= end {
+            return ReadStep::End;
+        }
+        let was_failing = reader.is_failing();
+        let read = reader.step(now);
+        let is_failing = reader.is_failing();
+        match read {
+            Ok(step) => {
+                if was_failing && !is_failing {
+                    self.queues.iter_mut().filter(|queue| queue.waits_for(id)).for_each(|queue| queue.unblock(now));
+                }
+                step
+            }
+            Err(error) => {
+                let error = error.to_string();
+                let fed = self.queues.iter_mut().filter(|queue| queue.is_fed_by(id) && queue.block_reason().is_none());
+                fed.for_each(|queue| queue.block(BlockReason::Journal, &error, now));
+                ReadStep::End
+            }
+        }
+    }
+
+    /// Sends an event that a reader has read. If the event's queue is full, holds the event back or lets the queue fall behind.
     /// Returns false if the event was held back.
-    fn hand_over(&mut self, stored: StoredEvent, now: Instant) -> bool {
+    fn hand_over(&mut self, id: ReaderId, stored: StoredEvent, now: Instant) -> bool {
         let seq = stored.position.seq;
         let index = match self.by_topic.get(stored.event.topic()) {
             Some(index) => *index,
             None => self.add_first_seen(&stored, now),
         };
+        let has_room = self.in_flight_bytes < self.limit.all_bytes() || self.queues[index].in_flight.is_empty();
         let queue = &mut self.queues[index];
-        if queue.takes_from_shared(seq) {
+        if queue.takes_from(id, seq) {
             let ready = self.client.is_ready();
-            if ready && queue.may_send(self.limit) {
+            if ready && has_room && queue.may_send(self.limit) {
                 self.send(index, &stored, now);
-            } else if ready && queue.is_worth_waiting_for(now) {
-                self.log_reader.hold(stored);
+            } else if ready && (!has_room || queue.is_worth_waiting_for(now)) && queue.block_reason().is_none() {
+                if let Some(reader) = self.readers.get(id) {
+                    reader.hold(stored);
+                }
                 return false;
             } else {
-                debug!(topic = &*queue.topic, seq, "topic falls behind and gets its own reader");
+                debug!(topic = &*queue.topic, seq, "topic falls behind");
                 queue.fall_behind(&stored);
             }
         }
-        self.queues[index].count(seq);
         true
     }
 
-    /// Adds a queue for a topic when the shared reader finds the topic's first event. Saves the topic's cursor before
+    /// Adds a queue for a topic when the reader at the log end finds the topic's first event. Saves the topic's cursor before
     /// the cursor of any other topic can pass this event.
     fn add_first_seen(&mut self, first: &StoredEvent, now: Instant) -> usize {
         let topic = first.event.topic();
         let seq = first.position.seq;
         self.journal.save_cursor(topic, seq, 0);
-        let index = self.add_queue(topic, seq, (seq, 0), now);
-        self.queues[index].join_shared();
+        // None of the topic's events has been passed.
+        let index = self.add_queue(topic, seq, 0, now);
+        self.queues[index].join_live(seq);
         self.block_without_client(index, now);
         index
     }
 
-    /// Sends events from the queue's own reader. Does nothing if the queue uses the shared reader. Returns false if no event
-    /// could be sent.
-    fn feed_from_own_reader(&mut self, index: usize, now: Instant) -> bool {
-        let shared = self.log_reader.position();
-        for sent in 0..BURST {
-            let queue = &mut self.queues[index];
-            if !self.client.is_ready() || !queue.has_own_reader() || !queue.may_send(self.limit) {
-                return sent > 0;
-            }
-            match queue.read(&self.journal, shared) {
-                Ok(Some(stored)) => self.send(index, &stored, now),
-                Ok(None) => {
-                    debug!(topic = &*queue.topic, "topic has caught up with the shared reader");
-                    queue.unblock(now);
-                    return true;
-                }
-                Err(error) => {
-                    queue.recall();
-                    queue.block(BlockReason::Journal, &error.to_string(), now);
-                    return true;
-                }
+    /// Makes a topic continue with the reader at the log end, which it has reached.
+    fn join_live(&mut self, index: usize, now: Instant) {
+        let queue = &mut self.queues[index];
+        let position = self.readers.live().position();
+        debug!(topic = &*queue.topic, "topic has caught up");
+        queue.join_live(position);
+        // Kafka will never acknowledge events that corruption has destroyed, so these events must no longer count as lag.
+        let (stored, watermark) = self.journal.stored(&queue.topic);
+        let unread = self.journal.count(&queue.topic, position, watermark);
+        queue.correct_lag(unread, stored);
+        queue.unblock(now);
+    }
+
+    fn finish_pass(&mut self, pass: ReaderId, now: Instant) {
+        for index in 0..self.queues.len() {
+            if self.queues[index].is_fed_by(pass) {
+                self.join_live(index, now);
             }
         }
-        true
     }
 
     fn send(&mut self, index: usize, stored: &StoredEvent, now: Instant) {
@@ -119,14 +176,21 @@ impl Worker {
         let allowed = settings.headers.get(stored.event.source()).map_or(&[][..], Vec::as_slice);
         let envelope = Envelope::new(stored, &self.instance, allowed);
         let seq = stored.position.seq;
-        if !self.queues[index].begin_send(stored, stored.event.body().len() + envelope.size(), now) {
+        let bytes = stored.event.body().len() + envelope.size();
+        if !self.queues[index].begin_send(stored, bytes, now) {
             return;
         }
-        if let Err(code) = producer.send(envelope.record(stored, &settings.destination(stored.event.topic()), pack_ticket(index, seq))) {
+        self.in_flight_bytes += bytes;
+        let topic = settings.destination(stored.event.topic());
+        if let Err(code) = producer.send(envelope.record(stored, &topic, pack_ticket(index, seq))) {
             self.record_failed(index, seq, code, now);
         }
     }
 }
 
-/// Maximum number of events that each reader sends before the loop applies delivery reports again.
-const BURST: usize = 256;
+/// Maximum number of frames that each reader reads before the loop applies delivery reports again.
+const BURST: usize = 1024;
+/// Longest time for which one reader reads before the loop applies delivery reports again.
+const TURN: Duration = Duration::from_millis(5);
+/// Number of frames between two looks at the clock.
+const CHECK_TIME_EVERY: usize = 16;

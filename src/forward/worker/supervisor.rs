@@ -249,7 +249,7 @@ mod tests {
         let mut worker = Worker::new(journal, Arc::default(), Arc::default(), Arc::new(SystemClock), Arc::default(), Arc::default());
         let begun = Instant::now();
         worker.client.start(begun);
-        worker.add_queue(&"thin".into(), 0, (1, 1), begun);
+        worker.add_queue(&"thin".into(), 0, -1, begun);
         worker.queues[0].in_flight.insert(0, 10, UnixMillis(0));
         (worker, begun, dir)
     }
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_probe_cannot_reblock_a_topic_awaiting_the_journal() {
         let (mut worker, begun, _dir) = stalled_worker();
-        worker.queues[0].join_shared();
+        worker.queues[0].join_live(0);
         worker.queues[0].block(BlockReason::Journal, "cannot read", begun);
         worker.queues[0].acknowledge(0, worker.limit, begun);
         assert!(!worker.queues[0].needs_probe());
