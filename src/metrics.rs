@@ -54,6 +54,8 @@ metrics! {
         total: IntCounterVec = counters("hookhold_deliveries_total", &["source", "outcome"]);
         /// Seconds from the first byte of a delivery to its response.
         duration_seconds: HistogramVec = histograms("hookhold_delivery_duration_seconds", LATENCY_BUCKETS, &["source"]);
+        /// Bytes of request bodies that hookhold has received, by source, whatever their outcome.
+        received_bytes: IntCounterVec = counters("hookhold_received_bytes_total", &["source"]);
         /// Verified deliveries by source and by the secret that verified them.
         verified: IntCounterVec = counters("hookhold_verified_total", &["source", "secret"]);
         /// Unix time of the last verified delivery of a source.
@@ -122,12 +124,18 @@ metrics! {
     ForwardMetrics {
         /// Events acknowledged by Kafka.
         acked: IntCounterVec = counters("hookhold_forward_acked_total", &["topic"]);
+        /// Bytes of the records that Kafka has acknowledged: bodies, keys and headers, before compression.
+        forwarded_bytes: IntCounterVec = counters("hookhold_forwarded_bytes_total", &["topic"]);
+        /// Unix time of the last acknowledgement; absent before the first one.
+        last_ack: GaugeVec = float_gauges("hookhold_kafka_last_ack_timestamp_seconds", &["topic"]);
         /// Durable events that Kafka has not acknowledged.
         lag_events: IntGaugeVec = gauges("hookhold_forward_lag_events", &["topic"]);
         /// Age in seconds of the oldest event that Kafka has not acknowledged; 0 if Kafka has acknowledged all events.
         lag_seconds: GaugeVec = float_gauges("hookhold_forward_lag_seconds", &["topic"]);
         /// 1 while a topic is blocked, by reason.
         blocked: IntGaugeVec = gauges("hookhold_forward_blocked", &["topic", "reason"]);
+        /// Unix time at which a topic was blocked; absent if it is not blocked.
+        blocked_since: GaugeVec = float_gauges("hookhold_forward_blocked_since_seconds", &["topic", "reason"]);
         /// Events that hookhold has parked, because Kafka rejects the event itself, by reason.
         parked: IntCounterVec = counters("hookhold_parked_total", &["topic", "reason"]);
         /// Unix time at which the forwarder last looked for work; absent if nothing is forwarded.

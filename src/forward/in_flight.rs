@@ -86,11 +86,12 @@ impl InFlight {
         !acked
     }
 
-    /// Marks the record with sequence `seq` as acknowledged. Returns false if this record is not in flight or already has a report.
-    pub(super) fn acknowledge(&mut self, seq: u64) -> bool {
-        let is_reported = self.report(seq, RecordState::Acked);
+    /// Marks the record with sequence `seq` as acknowledged, and returns its size in bytes. Returns `None` if this record is not in
+    /// flight or already has a report.
+    pub(super) fn acknowledge(&mut self, seq: u64) -> Option<usize> {
+        let bytes = self.report(seq, RecordState::Acked);
         self.drop_finished();
-        is_reported
+        bytes
     }
 
     /// Forgets the acknowledgements of events below sequence `below`, which the queue will not send again.
@@ -125,15 +126,13 @@ impl InFlight {
         self.records.front().map(|record| record.received_at)
     }
 
-    fn report(&mut self, seq: u64, state: RecordState) -> bool {
-        let Ok(index) = self.records.binary_search_by_key(&seq, |record| record.seq) else { return false };
-        let record = &mut self.records[index];
-        let is_first = record.state == RecordState::Unreported;
-        if is_first {
-            record.state = state;
-            self.unreported -= 1;
-        }
-        is_first
+    /// Sets the state of a record without a report, and returns its size in bytes.
+    fn report(&mut self, seq: u64, state: RecordState) -> Option<usize> {
+        let index = self.records.binary_search_by_key(&seq, |record| record.seq).ok()?;
+        let record = self.records.get_mut(index).filter(|record| record.state == RecordState::Unreported)?;
+        record.state = state;
+        self.unreported -= 1;
+        Some(record.bytes)
     }
 
     fn drop_finished(&mut self) {

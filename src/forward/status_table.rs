@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use prometheus::{IntCounter, IntGaugeVec};
+use prometheus::{GaugeVec, IntCounter, IntGaugeVec};
 use serde::Serialize;
 
 use super::kafka_error::BlockReason;
@@ -24,6 +25,9 @@ pub struct TopicSnapshot {
     pub lag_events: u64,
     /// Age in seconds of the topic's oldest unacknowledged event; 0 if there is no such event or its arrival time is unknown.
     pub lag_seconds: f64,
+    /// Time of the last acknowledgement by the running forwarder; `None` before the first one.
+    #[serde(skip)]
+    pub last_ack: Option<UnixMillis>,
     /// Reason why the topic is blocked, with its error and remedy; `None` if the topic is not blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
@@ -38,6 +42,8 @@ pub struct Blocked {
     pub detail: String,
     /// Action that the operator can take to unblock the topic.
     pub remedy: &'static str,
+    /// Time since the topic was blocked, in seconds.
+    pub seconds: u64,
 }
 
 /// Published state of one topic. The topic's queue writes this state, and other threads read it.
@@ -49,9 +55,26 @@ pub(super) struct TopicStatus {
     cursor: AtomicU64,
     /// Arrival time of the oldest unacknowledged event, Unix milliseconds; 0 if there is no such event or the time is unknown.
     oldest_ms: AtomicU64,
-    blocked: Mutex<Option<Blocked>>,
+    blocked: Mutex<Option<PublishedBlock>>,
+    /// Time of the last acknowledgement, Unix milliseconds; 0 before the first one.
+    last_ack_ms: AtomicU64,
     acked_total: IntCounter,
-    blocked_gauges: IntGaugeVec,
+    acked_bytes: IntCounter,
+    gauges: TopicGauges,
+}
+
+/// Gauges of all topics that change with a block.
+struct TopicGauges {
+    blocked: IntGaugeVec,
+    blocked_since: GaugeVec,
+}
+
+/// Block of a topic, with the time at which the block began.
+#[derive(Clone)]
+struct PublishedBlock {
+    reason: BlockReason,
+    detail: String,
+    since: Instant,
 }
 
 impl TopicStatus {
@@ -63,15 +86,19 @@ impl TopicStatus {
             cursor: 0.into(),
             oldest_ms: 0.into(),
             blocked: Mutex::default(),
+            last_ack_ms: 0.into(),
             acked_total: metrics.forward.acked.with_label_values(&[&*topic]),
-            blocked_gauges: metrics.forward.blocked.clone(),
+            acked_bytes: metrics.forward.forwarded_bytes.with_label_values(&[&*topic]),
+            gauges: TopicGauges { blocked: metrics.forward.blocked.clone(), blocked_since: metrics.forward.blocked_since.clone() },
             topic,
         }
     }
 
-    /// Adds one to the number of acknowledged events and so reduces the topic's lag by one event.
-    pub(super) fn count_acked(&self) {
+    /// Counts the acknowledgement of a record of `bytes` bytes at this time, and so reduces the topic's lag by one event.
+    pub(super) fn count_acked(&self, bytes: usize, at: UnixMillis) {
         self.acked_total.inc();
+        self.acked_bytes.inc_by(bytes as u64);
+        self.last_ack_ms.store(at.0, Relaxed);
         self.passed.fetch_add(1, Relaxed);
     }
 
@@ -91,17 +118,31 @@ impl TopicStatus {
         self.oldest_ms.store(oldest.map_or(0, |at| at.0), Relaxed);
     }
 
-    /// Publishes the reason why the topic is blocked, in this status and in the metric `hookhold_forward_blocked`. `None`
-    /// means that the topic is not blocked.
-    pub(super) fn set_block(&self, block: Option<(BlockReason, &str)>) {
-        let block =
-            block.map(|(reason, detail)| Blocked { reason: reason.word(), detail: detail.into(), remedy: reason.remedy() });
-        let reason = block.as_ref().map(|block| block.reason);
-        let former = std::mem::replace(&mut *self.lock_blocked(), block).map(|former| former.reason);
+    /// Publishes the reason why the topic is blocked, in this status and in the metrics `hookhold_forward_blocked*`. `None` means that
+    /// the topic is not blocked.
+    pub(super) fn set_block(&self, block: Option<(BlockReason, &str)>, now: Instant) {
+        let mut blocked = self.lock_blocked();
+        let former = blocked.take();
+        let since = former.as_ref().map_or(now, |former| former.since);
+        *blocked = block.map(|(reason, detail)| PublishedBlock { reason, detail: detail.into(), since });
+        let (former, reason) = (former.map(|former| former.reason), block.map(|(reason, _)| reason));
         if former != reason {
-            let gauge = |reason: &str| self.blocked_gauges.with_label_values(&[&*self.topic, reason]);
-            former.iter().for_each(|reason| gauge(reason).set(0));
-            reason.iter().for_each(|reason| gauge(reason).set(1));
+            let gauge = |reason: BlockReason| self.gauges.blocked.with_label_values(&[&*self.topic, reason.word()]);
+            former.iter().for_each(|reason| {
+                gauge(*reason).set(0);
+                // The series may not exist yet, because a scrape creates it.
+                let _ = self.gauges.blocked_since.remove_label_values(&[&*self.topic, reason.word()]);
+            });
+            reason.iter().for_each(|reason| gauge(*reason).set(1));
+        }
+    }
+
+    /// Sets the metric `hookhold_forward_blocked_since_seconds` if the topic is blocked. Holds the lock meanwhile, so that the end of
+    /// the block cannot come first.
+    fn measure_block(&self, now: UnixMillis) {
+        if let Some(block) = &*self.lock_blocked() {
+            let since = now.0 as f64 / 1000.0 - block.since.elapsed().as_secs_f64();
+            self.gauges.blocked_since.with_label_values(&[&*self.topic, block.reason.word()]).set(since);
         }
     }
 
@@ -115,11 +156,17 @@ impl TopicStatus {
             cursor: self.cursor.load(Relaxed),
             lag_events,
             lag_seconds: if waiting { now.since(UnixMillis(oldest)) as f64 / 1000.0 } else { 0.0 },
-            blocked: self.lock_blocked().clone(),
+            last_ack: Some(UnixMillis(self.last_ack_ms.load(Relaxed))).filter(|at| at.0 > 0),
+            blocked: self.lock_blocked().clone().map(|block| Blocked {
+                reason: block.reason.word(),
+                detail: block.detail,
+                remedy: block.reason.remedy(),
+                seconds: block.since.elapsed().as_secs(),
+            }),
         }
     }
 
-    fn lock_blocked(&self) -> MutexGuard<'_, Option<Blocked>> {
+    fn lock_blocked(&self) -> MutexGuard<'_, Option<PublishedBlock>> {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -141,9 +188,13 @@ impl StatusTable {
 
     /// Sets the lag metrics of every topic.
     pub(super) fn measure(&self, metrics: &Metrics, journal: &Journal, now: UnixMillis) {
+        self.lock().values().for_each(|status| status.measure_block(now));
         for topic in self.snapshots(journal, now) {
             metrics.forward.lag_events.with_label_values(&[&topic.topic]).set(topic.lag_events as i64);
             metrics.forward.lag_seconds.with_label_values(&[&topic.topic]).set(topic.lag_seconds);
+            if let Some(at) = topic.last_ack {
+                metrics.forward.last_ack.with_label_values(&[&topic.topic]).set(at.0 as f64 / 1000.0);
+            }
         }
     }
 

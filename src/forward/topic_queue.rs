@@ -190,17 +190,16 @@ impl TopicQueue {
         self.in_flight.insert(seq, bytes, stored.event.received_at())
     }
 
-    /// Applies the acknowledgement of the record with sequence `seq`. Also unblocks the topic, except during a recall and while
+    /// Applies the acknowledgement of the record with sequence `seq`, which has arrived `at` this time. Also unblocks the topic, except during a recall and while
     /// the queue waits for the reader.
-    pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, now: Instant) {
-        if !self.in_flight.acknowledge(seq) {
-            return; // an operator has released the event
-        }
+    pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, at: UnixMillis, now: Instant) {
+        // An operator may have released the event.
+        let Some(bytes) = self.in_flight.acknowledge(seq) else { return };
         self.saved.acknowledged += 1;
         self.saved.is_outdated = true;
         self.progress_at = now;
         self.health = TopicHealth::default();
-        self.status.count_acked();
+        self.status.count_acked(bytes, at);
         if self.flow.block().is_none() {
             self.probes.restart(now);
         }
@@ -308,7 +307,7 @@ impl TopicQueue {
 
     /// Blocks the topic or changes the reason for its block. Logs each new reason once.
     pub(super) fn block(&mut self, reason: BlockReason, detail: &str, now: Instant) {
-        self.status.set_block(Some((reason, detail)));
+        self.status.set_block(Some((reason, detail)), now);
         if self.flow.block().is_none() {
             self.probes.back_off(false, now);
         }
@@ -322,7 +321,7 @@ impl TopicQueue {
     pub(super) fn unblock(&mut self, now: Instant) {
         let Some(block) = self.flow.clear_block() else { return };
         self.probes.unblocked(now);
-        self.status.set_block(None);
+        self.status.set_block(None, now);
         let seconds = (now - block.since).as_secs();
         info!(topic = &*self.topic, reason = block.reason.word(), seconds, "topic is no longer blocked");
     }
@@ -330,7 +329,7 @@ impl TopicQueue {
     /// Publishes the topic as not blocked when the forwarder stops. The metrics outlive the forwarder, and the next forwarder
     /// itself detects whether the topic is blocked.
     pub(super) fn withdraw_block(&self) {
-        self.status.set_block(None);
+        self.status.set_block(None, Instant::now());
     }
 
     /// Allows a blocked queue to send one record. The acknowledgement of this record unblocks the queue.

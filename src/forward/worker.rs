@@ -124,6 +124,7 @@ impl Worker {
     /// Applies the delivery reports of the current producer. Ignores the delivery reports of earlier producers, because
     /// those reports are outdated.
     fn apply_reports(&mut self, reports: Vec<DeliveryReport>, now: Instant) {
+        let at = self.clock.now();
         for report in reports {
             if !self.client.is_current(report.generation) {
                 continue;
@@ -133,7 +134,7 @@ impl Worker {
                 Err(code) => self.record_failed(index, seq, code, now),
                 Ok(()) => {
                     self.client.acknowledged();
-                    self.queues[index].acknowledge(seq, self.limit, now);
+                    self.queues[index].acknowledge(seq, self.limit, at, now);
                 }
             }
         }

@@ -55,6 +55,7 @@ pub(super) struct SourceOutcomes {
     /// Counter of each outcome, in the order of [`Outcome::ALL`].
     counters: Vec<OutcomeCounter>,
     duration: Histogram,
+    received_bytes: IntCounter,
     suppressed: IntCounter,
     /// Counters of the actions that endpoint challenges asked for, and the sampler of their log lines. Any sender can send an
     /// unsigned challenge.
@@ -77,6 +78,7 @@ impl SourceOutcomes {
         SourceOutcomes {
             counters: Outcome::ALL.iter().map(counter).collect(),
             duration: metrics.deliveries.duration_seconds.with_label_values(&[&*source]),
+            received_bytes: metrics.deliveries.received_bytes.with_label_values(&[&*source]),
             suppressed: metrics.deliveries.rejected_log_suppressed.clone(),
             effects: metrics.deliveries.challenge_effects.clone(),
             effect_sampler: LogSampler::new(),
@@ -104,6 +106,11 @@ impl SourceOutcomes {
         } else {
             self.suppressed.inc();
         }
+    }
+
+    /// Counts the bytes of a request body.
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.received_bytes.inc_by(bytes as u64);
     }
 
     /// Counts and logs the action that an endpoint challenge asks for.

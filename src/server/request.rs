@@ -89,6 +89,7 @@ pub(super) async fn serve(
         }
     };
     let (mut now, work) = (Instant::now(), charge.work());
+    outcomes.count_received(charge.received());
     pending.record(&answer, now);
     context.sender.record(answer.outcome, work, now);
     let delay = context.sender.pace(answer.outcome, work, now);

@@ -78,7 +78,8 @@ fn kafka_health(status: forward::Status) -> ComponentHealth {
     }
     let blocked = status.topics.iter().filter_map(|topic| {
         let blocked = topic.blocked.as_ref()?;
-        Some(format!("{}: {}: {}", topic.topic, blocked.reason, blocked.detail))
+        let (reason, detail, remedy) = (blocked.reason, &blocked.detail, blocked.remedy);
+        Some(format!("{}: {reason} for {} s: {detail}; {remedy}", topic.topic, blocked.seconds))
     });
     ComponentHealth::or(HealthState::Degraded, blocked.collect())
 }

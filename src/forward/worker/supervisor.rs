@@ -291,7 +291,7 @@ mod tests {
         let (mut worker, begun, _dir) = stalled_worker();
         worker.queues[0].join_live(0);
         worker.queues[0].block(BlockReason::Journal, "cannot read", begun);
-        worker.queues[0].acknowledge(0, worker.limit, begun);
+        worker.queues[0].acknowledge(0, worker.limit, UnixMillis(1), begun);
         assert!(!worker.queues[0].needs_probe());
         let earlier = ProbeResult::Unwritable(BlockReason::BrokerAway, "an earlier probe".into());
         worker.apply_probe(0, earlier, begun + STALLED_AFTER);
