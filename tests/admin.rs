@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc as blocking};
 use std::time::Duration;
 
-use hookhold::admin::{self, AdminAccess, AdminQueries, ComponentHealth, HealthState, Readiness};
+use hookhold::admin::{self, AdminAccess, AdminQueries, ComponentHealth, HealthState, Readiness, ReleaseError};
 use hookhold::metrics::Metrics;
 use hookhold::secret::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,6 +48,14 @@ impl AdminQueries for Gateway {
 
     fn rejections(&self, source: Option<&str>) -> Option<String> {
         source.map(|name| format!("{{\"source\":\"{name}\"}}\n"))
+    }
+
+    fn release(&self, topic: &str, below: u64) -> Result<u64, ReleaseError> {
+        match topic {
+            "old" => Ok(below),
+            "used" => Err(ReleaseError::StillForwarded { topic: topic.to_owned(), name: "stripe".to_owned() }),
+            _ => Err(ReleaseError::UnknownTopic(topic.to_owned())),
+        }
     }
 }
 
@@ -151,6 +159,33 @@ async fn without_the_token_only_the_probes_answer_with_their_status() {
     assert!(ask_as(address, "GET /readyz", &right).await.contains("no broker answers"));
 }
 
+/// A web page can send a form to this listener, but neither JSON nor a request without its own origin.
+#[tokio::test]
+async fn only_a_client_of_the_operator_gives_up_events() {
+    let address = serve(with_token()).await;
+    let token = &*format!("host: localhost\r\nauthorization: Bearer {TOKEN}\r\n");
+    let json = "content-type: application/json\r\n";
+    let post = |fields: String, body: &'static str| async move {
+        let fields = format!("{fields}content-length: {}\r\n", body.len());
+        let answer = ask_with(address, "POST /api/release", &fields, body).await;
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    let good = r#"{"topic": "old", "below": 7}"#;
+    assert_eq!(post(format!("{token}{json}"), good).await, "200");
+    assert_eq!(post(format!("{token}{json}origin: http://localhost\r\n"), good).await, "200");
+    assert_eq!(post(format!("host: localhost\r\n{json}"), good).await, "401");
+    assert_eq!(post(token.to_owned(), good).await, "403");
+    assert_eq!(post(format!("{token}content-type: text/plain\r\n"), good).await, "403");
+    assert_eq!(post(format!("{token}{json}origin: https://evil.example\r\n"), good).await, "403");
+    assert_eq!(post(format!("{token}{json}"), r#"{"topic": "used", "below": 7}"#).await, "409");
+    assert_eq!(post(format!("{token}{json}"), r#"{"topic": "unknown", "below": 7}"#).await, "404");
+    for bad in ["", "{}", r#"{"topic": "old", "below": -1}"#, r#"{"topic": "old", "below": 7, "all": true}"#] {
+        assert_eq!(post(format!("{token}{json}"), bad).await, "400", "{bad}");
+    }
+    let read = ask_as(address, "GET /api/release", token).await;
+    assert!(read.starts_with("HTTP/1.1 405 ") && read.contains("allow: POST"), "{read}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn connections_that_send_nothing_do_not_stop_the_probes() {
     let start = Instant::now();
@@ -208,8 +243,12 @@ async fn ask(address: SocketAddr, line: &str) -> String {
 }
 
 async fn ask_as(address: SocketAddr, line: &str, fields: &str) -> String {
+    ask_with(address, line, fields, "").await
+}
+
+async fn ask_with(address: SocketAddr, line: &str, fields: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("the listener is open");
-    let request = format!("{line} HTTP/1.1\r\n{fields}connection: close\r\n\r\n");
+    let request = format!("{line} HTTP/1.1\r\n{fields}connection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.expect("writable");
     let mut response = String::new();
     stream.read_to_string(&mut response).await.expect("readable");

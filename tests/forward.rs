@@ -21,7 +21,6 @@ use std::io::ErrorKind;
 use bytes::Bytes;
 use disk::{SimDisk, Step};
 use harness::{Harness, TestClock};
-use hookhold::config::KafkaConfig;
 use hookhold::forward::{RedriveError, Redriver};
 use hookhold::journal::ParkedEvents;
 use hookhold::limits::JournalLimits;
@@ -271,8 +270,7 @@ fn a_topic_below_min_isr_blocks_only_itself() {
 /// A forwarder that is dead but looks alive would let the backlog grow until senders get 503.
 #[tokio::test]
 async fn a_panic_of_the_forwarder_ends_the_gateway() {
-    let mut config = harness::config(vec![Shop::new("unused").0]);
-    config.kafka = Some(KafkaConfig { librdkafka: vec![("bootstrap.servers".into(), "localhost:1".into())], ..KafkaConfig::default() });
+    let config = shop::config(&[("bootstrap.servers", "localhost:1")], JournalLimits::default());
     let mut harness = Harness::build(config, SimDisk::default(), TestClock::PanicsIn("forward"));
     harness.serve();
     let ended = harness.served().await.expect_err("the forwarder panics in its first turn");
@@ -382,6 +380,30 @@ fn parked_events_that_are_sent_again_say_so() {
     assert_eq!(again.header("hookhold-instance"), harness.journal.id());
     assert_eq!(again.header("hookhold-parked-reason"), "too_large");
     assert_eq!(again.header("hookhold-parked-at"), parked.note.parked_at.rfc3339());
+}
+
+/// Twenty topics fall behind during the same outage. If each of them had a reader of its own, they would read the journal twenty times.
+#[test]
+fn topics_that_fall_behind_together_read_the_journal_once() {
+    let mut kafka = Kafka::start();
+    let topics: Vec<String> = (0..20).map(|number| format!("among-{number}")).collect();
+    topics.iter().for_each(|topic| kafka.create_topic(topic, 1, &[]));
+    let harness = Harness::new(kafka.bootstrap()).start();
+    for topic in &topics {
+        harness.store(topic, "evt_before", "first");
+    }
+    topics.iter().for_each(|topic| harness.wait_until_acked(topic, 1));
+    kafka.kill();
+    for _ in 0..ROUNDS {
+        topics.iter().for_each(|topic| drop(harness.store_many(topic, 10, 10_000)));
+    }
+    topics.iter().for_each(|topic| harness.wait_until_blocked(topic, "broker_away"));
+    let (before, backlog) = (harness.disk.bytes_read(), 20 * 10 * ROUNDS as u64 * 10_000);
+    kafka.restart();
+    topics.iter().for_each(|topic| harness.wait_until_acked(topic, 1 + 10 * ROUNDS as u64));
+    let read = harness.disk.bytes_read() - before;
+    println!("read {read} bytes for a backlog of {backlog} bytes");
+    assert!(read < 2 * backlog, "read {read} bytes for a backlog of {backlog} bytes");
 }
 
 /// Kafka rejects each batch of the topic, although it accepts each record.
@@ -519,3 +541,6 @@ fn a_fatal_error_replaces_the_producer_and_loses_nothing() {
     found.dedup();
     assert_eq!(found, (0..200).collect::<Vec<u64>>());
 }
+
+/// Number of times that a test stores ten events for each of its topics.
+const ROUNDS: usize = 40;

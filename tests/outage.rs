@@ -99,7 +99,7 @@ fn a_missing_topic_blocks_only_itself_until_created() {
     let health = fixture::kafka_health(&home);
     let details: Vec<&str> = health["details"].as_array().expect("a list").iter().filter_map(|detail| detail.as_str()).collect();
     assert_eq!((&health["state"], details.len()), (&"degraded".into(), 1), "{health}");
-    assert!(details[0].starts_with("not-yet: topic_missing: "), "{health}");
+    assert!(details[0].starts_with("not-yet: topic_missing for ") && details[0].ends_with("creates topics"), "{health}");
     let log = home.log();
     let line = log.lines().find(|line| line.contains("topic_missing")).expect("the log has the reason");
     assert!(line.contains(missing) && line.contains("create the topic"), "{line}");

@@ -1,6 +1,6 @@
-//! Listener for operators and their tools. Serves `/metrics`, `/livez`, `/readyz`, `/api/changes` and `/api/rejections`, and on
-//! `/` the list of these pages. A POST request to `/api/release` gives up the events of a topic; all other pages are read-only. The listener has a port of its own, separate from the listener for
-//! deliveries, and stays open until the end of a drain.
+//! Listener for operators and their tools. Serves `/metrics`, `/livez`, `/readyz`, `/api/changes` and `/api/rejections`, and on `/`
+//! the list of these pages. A POST request to `/api/release` gives up the events of a topic; all other pages are read-only. The
+//! listener has a port of its own, separate from the listener for deliveries, and stays open until the end of a drain.
 //!
 //! [`AdminAccess`] decides which clients may read the pages. The admin pages query the running gateway through
 //! [`AdminQueries`]. This module does not depend on any other part of the gateway.
@@ -49,14 +49,14 @@ pub trait AdminQueries: Send + Sync {
 pub enum ReleaseError {
     /// A source still forwards to the topic.
     #[error(
-        "topic: expected a topic to which no source forwards, found {topic}, the topic of sources.{source}; give the source another \
+        "topic: expected a topic to which no source forwards, found {topic}, the topic of sources.{name}; give the source another \
          topic, and send SIGHUP, before you give up events"
     )]
     StillForwarded {
         /// Name of the topic.
         topic: String,
         /// Name of the source.
-        source: String,
+        name: String,
     },
     /// The journal contains no event of the topic.
     #[error("topic: expected a topic of the journal, found {0}; see `hookhold journal stat`")]

@@ -149,8 +149,8 @@ impl Pages {
     }
 }
 
-/// Returns an error text if the listener must reject a request that changes something: it is not in JSON, or a page of another origin
-/// has sent it.
+/// Returns an error text if the listener must reject a request that changes something: it is not in JSON, or a page of another
+/// origin has sent it.
 fn check_change(head: &Parts) -> Result<(), String> {
     let field = |name: HeaderName| head.headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let media_type = field(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();

@@ -41,8 +41,8 @@ impl RunningProcess {
         self.ask(Method::GET, path, None)
     }
 
-    /// Sends a POST request with a body in JSON for `path`, and returns the response body. If the status code is not 200, returns an
-    /// error that contains the response body.
+    /// Sends a POST request with a body in JSON for `path`, and returns the response body. If the status code is not 200, returns
+    /// an error that contains the response body.
     pub(super) fn change(&self, path: &str, body: &Value) -> Result<String, Box<dyn Error>> {
         self.ask(Method::POST, path, Some(body.to_string()))
     }
@@ -61,7 +61,8 @@ impl RunningProcess {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let response = runtime.block_on(async {
             let client = reqwest::Client::builder().http1_only().no_proxy().timeout(TIMEOUT).build()?;
-            let response = client.request(method, format!("{base}{path}")).headers(headers).body(body.unwrap_or_default()).send().await?;
+            let response =
+                client.request(method, format!("{base}{path}")).headers(headers).body(body.unwrap_or_default()).send().await?;
             Ok((response.status(), response.text().await?))
         });
         let no_response = |error: reqwest::Error| {

@@ -1,5 +1,5 @@
-//! `hookhold journal`: inspects the journal without changing it, even while `run` writes to it. `release` gives up events, in a running
-//! process or in a stopped journal. `new-identity` needs a stopped journal.
+//! `hookhold journal`: inspects the journal without changing it, even while `run` writes to it. `release` gives up events, in a
+//! running process or in a stopped journal. `new-identity` needs a stopped journal.
 
 mod new_identity;
 mod release;

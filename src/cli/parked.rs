@@ -1,5 +1,5 @@
-//! `hookhold parked`: lists the events that Kafka has rejected because of the event itself, shows them, sends them to Kafka again, or
-//! drops them. Works while `run` runs.
+//! `hookhold parked`: lists the events that Kafka has rejected because of the event itself, shows them, sends them to Kafka again,
+//! or drops them. Works while `run` runs.
 
 mod redrive;
 
@@ -121,11 +121,7 @@ fn show(context: &Context, parked: &ParkedEvents, event: &str, only_body: bool, 
 }
 
 fn drop_events(context: &Context, parked: &ParkedEvents, files: &[ParkedFile], yes: bool, out: &mut impl Write) -> VerbResult {
-    if files.is_empty() {
-        writeln!(out, "no parked events")?;
-        return Ok(ExitStatus::Done);
-    }
-    if !yes && !is_confirmed(files.len())? {
+    if !yes && !files.is_empty() && !is_confirmed(files.len())? {
         return Ok(ExitStatus::Failed);
     }
     let mut dropped = 0;
@@ -162,13 +158,14 @@ fn select(parked: &ParkedEvents, names: &[String]) -> Result<Vec<ParkedFile>, Bo
     Ok(names.iter().map(|name| find(&files, name)).collect::<Result<_, _>>()?)
 }
 
-/// Finds the event with this name. A sequence alone is a name, too, unless several events have it.
+/// Finds the event with this name. A sequence alone is a name unless several events have it.
 fn find(files: &[ParkedFile], name: &str) -> Result<ParkedFile, UsageError> {
     let position = |file: &ParkedFile| file.position.to_string();
     let by_seq: Vec<&ParkedFile> = files.iter().filter(|file| file.position.seq.to_string() == name).collect();
     let found = files.iter().find(|file| position(file) == name);
     match (found, &by_seq[..]) {
-        (Some(file), _) | (None, [file]) => Ok(file.clone()),
+        (Some(file), _) => Ok(file.clone()),
+        (None, [file]) => Ok((*file).clone()),
         (None, _) => {
             let names: Vec<String> = files.iter().take(MAX_NAMES).map(position).collect();
             Err(unknown_name("EVENT: expected a parked event", name, &names))

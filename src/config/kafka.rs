@@ -91,8 +91,8 @@ fn referenced(item: Item) -> Option<String> {
     text.inspect_err(|_| location.expected("a value in UTF-8", "invalid UTF-8; store the value as text")).ok()
 }
 
-/// Returns the first entry of a list of brokers that is not `HOST:PORT`; `None` if there is none. As librdkafka does, accepts an entry
-/// without a port, or with a protocol such as `SSL://`.
+/// Returns the first entry of a list of brokers that is not `HOST:PORT`; `None` if there is none. As librdkafka does, accepts an
+/// entry without a port, or with a protocol such as `SSL://`.
 fn malformed_server(list: &str) -> Option<&str> {
     list.split(',').map(str::trim).find(|entry| {
         let address = entry.split_once("://").map_or(*entry, |(_, address)| address);
@@ -274,10 +274,13 @@ mod tests {
 
     #[test]
     fn a_list_of_brokers_names_hosts_and_ports() {
-        for list in ["kafka-1:9092", "a:1, b:2,c", "SSL://[2001:db8::1]:9093", "[::1]", "192.0.2.1:65535", "my_broker.internal:9092"] {
+        for list in
+            ["kafka-1:9092", "a:1, b:2,c", "SSL://[2001:db8::1]:9093", "[::1]", "192.0.2.1:65535", "my_broker.internal:9092"]
+        {
             assert_eq!(malformed_server(list), None, "{list}");
         }
-        let lists = ["", ",", "a:1,", "a:0", "a:65536", "a:b", ":9092", "kafka 1:9092", "http://a:1/", "2001:db8::1:9093", "a:1;b:2"];
+        let lists =
+            ["", ",", "a:1,", "a:0", "a:65536", "a:b", ":9092", "kafka 1:9092", "http://a:1/", "2001:db8::1:9093", "a:1;b:2"];
         for list in lists {
             assert!(malformed_server(list).is_some(), "{list}");
         }

@@ -69,14 +69,14 @@ pub(super) struct Replacement {
 pub(super) struct Replaced {
     pub(super) detail: String,
     /// Reason for blocking the topics that had records in flight; `None` if only the settings have changed, or if Kafka had
-    /// acknowledged a record of the replaced producer. If Kafka had acknowledged no record, the next producer may fail in the same way, so the worker blocks the
-    /// topics.
+    /// acknowledged a record of the replaced producer. If Kafka had acknowledged no record, the next producer may fail in the same
+    /// way, so the worker blocks the topics.
     pub(super) block: Option<BlockReason>,
 }
 
 impl KafkaClient {
-    /// Creates a client for event bodies of up to `max_body` bytes. `instance` tells the brokers this instance of hookhold apart from
-    /// others. The start of the first producer is due immediately.
+    /// Creates a client for event bodies of up to `max_body` bytes. `instance` tells the brokers this instance of hookhold apart
+    /// from others. The start of the first producer is due immediately.
     pub(super) fn new(
         instance: &str,
         librdkafka: &[(String, String)],

@@ -54,7 +54,8 @@ impl InFlight {
         self.records.len()
     }
 
-    /// Returns the total size of the records in flight in bytes, and the sequence of the last one; `None` if no record is in flight.
+    /// Returns the total size of the records in flight in bytes, and the sequence of the last one; `None` if no record is in
+    /// flight.
     pub(super) fn extent(&self) -> Option<(usize, u64)> {
         self.records.back().map(|last| (self.bytes, last.seq))
     }

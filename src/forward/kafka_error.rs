@@ -2,8 +2,8 @@
 //! metrics and `/readyz`, and a remedy for the operator.
 //!
 //! The class of an error code determines which topics hookhold blocks. An error of the topic, the cluster or the Kafka client
-//! blocks only the topic of the failed record. A rejected record blocks its topic only if Kafka also rejects the record when
-//! hookhold sends the record alone. A fatal error of the idempotent producer affects every topic.
+//! blocks only the topic of the failed record. A record that Kafka also rejects alone is parked. A fatal error of the idempotent
+//! producer affects every topic.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
@@ -92,11 +92,9 @@ pub(super) enum ErrorClass {
     Producer,
     /// hookhold itself purged the record from librdkafka's queues. This error requires no reaction.
     Purged,
-    /// The batch of the failed record was too large, or the record itself.
-    Size,
-    /// Kafka rejected the failed record or another record of the same batch. hookhold then sends each record alone to find the
-    /// rejected record.
-    Record,
+    /// Kafka rejected the failed record, another record of the same batch, or the size of the batch. hookhold then sends smaller
+    /// batches to find the cause. Contains the word for the reason, which is [`TOO_LARGE`] or [`INVALID`].
+    Record(&'static str),
     /// An error of the topic, the cluster or the Kafka client.
     Environment(BlockReason),
 }
@@ -106,8 +104,8 @@ pub(super) fn classify(code: Code) -> ErrorClass {
     match code {
         Code::Fatal => ErrorClass::Producer,
         Code::PurgeQueue | Code::PurgeInflight => ErrorClass::Purged,
-        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => ErrorClass::Size,
-        Code::InvalidRecord | Code::InvalidDifferentRecord | Code::InvalidTimestamp => ErrorClass::Record,
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => ErrorClass::Record(TOO_LARGE),
+        Code::InvalidRecord | Code::InvalidDifferentRecord | Code::InvalidTimestamp => ErrorClass::Record(INVALID),
         other => ErrorClass::Environment(environment_reason(other)),
     }
 }
@@ -161,7 +159,7 @@ mod tests {
         let environment =
             [Code::AllBrokersDown, Code::UnknownTopic, Code::TopicAuthorizationFailed, Code::NotEnoughReplicas, Code::Unknown];
         assert!(environment.into_iter().all(|code| matches!(classify(code), ErrorClass::Environment(_))));
-        assert_eq!(classify(Code::MessageSizeTooLarge), ErrorClass::Size);
+        assert_eq!(classify(Code::MessageSizeTooLarge), ErrorClass::Record(TOO_LARGE));
         assert_eq!(classify(Code::PolicyViolation), ErrorClass::Environment(BlockReason::Throttled));
         assert_eq!(classify(Code::PurgeInflight), ErrorClass::Purged);
         assert_eq!(classify(Code::UnknownTopicOrPartition), ErrorClass::Environment(BlockReason::TopicMissing));

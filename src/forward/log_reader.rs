@@ -35,7 +35,8 @@ impl LogReader {
         self.topics = Some(topics);
     }
 
-    /// Returns the held event if there is one, else reads one frame of the journal. Reads nothing during the pause after a failed read.
+    /// Returns the held event if there is one, else reads one frame of the journal. Reads nothing during the pause after a failed
+    /// read.
     pub(super) fn step(&mut self, now: Instant) -> Result<ReadStep, ReadError> {
         if let Some(held) = self.held.take() {
             return Ok(ReadStep::Event(held));

@@ -2,8 +2,9 @@
 //! event's record. Senders are not affected even if Kafka is unreachable for days.
 //!
 //! Each topic has a separate queue with a cursor and an in-flight limit. A problem of one topic blocks only this topic: if a
-//! topic is missing, for example, hookhold continues to forward the other topics. The journal is the only buffer; librdkafka
-//! holds only the records in flight. This module does not depend on HTTP or on the journal's file format.
+//! topic is missing, for example, hookhold continues to forward the other topics. An event that Kafka rejects because of the event
+//! itself is parked, so that its topic continues. The journal is the only buffer; librdkafka holds only the records in flight: at
+//! most 128 MiB, and one record of each topic. This module does not depend on HTTP or on the journal's file format.
 //!
 //! hookhold forwards each event at least once. After a crash, hookhold sends again at most the records in flight (10,000
 //! records and 16 MiB per topic) and the records that Kafka has acknowledged since hookhold last saved the cursor. All copies
@@ -100,11 +101,12 @@ pub struct Forwarder {
     thread: thread::JoinHandle<()>,
 }
 
-/// Function that the forwarder's thread calls if it panics, which is a bug. Nothing is forwarded any more until the process restarts.
+/// Function that the forwarder's thread calls if it panics, which is a bug. Nothing is forwarded any more until the process
+/// restarts.
 pub type PanicHandler = Box<dyn FnOnce() + Send>;
 
-/// Starts a forwarder, which resumes each topic at the topic's cursor. Kafka need not be reachable. Fails if the process cannot start
-/// a thread.
+/// Starts a forwarder, which resumes each topic at the topic's cursor. Kafka need not be reachable. Fails if the process cannot
+/// start a thread.
 pub fn start(
     journal: Journal,
     settings: Settings,
@@ -119,7 +121,7 @@ pub fn start(
         let (journal, settings, metrics, clock) = (journal.clone(), settings.clone(), metrics.clone(), clock.clone());
         let (mailbox, status_table) = (mailbox.clone(), status_table.clone());
         move || {
-            let _guard = PanicGuard(Some(on_panic));
+            let _reporter = PanicReporter(Some(on_panic));
             Worker::new(journal, settings, metrics, clock, mailbox, status_table).run();
         }
     };
@@ -128,10 +130,10 @@ pub fn start(
     Ok(Forwarder { journal, mailbox, status_table, metrics, clock, settings, thread })
 }
 
-/// Guard that calls the handler if the thread panics while it has this guard.
-struct PanicGuard(Option<PanicHandler>);
+/// Calls the handler if the thread panics while it holds this value.
+struct PanicReporter(Option<PanicHandler>);
 
-impl Drop for PanicGuard {
+impl Drop for PanicReporter {
     fn drop(&mut self) {
         if thread::panicking()
             && let Some(handler) = self.0.take()

@@ -1,10 +1,10 @@
-//! The readers of the journal that feed the topic queues. One reader follows the log end and feeds the topics that keep up. The topics
-//! that are behind share passes: a pass reads the older events once, in order, for all of its topics, and ends when it reaches the
-//! reader at the log end. There are at most [`MAX_PASSES`] passes, so that a topic that is briefly blocked need not wait for another
-//! topic with a long backlog.
+//! The readers of the journal that feed the topic queues. One reader follows the log end and feeds the topics that keep up. The
+//! topics that are behind share passes: a pass reads the older events once, in order, for all of its topics, and ends when it
+//! reaches the reader at the log end. There are at most [`MAX_PASSES`] passes, so that a topic that is briefly blocked need not
+//! wait for another topic with a long backlog.
 //!
-//! A new pass starts only after a short wait, so that topics that fall behind for the same reason, such as an outage of Kafka, share
-//! one pass. Otherwise each of them would read the same part of the journal.
+//! A new pass starts only after a short wait, so that topics that fall behind for the same reason, such as an outage of Kafka,
+//! share one pass. Otherwise each of them would read the same part of the journal.
 
 use std::time::{Duration, Instant};
 
@@ -64,8 +64,8 @@ impl Readers {
         }
     }
 
-    /// Returns a reader that a topic can join to continue at sequence `next`: the reader at the log end, or a pass that has not read
-    /// further. Prefers a pass that is not far behind. Returns `None` if a new pass would be better.
+    /// Returns a reader that a topic can join to continue at sequence `next`: the reader at the log end, or a pass that has not
+    /// read further. Prefers a pass that is not far behind. Returns `None` if a new pass would be better.
     pub(super) fn joinable(&self, next: u64) -> Option<ReaderId> {
         if next >= self.live.position() {
             return Some(ReaderId::Live);
@@ -121,9 +121,9 @@ impl Readers {
     /// Returns the passes that have reached the reader at the log end, and ends them.
     pub(super) fn end_passes(&mut self) -> Vec<ReaderId> {
         let end = self.live.position();
-        let (ended, open) = std::mem::take(&mut self.passes).into_iter().partition(|(_, reader)| reader.position() >= end);
+        let passes = std::mem::take(&mut self.passes).into_iter();
+        let (ended, open): (Vec<_>, Vec<_>) = passes.partition(|(_, reader)| reader.position() >= end);
         self.passes = open;
-        let ended: Vec<(u64, LogReader)> = ended;
         ended.into_iter().map(|(id, _)| ReaderId::Pass(id)).collect()
     }
 
@@ -145,7 +145,7 @@ pub(super) const MAX_PASSES: usize = 4;
 /// Number of sequences by which a pass may be behind a topic that joins it, unless there are [`MAX_PASSES`] passes.
 const NEAR: u64 = 100_000;
 /// Time without a further topic after which a new pass starts.
-const GATHER: Duration = Duration::from_millis(200);
+const GATHER: Duration = Duration::from_millis(50);
 /// Longest wait for further topics before a new pass starts.
 const GATHER_AT_MOST: Duration = Duration::from_secs(2);
 

@@ -30,8 +30,9 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Builds the envelope of an event. `instance` identifies the journal that has stored the event. Each request header that `allowed` lists becomes a record header `http-<name>`. A
-    /// header with credentials does not become a record header, even if `allowed` lists this header.
+    /// Builds the envelope of an event. `instance` identifies the journal that has stored the event. Each request header that
+    /// `allowed` lists becomes a record header `http-<name>`. A header with credentials does not become a record header, even if
+    /// `allowed` lists this header.
     pub(super) fn new(stored: &'a StoredEvent, instance: &'a str, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
         let id = present(event.id()).map_or_else(|| stored.position.to_string().into(), Cow::from);
@@ -62,8 +63,8 @@ impl<'a> Envelope<'a> {
         self.key.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 
-    /// Builds the record that librdkafka sends to `topic`. An empty body becomes an empty value and not a null value. In a compacted
-    /// topic, a null value would delete all earlier records with the same key.
+    /// Builds the record that librdkafka sends to `topic`. An empty body becomes an empty value and not a null value. In a
+    /// compacted topic, a null value would delete all earlier records with the same key.
     pub(super) fn record(&'a self, stored: &'a StoredEvent, topic: &'a str, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
         let none = OwnedHeaders::new_with_capacity(self.headers.len());
         let headers = self.headers.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));

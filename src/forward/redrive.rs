@@ -94,7 +94,7 @@ impl Redriver {
 
 fn failure(code: RDKafkaErrorCode, topic: &str) -> RedriveError {
     match classify(code) {
-        ErrorClass::Size | ErrorClass::Record => RedriveError::Rejected(code.to_string()),
+        ErrorClass::Record(_) => RedriveError::Rejected(code.to_string()),
         ErrorClass::Environment(reason) => {
             RedriveError::Blocked { topic: topic.to_owned(), error: code.to_string(), remedy: reason.remedy() }
         }

@@ -68,8 +68,8 @@ pub(super) fn setup_failure(error: KafkaError) -> String {
     }
 }
 
-/// Builds the complete librdkafka configuration of a producer for event bodies of up to `max_body` bytes. `client_id` is the name by
-/// which the brokers know the client, unless the operator has set another one.
+/// Builds the complete librdkafka configuration of a producer for event bodies of up to `max_body` bytes. `client_id` is the name
+/// by which the brokers know the client, unless the operator has set another one.
 pub(super) fn producer_config(settings: &[(String, String)], max_body: usize, client_id: &str) -> ClientConfig {
     let given = |name: &str| settings.iter().any(|(key, _)| key == name);
     let mut config = ClientConfig::new();
@@ -142,7 +142,11 @@ mod tests {
         let config = producer_config(&[], 0, CLIENT_ID);
         config.create_native_config().expect("our own settings are valid");
         assert_eq!(config.get("enable.idempotence"), Some("true"));
-        let theirs = producer_config(&pairs(&[("queue.buffering.max.ms", "7"), ("acks", "0"), ("message.max.bytes", "9000")]), 0, CLIENT_ID);
+        let theirs = producer_config(
+            &pairs(&[("queue.buffering.max.ms", "7"), ("acks", "0"), ("message.max.bytes", "9000")]),
+            0,
+            CLIENT_ID,
+        );
         assert_eq!(
             (theirs.get("linger.ms"), theirs.get("queue.buffering.max.ms")),
             (None, Some("7")),

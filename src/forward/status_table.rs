@@ -49,8 +49,8 @@ pub struct Blocked {
 /// Published state of one topic. The topic's queue writes this state, and other threads read it.
 pub(super) struct TopicStatus {
     topic: Arc<str>,
-    /// Number of the topic's events that the cursor or an acknowledgement has passed. [`Journal::stored`] minus this number is the lag.
-    /// Negative if the journal had more waiting events when it was opened.
+    /// Number of the topic's events that the cursor or an acknowledgement has passed. [`Journal::stored`] minus this number is the
+    /// lag. Negative if the journal had more waiting events when it was opened.
     passed: AtomicI64,
     cursor: AtomicU64,
     /// Arrival time of the oldest unacknowledged event, Unix milliseconds; 0 if there is no such event or the time is unknown.
@@ -78,8 +78,8 @@ struct PublishedBlock {
 }
 
 impl TopicStatus {
-    /// Creates the published state of a topic. `passed` is the number of events that [`Journal::stored`] returns, minus the number of
-    /// waiting events.
+    /// Creates the published state of a topic. `passed` is the number of events that [`Journal::stored`] returns, minus the number
+    /// of waiting events.
     pub(super) fn new(topic: Arc<str>, passed: i64, metrics: &Metrics) -> TopicStatus {
         TopicStatus {
             passed: passed.into(),
@@ -89,7 +89,10 @@ impl TopicStatus {
             last_ack_ms: 0.into(),
             acked_total: metrics.forward.acked.with_label_values(&[&*topic]),
             acked_bytes: metrics.forward.forwarded_bytes.with_label_values(&[&*topic]),
-            gauges: TopicGauges { blocked: metrics.forward.blocked.clone(), blocked_since: metrics.forward.blocked_since.clone() },
+            gauges: TopicGauges {
+                blocked: metrics.forward.blocked.clone(),
+                blocked_since: metrics.forward.blocked_since.clone(),
+            },
             topic,
         }
     }
@@ -118,8 +121,8 @@ impl TopicStatus {
         self.oldest_ms.store(oldest.map_or(0, |at| at.0), Relaxed);
     }
 
-    /// Publishes the reason why the topic is blocked, in this status and in the metrics `hookhold_forward_blocked*`. `None` means that
-    /// the topic is not blocked.
+    /// Publishes the reason why the topic is blocked, in this status and in the metrics `hookhold_forward_blocked*`. `None` means
+    /// that the topic is not blocked.
     pub(super) fn set_block(&self, block: Option<(BlockReason, &str)>, now: Instant) {
         let mut blocked = self.lock_blocked();
         let former = blocked.take();
@@ -137,8 +140,8 @@ impl TopicStatus {
         }
     }
 
-    /// Sets the metric `hookhold_forward_blocked_since_seconds` if the topic is blocked. Holds the lock meanwhile, so that the end of
-    /// the block cannot come first.
+    /// Sets the metric `hookhold_forward_blocked_since_seconds` if the topic is blocked. Holds the lock meanwhile, so that the end
+    /// of the block cannot come first.
     fn measure_block(&self, now: UnixMillis) {
         if let Some(block) = &*self.lock_blocked() {
             let since = now.0 as f64 / 1000.0 - block.since.elapsed().as_secs_f64();

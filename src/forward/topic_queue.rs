@@ -30,8 +30,8 @@ pub(super) struct TopicQueue {
     next: u64,
     saved: SavedCursor,
     pace: Pace,
-    /// Time at which the reader first found the queue full; `None` if the reader has not found the queue full
-    /// since the queue last rewound or fell to half of the in-flight limit.
+    /// Time at which a reader first found the queue full; `None` if none has found the queue full since the queue last rewound or
+    /// fell to half of the in-flight limit.
     full_since: Option<Instant>,
     /// Later one of two times: the last acknowledgement, and the last send while no other record was in flight.
     progress_at: Instant,
@@ -59,7 +59,7 @@ struct SavedCursor {
     /// Number of acknowledgements since then.
     acknowledged: u64,
     /// True if the next save must include the topic's cursor, however little the cursor has moved. Set by an acknowledgement,
-    /// by the switch to the reader, and by a stop.
+    /// by the switch to the reader at the log end, and by a stop.
     is_outdated: bool,
 }
 
@@ -121,6 +121,12 @@ impl TopicQueue {
         self.saved.is_outdated = true;
     }
 
+    /// Leaves the queue without a reader. The queue has taken all events before `position`.
+    pub(super) fn leave_reader(&mut self, position: u64) {
+        self.feed = Feed::Behind { pass: None, oldest: self.oldest() };
+        self.next = self.next.max(position);
+    }
+
     /// Leaves the queue without a reader. The queue continues at the event `stored` later.
     pub(super) fn fall_behind(&mut self, stored: &StoredEvent) {
         self.feed = Feed::Behind { pass: None, oldest: Some(stored.event.received_at()) };
@@ -148,22 +154,16 @@ impl TopicQueue {
     /// Returns true if the queue may send its next record.
     pub(super) fn may_send(&self, limit: InFlightLimit) -> bool {
         match self.flow {
-            Flow::Flowing if !self.is_one_at_a_time() => self.in_flight.has_room(self.pace.limit(limit)),
-            Flow::Flowing | Flow::Trial(_) => self.in_flight.is_empty(),
+            Flow::Flowing => self.in_flight.has_room(self.pace.limit(limit)),
+            Flow::Trial(_) => self.in_flight.is_empty(),
             Flow::Recalling(_) | Flow::Blocked(_) => false,
         }
     }
 
-    /// Returns true while the queue must wait for the acknowledgement of each record before it sends the next record.
-    fn is_one_at_a_time(&self) -> bool {
-        self.pace.is_one_at_a_time(self.in_flight.cursor().unwrap_or(self.next))
-    }
-
-    /// Returns true if the reader should wait for room in this full queue: the queue is in the state `Flowing`, does not
-    /// send records one at a time, and has been full for less than [`WAIT_FOR_ROOM`].
+    /// Returns true if the reader should wait for room in this full queue: the queue is in the state `Flowing`, and has been full
+    /// for less than [`WAIT_FOR_ROOM`].
     pub(super) fn is_worth_waiting_for(&mut self, now: Instant) -> bool {
-        let flows = matches!(self.flow, Flow::Flowing) && !self.is_one_at_a_time();
-        flows && now < *self.full_since.get_or_insert(now) + WAIT_FOR_ROOM
+        matches!(self.flow, Flow::Flowing) && now < *self.full_since.get_or_insert(now) + WAIT_FOR_ROOM
     }
 
     /// Returns the time at which the reader stops waiting for room in the queue; `None` if the reader has not
@@ -177,9 +177,6 @@ impl TopicQueue {
     pub(super) fn begin_send(&mut self, stored: &StoredEvent, bytes: usize, now: Instant) -> bool {
         let seq = stored.position.seq;
         self.next = seq + 1;
-        if self.flow.block().is_some() {
-            self.pace.send_alone_until(seq);
-        }
         if self.in_flight.unreported() == 0 {
             self.progress_at = now;
             self.probes.postpone(now);
@@ -190,8 +187,8 @@ impl TopicQueue {
         self.in_flight.insert(seq, bytes, stored.event.received_at())
     }
 
-    /// Applies the acknowledgement of the record with sequence `seq`, which has arrived `at` this time. Also unblocks the topic, except during a recall and while
-    /// the queue waits for the reader.
+    /// Applies the acknowledgement of the record with sequence `seq`, which has arrived `at` this time. Also unblocks the topic,
+    /// except during a recall and while the queue waits for its reader.
     pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, at: UnixMillis, now: Instant) {
         // An operator may have released the event.
         let Some(bytes) = self.in_flight.acknowledge(seq) else { return };
@@ -208,15 +205,15 @@ impl TopicQueue {
         }
         if let Some(bytes) = self.pace.acknowledged(self.in_flight.cursor().unwrap_or(self.next), now) {
             let topic = &*self.topic;
-            warn!(topic, bytes, "the topic rejects larger batches, so hookhold sends smaller ones; raise its max.message.bytes to at least batch.size");
+            warn!(topic, bytes, "{SMALLER_BATCHES}");
         }
         if !self.flow.is_recalling() && !self.waits_for_reader() {
             self.unblock(now);
         }
     }
 
-    /// Applies the failure of the record with sequence `seq`, and begins a recall. Returns true if no other record was in flight. In
-    /// this case, no other record can be the cause.
+    /// Applies the failure of the record with sequence `seq`, and begins a recall. Returns true if no other record was in flight.
+    /// In this case, no other record can be the cause.
     pub(super) fn fail(&mut self, seq: u64) -> bool {
         let alone = self.in_flight.len() == 1 && !self.flow.is_recalling();
         self.in_flight.fail(seq);
@@ -224,25 +221,20 @@ impl TopicQueue {
         alone
     }
 
-    /// Causes the queue to send records up to sequence `seq` one at a time.
-    pub(super) fn send_alone_until(&mut self, seq: u64) {
-        self.pace.send_alone_until(seq);
-    }
-
-    /// Causes the queue to have fewer bytes in flight, because a batch was too large. Must precede [`TopicQueue::fail`]. Does nothing
-    /// if another record of the same batches has already failed.
+    /// Causes the queue to have fewer bytes in flight, because Kafka has rejected a batch. Must precede [`TopicQueue::fail`]. Does
+    /// nothing if another record of the same batches has already failed.
     pub(super) fn send_smaller_batches(&mut self, now: Instant) {
         if let Some((bytes, last)) = self.in_flight.extent().filter(|_| !self.flow.is_recalling()) {
             self.pace.halve(bytes, last, now);
         }
     }
 
-    /// Moves the cursor past the event with sequence `seq`, which hookhold has parked. Must follow [`TopicQueue::fail`], when no record
-    /// is in flight. Unblocks the topic, because Kafka has answered.
-    pub(super) fn pass_parked(&mut self, seq: u64, now: Instant) {
+    /// Moves the cursor past the event with sequence `seq`, which hookhold has parked. Must follow [`TopicQueue::fail`], when no
+    /// record is in flight. The record had `bytes` bytes. Unblocks the topic, because Kafka has answered.
+    pub(super) fn pass_parked(&mut self, seq: u64, bytes: usize, now: Instant) {
         self.rewind();
         self.next = self.next.max(seq + 1);
-        self.pace.blame_record();
+        self.pace.blame_record(bytes);
         self.saved.acknowledged += 1;
         self.saved.is_outdated = true;
         self.progress_at = now;
@@ -435,6 +427,8 @@ impl TopicQueue {
     }
 }
 
+const SMALLER_BATCHES: &str = "the topic rejects larger batches, so hookhold sends smaller ones; raise its max.message.bytes to at \
+                               least batch.size";
 /// Longest time that a reader waits for room in a full queue. After this time, the queue falls behind.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(200);
 /// Longest time for which a topic without acknowledgements delays the replacement of the producer.

@@ -41,13 +41,15 @@ pub(super) struct Worker {
     limit: InFlightLimit,
     /// Total size of the records in flight of all topics in bytes.
     in_flight_bytes: usize,
+    /// True if the reader at the log end has skipped sequences since it last reached the log end.
+    has_skipped: bool,
 }
 
 impl Worker {
-    /// Creates a worker with a queue for every topic that has a cursor. The reader at the log end starts at the highest cursor, or at
-    /// the oldest event if no topic has a cursor. This start position skips no event: a queue with a lower cursor begins behind that
-    /// reader. A topic without a cursor has no event before the start position, because the worker saves a topic's first cursor before
-    /// any other cursor passes the topic's first event.
+    /// Creates a worker with a queue for every topic that has a cursor. The reader at the log end starts at the highest cursor, or
+    /// at the oldest event if no topic has a cursor. This start position skips no event: a queue with a lower cursor begins behind
+    /// that reader. A topic without a cursor has no event before the start position, because the worker saves a topic's first
+    /// cursor before any other cursor passes the topic's first event.
     pub(super) fn new(
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,
@@ -78,6 +80,7 @@ impl Worker {
             by_topic: HashMap::new(),
             limit: InFlightLimit::each_of(1),
             in_flight_bytes: 0,
+            has_skipped: false,
         };
         for topic in cursors {
             let (stored, watermark) = worker.journal.stored(&topic.name);
@@ -194,5 +197,6 @@ impl Worker {
     }
 }
 
-/// Longest time between two turns of the loop, after each of which the metric `hookhold_forward_heartbeat_timestamp_seconds` changes.
+/// Longest time between two turns of the loop, after each of which the metric `hookhold_forward_heartbeat_timestamp_seconds`
+/// changes.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);

@@ -2,8 +2,8 @@
 //! forwarder parks such an event before the topic's cursor passes it, so that the event does not hold back its topic.
 //!
 //! Each parked event is a file of its own, which contains the frame of the event and the reason. The file is on disk before
-//! [`Journal::park`] returns. `retain` and `max_size` do not apply to parked events: they stay until an operator sends them again or
-//! drops them. `max_parked` and [`MAX_PARKED_EVENTS`] limit them.
+//! [`Journal::park`] returns. `retain` and `max_size` do not apply to parked events: they stay until an operator sends them again
+//! or drops them. `max_parked` and [`MAX_PARKED_EVENTS`] limit them.
 
 use std::io;
 use std::sync::Arc;
@@ -53,8 +53,9 @@ pub struct ParkedFile {
 pub enum ParkError {
     /// The parked events have reached their limit.
     #[error(
-        "parked events: expected room within max_parked and {MAX_PARKED_EVENTS} events, found none; send the parked events again \
-         or drop them (`hookhold parked`), or raise journal.max_parked"
+        "parked events: expected room within max_parked and {} events, found none; send the parked events again or drop them \
+         (`hookhold parked`), or raise journal.max_parked",
+        MAX_PARKED_EVENTS
     )]
     Full,
     /// The disk is full.
@@ -112,7 +113,6 @@ impl Journal {
     pub fn park(&self, stored: &StoredEvent, note: &ParkingNote) -> Result<(), ParkError> {
         self.0.park(stored, note)
     }
-
 }
 
 impl Shared {

@@ -65,8 +65,8 @@ struct ReadSegment {
     /// newest.
     superseded_from: Option<u64>,
     scanner: FrameScanner,
-    /// Sequence after the last event of the reader's topics in the segment; `None` while the segment is the newest, or if the reader
-    /// returns the events of all topics.
+    /// Sequence after the last event of the reader's topics in the segment; `None` while the segment is the newest, or if the
+    /// reader returns the events of all topics.
     wanted_end: Option<u64>,
     /// Sequences of events that the segment no longer contains, because no topic needed them. In order.
     omitted: Vec<Range<u64>>,

@@ -96,7 +96,9 @@ pub enum StartError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// The process cannot start the forwarder's thread.
-    #[error("forwarder: expected a thread, found none; raise the limit on threads (TasksMax in systemd, --pids-limit of a container)")]
+    #[error(
+        "forwarder: expected a thread, found none; raise the limit on threads (TasksMax in systemd, --pids-limit of a container)"
+    )]
     Thread(#[source] io::Error),
 }
 
@@ -164,10 +166,10 @@ impl Service {
     }
 
     /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete. By then, hookhold has
-    /// answered every delivery and has waited a limited time for Kafka's last acknowledgements. If the journal fails, the
-    /// server continues for up to [`LAST_RESPONSES`], so that each sender that waits for the journal receives a 503. The future
-    /// then returns an error, and the process must exit. It does the same if the forwarder panics. Fails if the process cannot start
-    /// the forwarder's thread. Must be called inside a tokio runtime.
+    /// answered every delivery and has waited a limited time for Kafka's last acknowledgements. If the journal fails, the server
+    /// continues for up to [`LAST_RESPONSES`], so that each sender that waits for the journal receives a 503. The future then
+    /// returns an error, and the process must exit. It does the same if the forwarder panics. Fails if the process cannot start the
+    /// forwarder's thread. Must be called inside a tokio runtime.
     pub fn start(&self, listeners: Listeners) -> Result<impl Future<Output = Result<(), ServeError>> + Send + use<>, StartError> {
         // This function locks the configuration before it returns the future. A reload holds the same lock while it reads
         // files, and a read that hangs would delay the listeners. The caller must therefore call this function before the
@@ -219,8 +221,8 @@ impl Service {
         if self.0.journal.failed() { Err(JournalFailed) } else { Ok(()) }
     }
 
-    /// Starts the forwarder, which resumes each topic at the topic's cursor. Does nothing if `[kafka]` is not configured. Fails if the
-    /// process cannot start a thread. [`Service::start`] calls this function.
+    /// Starts the forwarder, which resumes each topic at the topic's cursor. Does nothing if `[kafka]` is not configured. Fails if
+    /// the process cannot start a thread. [`Service::start`] calls this function.
     pub fn start_forwarding(&self) -> Result<(), StartError> {
         let config = self.config();
         match settings::forward_settings(&config) {

@@ -36,7 +36,7 @@ impl AdminQueries for Service {
     fn release(&self, topic: &str, below: u64) -> Result<u64, ReleaseError> {
         let config = self.config();
         if let Some(source) = config.sources.iter().find(|source| &*source.topic == topic).filter(|_| config.kafka.is_some()) {
-            return Err(ReleaseError::StillForwarded { topic: topic.to_owned(), source: source.name.to_string() });
+            return Err(ReleaseError::StillForwarded { topic: topic.to_owned(), name: source.name.to_string() });
         }
         let below = below.min(self.journal().durable_watermark());
         let found = self.journal().topic_cursors().into_iter().find(|known| &*known.name == topic);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookhold::admin::AdminQueries;
 use hookhold::clock::UnixMillis;
-use hookhold::config::KafkaConfig;
+use hookhold::config::{Config, KafkaConfig};
 use hookhold::event::Event;
 use hookhold::forward::TopicSnapshot;
 use hookhold::limits::JournalLimits;
@@ -27,6 +27,20 @@ pub const AT: UnixMillis = UnixMillis(NOW * 1000);
 /// Seed of the random bodies in [`Harness::store_many`].
 pub const SEED: u64 = 7;
 
+/// Returns a configuration with these librdkafka properties and limits of the journal.
+pub fn config(properties: &[(&str, &str)], limits: JournalLimits) -> Config {
+    // The test runner shows the log only when a test fails.
+    let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
+    let headers = ["x-shop-id", "authorization", "cookie"].map(HeaderName::from_static).to_vec();
+    let shop = Source { header_allow_list: headers, ..Shop::new("unused").0 };
+    let mut config = harness::config(vec![shop]);
+    config.journal.limits = JournalLimits { segment_size: 1 << 20, ..limits };
+    let quick = [("topic.metadata.propagation.max.ms", "1000"), ("reconnect.backoff.max.ms", "500")];
+    let properties = quick.iter().chain(properties).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    config.kafka = Some(KafkaConfig { librdkafka: properties.collect(), ..KafkaConfig::default() });
+    config
+}
+
 impl Harness {
     /// Opens a journal and configures a forwarder for the brokers in `bootstrap`. [`Harness::resume`] starts the forwarder.
     pub fn new(bootstrap: String) -> Harness {
@@ -40,16 +54,7 @@ impl Harness {
 
     /// Like [`Harness::with_kafka`], but with other limits of the journal.
     pub fn with_limits(properties: &[(&str, &str)], limits: JournalLimits) -> Harness {
-        // The test runner shows the log only when a test fails.
-        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
-        let headers = ["x-shop-id", "authorization", "cookie"].map(HeaderName::from_static).to_vec();
-        let shop = Source { header_allow_list: headers, ..Shop::new("unused").0 };
-        let mut config = harness::config(vec![shop]);
-        config.journal.limits = JournalLimits { segment_size: 1 << 20, ..limits };
-        let quick = [("topic.metadata.propagation.max.ms", "1000"), ("reconnect.backoff.max.ms", "500")];
-        let properties = quick.iter().chain(properties).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        config.kafka = Some(KafkaConfig { librdkafka: properties.collect(), ..KafkaConfig::default() });
-        Harness::build(config, SimDisk::default(), TestClock::System)
+        Harness::build(config(properties, limits), SimDisk::default(), TestClock::System)
     }
 
     /// Starts the forwarder of this harness and returns the harness.

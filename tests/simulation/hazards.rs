@@ -127,6 +127,7 @@ impl Hazards {
             retain: if retention && rng.bool() { Duration::from_secs(10) } else { LONG },
             segment_size,
             max_backlog: if rng.u8(..6) == 0 { rng.u64(1..6) * segment_size } else { NO_LIMIT },
+            max_parked: NO_LIMIT,
         };
         let dedupe_window = if has_short_window { Duration::from_secs(rng.u64(5..60)) } else { LONG };
         let max_recent_keys = [0, 10, MAX_RECENT_KEYS][rng.usize(..3)];

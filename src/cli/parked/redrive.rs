@@ -66,7 +66,11 @@ pub(super) fn run(context: &Context, parked: &ParkedEvents, args: &RedriveArgs, 
     bar.finish_and_clear();
     redriver.stop();
     match context.json() {
-        true => writeln!(out, "{}", json!({ "sent": sent, "rejected": rejected, "error": stopped.as_ref().map(ToString::to_string) }))?,
+        true => writeln!(
+            out,
+            "{}",
+            json!({ "sent": sent, "rejected": rejected, "error": stopped.as_ref().map(ToString::to_string) })
+        )?,
         false => writeln!(out, "sent {}, {rejected} rejected again", counted(sent))?,
     }
     match stopped {

@@ -1,6 +1,6 @@
-//! Moves events from the journal's readers to the producer. The reader at the log end feeds the topics that keep up. The topics that
-//! are behind share passes over the older events. A topic never waits for a blocked topic, and waits only briefly for a topic that has
-//! just reached its in-flight limit.
+//! Moves events from the journal's readers to the producer. The reader at the log end feeds the topics that keep up. The topics
+//! that are behind share passes over the older events. A topic never waits for a blocked topic, and waits only briefly for a topic
+//! that has just reached its in-flight limit.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -75,8 +75,12 @@ impl Worker {
                 return true;
             }
             match self.step(id, now) {
-                ReadStep::Event(stored) if !self.hand_over(id, stored, now) => return frame > 0,
-                ReadStep::Event(_) | ReadStep::Passed => {}
+                ReadStep::Event(stored) => {
+                    if !self.hand_over(id, stored, now) {
+                        return frame > 0;
+                    }
+                }
+                ReadStep::Passed => {}
                 ReadStep::End => return frame > 0,
             }
         }
@@ -90,11 +94,16 @@ impl Worker {
         if id != ReaderId::Live && reader.position() >= end {
             return ReadStep::End;
         }
-        let was_failing = reader.is_failing();
+        let (was_failing, before) = (reader.is_failing(), reader.position());
         let read = reader.step(now);
-        let is_failing = reader.is_failing();
+        let (is_failing, has_moved) = (reader.is_failing(), reader.position() > before);
         match read {
             Ok(step) => {
+                match step {
+                    ReadStep::Passed if has_moved && id == ReaderId::Live => self.has_skipped = true,
+                    ReadStep::End if id == ReaderId::Live && std::mem::take(&mut self.has_skipped) => self.pass_lost(),
+                    _ => {}
+                }
                 if was_failing && !is_failing {
                     self.queues.iter_mut().filter(|queue| queue.waits_for(id)).for_each(|queue| queue.unblock(now));
                 }
@@ -151,21 +160,40 @@ impl Worker {
 
     /// Makes a topic continue with the reader at the log end, which it has reached.
     fn join_live(&mut self, index: usize, now: Instant) {
-        let queue = &mut self.queues[index];
-        let position = self.readers.live().position();
-        debug!(topic = &*queue.topic, "topic has caught up");
+        debug!(topic = &*self.queues[index].topic, "topic has caught up");
+        self.follow_live(index);
+        self.queues[index].unblock(now);
+    }
+
+    /// Notes that the reader at the log end has skipped sequences, whose events corruption may have destroyed.
+    fn pass_lost(&mut self) {
+        for index in 0..self.queues.len() {
+            if self.queues[index].is_fed_by(ReaderId::Live) {
+                self.follow_live(index);
+            }
+        }
+    }
+
+    fn follow_live(&mut self, index: usize) {
+        let (queue, position) = (&mut self.queues[index], self.readers.live().position());
         queue.join_live(position);
         // Kafka will never acknowledge events that corruption has destroyed, so these events must no longer count as lag.
         let (stored, watermark) = self.journal.stored(&queue.topic);
         let unread = self.journal.count(&queue.topic, position, watermark);
         queue.correct_lag(unread, stored);
-        queue.unblock(now);
     }
 
+    /// Makes the topics of a pass that has ended continue with the reader at the log end. A blocked topic continues there later.
     fn finish_pass(&mut self, pass: ReaderId, now: Instant) {
+        let position = self.readers.live().position();
         for index in 0..self.queues.len() {
-            if self.queues[index].is_fed_by(pass) {
-                self.join_live(index, now);
+            let queue = &mut self.queues[index];
+            if !queue.is_fed_by(pass) {
+                continue;
+            }
+            match queue.block_reason() {
+                None => self.join_live(index, now),
+                Some(_) => queue.leave_reader(position),
             }
         }
     }

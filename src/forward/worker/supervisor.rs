@@ -7,7 +7,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::warn;
 
 use super::Worker;
-use crate::forward::kafka_error::{BlockReason, ErrorClass, INVALID, TOO_LARGE, classify};
+use crate::forward::kafka_error::{BlockReason, ErrorClass, classify};
 use crate::forward::mailbox::Updates;
 use crate::forward::probe_schedule::STALLED_AFTER;
 use crate::forward::topic_health::ProbeResult;
@@ -72,27 +72,25 @@ impl Worker {
     }
 
     /// Handles the failure of a record. Depending on the error, blocks the record's topic, makes the topic's queue send smaller
-    /// batches or one record at a time, parks the event, or schedules the replacement of the producer.
+    /// batches, parks the event, or schedules the replacement of the producer.
     pub(super) fn record_failed(&mut self, index: usize, seq: u64, code: RDKafkaErrorCode, now: Instant) {
         let (queue, class) = (&mut self.queues[index], classify(code));
-        if class == ErrorClass::Size {
+        if let ErrorClass::Record(_) = class {
             queue.send_smaller_batches(now);
         }
         let alone = queue.fail(seq);
         match class {
             ErrorClass::Producer => self.client.producer_failed(code.to_string(), now),
             ErrorClass::Purged => {}
-            ErrorClass::Size if alone => self.park(index, seq, TOO_LARGE, code, now),
-            ErrorClass::Size => {}
-            ErrorClass::Record if alone => self.park(index, seq, INVALID, code, now),
-            ErrorClass::Record => queue.send_alone_until(seq),
+            ErrorClass::Record(reason) if alone => self.park(index, seq, reason, code, now),
+            ErrorClass::Record(_) => {}
             ErrorClass::Environment(reason) => queue.block(reason, &code.to_string(), now),
         }
     }
 
-    /// Parks the event with sequence `seq`, which Kafka has rejected alone, and moves the topic's cursor past it. Blocks the topic if
-    /// the event cannot be parked. Does nothing if the event cannot be read: the queue reads it again in order to send it, and then
-    /// handles the same failure.
+    /// Parks the event with sequence `seq`, which Kafka has rejected alone, and moves the topic's cursor past it. Blocks the topic
+    /// if the event cannot be parked. Does nothing if the event cannot be read: the queue reads it again in order to send it, and
+    /// then handles the same failure.
     fn park(&mut self, index: usize, seq: u64, reason: &'static str, code: RDKafkaErrorCode, now: Instant) {
         let queue = &mut self.queues[index];
         let read = self.journal.reader(seq).for_topic(&queue.topic).next();
@@ -102,9 +100,15 @@ impl Worker {
         match self.journal.park(&stored, &note) {
             Ok(()) => {
                 let (event, error) = (stored.position.to_string(), note.detail);
-                warn!(topic = &*topic, event, reason, error, "Kafka rejects the event itself, so hookhold has parked it; run `hookhold parked show {event}`");
+                warn!(
+                    topic = &*topic,
+                    event,
+                    reason,
+                    error,
+                    "Kafka rejects the event itself, so hookhold has parked it; run `hookhold parked show {event}`"
+                );
                 self.metrics.forward.parked.with_label_values(&[&*topic, reason]).inc();
-                queue.pass_parked(seq, now);
+                queue.pass_parked(seq, stored.event.body().len(), now);
             }
             Err(error) => queue.block(BlockReason::Record, &format!("event {seq}: {code}; {error}"), now),
         }
@@ -246,7 +250,8 @@ mod tests {
         let options = Options { limits, ..Options::default() };
         let journal = Journal::open(disk, options, Arc::new(SystemClock), Arc::default()).expect("a journal");
         journal.close();
-        let mut worker = Worker::new(journal, Arc::default(), Arc::default(), Arc::new(SystemClock), Arc::default(), Arc::default());
+        let mut worker =
+            Worker::new(journal, Arc::default(), Arc::default(), Arc::new(SystemClock), Arc::default(), Arc::default());
         let begun = Instant::now();
         worker.client.start(begun);
         worker.add_queue(&"thin".into(), 0, -1, begun);
