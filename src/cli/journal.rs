@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use hookhold::config::JournalConfig;
 use hookhold::journal::disk::LocalDisk;
-use hookhold::journal::{JournalStat, OpenError, TopicStat, VerifyReport};
+use hookhold::journal::{JournalStat, OpenError, TopicStat, VerifyReport, id_text};
 use hookhold::units::bytes_about;
 use serde_json::json;
 
@@ -68,11 +68,6 @@ fn disk_for_changes(config: &JournalConfig) -> Result<Arc<LocalDisk>, Box<dyn Er
         Some(error) => Err(UsageError(error).into()),
         None => Ok(journal_disk(config)?),
     }
-}
-
-/// Returns the id of a journal as text.
-fn id_text(id: u64) -> String {
-    format!("{id:016x}")
 }
 
 /// Prints the error of an opening for writing, and returns the exit status.

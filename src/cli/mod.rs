@@ -4,6 +4,7 @@
 
 mod ask;
 mod check;
+mod confirm;
 mod diff;
 mod doctor;
 mod init;

@@ -4,7 +4,7 @@
 mod redrive;
 
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 
 use hookhold::config::JournalConfig;
 use hookhold::journal::{ParkedEvent, ParkedEvents, ParkedFile};
@@ -12,6 +12,7 @@ use hookhold::log::escaped;
 use hookhold::units::bytes_about;
 use serde_json::json;
 
+use super::confirm::confirm;
 use super::{Context, ExitStatus, UsageError, VerbResult, journal_disk, table, unknown_name};
 
 /// Show, send again or drop the events that Kafka has rejected.
@@ -135,18 +136,9 @@ fn drop_events(context: &Context, parked: &ParkedEvents, files: &[ParkedFile], y
     Ok(ExitStatus::Done)
 }
 
-/// Asks the operator on the terminal, and returns true if the operator confirms. Fails if there is no terminal.
 fn is_confirmed(count: usize) -> Result<bool, Box<dyn Error>> {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        let what = "--yes: expected a confirmation, found no terminal; add --yes to drop the events";
-        return Err(UsageError(what.to_owned()).into());
-    }
-    let mut terminal = anstream::stderr();
-    write!(terminal, "Drop {}? They will never reach Kafka. [y/N] ", counted(count))?;
-    terminal.flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+    let without_terminal = "--yes: expected a confirmation, found no terminal; add --yes to drop the events";
+    confirm(without_terminal, |_| Ok(()), &format!("Drop {}? They will never reach Kafka.", counted(count)))
 }
 
 /// Returns the files of the events with these names, or of all parked events if there are no names.

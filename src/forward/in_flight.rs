@@ -158,12 +158,6 @@ impl InFlightLimit {
         InFlightLimit { records: part(ALL_RECORDS, TOPIC_RECORDS), bytes: part(ALL_BYTES, TOPIC_BYTES) }
     }
 
-    /// Returns the limit on the records in flight of all topics together, in bytes. A topic without a record in flight may send one
-    /// record beyond it.
-    pub(super) fn all_bytes(self) -> usize {
-        ALL_BYTES
-    }
-
     /// Returns this limit with at most `bytes` bytes.
     pub(super) fn at_most(self, bytes: usize) -> InFlightLimit {
         InFlightLimit { bytes: self.bytes.min(bytes), ..self }
@@ -176,7 +170,7 @@ const ALL_RECORDS: usize = 80_000;
 /// Total number of bytes (bodies, keys and headers) that hookhold divides among the in-flight limits of the topics. With many
 /// topics, the sum of their limits may exceed this total, because no limit is below the minimum in [`TOPIC_BYTES`]. The records in
 /// flight of all topics together exceed it only by one record of each topic.
-const ALL_BYTES: usize = 128 << 20;
+pub(super) const ALL_BYTES: usize = 128 << 20;
 /// Lowest and highest in-flight limit of one topic, in records.
 const TOPIC_RECORDS: (usize, usize) = (20, 10_000);
 /// Lowest and highest in-flight limit of one topic, in bytes. hookhold sends a record of any size while the records in flight

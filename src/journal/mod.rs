@@ -403,8 +403,8 @@ impl Shared {
     }
 }
 
-/// Returns the id of a journal as text.
-fn id_text(id: u64) -> String {
+/// Returns the id of a journal as text: 16 hexadecimal digits.
+pub fn id_text(id: u64) -> String {
     format!("{id:016x}")
 }
 

@@ -120,12 +120,14 @@ impl Shared {
         let bytes = encode(stored, self.identity.journal, note);
         let others = list(&*self.disk)?.into_iter().filter(|file| file.position != stored.position);
         let (count, used) = others.fold((0, 0), |(count, used), file| (count + 1, used + file.bytes));
-        if count >= MAX_PARKED_EVENTS || used + space(bytes.len() as u64) > self.options.limits.max_parked {
+        let used = used + space(bytes.len() as u64);
+        if count >= MAX_PARKED_EVENTS || used > self.options.limits.max_parked {
             return Err(ParkError::Full);
         }
         let written = write_atomically(&*self.disk, &file_name(stored.position), &bytes).and_then(|()| self.sync_dir());
-        self.count_parked();
-        written.map_err(|error| if is_full(&error) { ParkError::NoRoom } else { ParkError::Io(error) })
+        written.map_err(|error| if is_full(&error) { ParkError::NoRoom } else { ParkError::Io(error) })?;
+        self.set_parked(count + 1, used);
+        Ok(())
     }
 
     /// Updates the metrics of the parked events, whose number another process may have reduced. Does nothing if no event is parked.
@@ -138,8 +140,12 @@ impl Shared {
     /// Updates the metrics of the parked events.
     pub(super) fn count_parked(&self) {
         let Ok(files) = list(&*self.disk) else { return };
-        self.metrics.journal.parked_events.set(files.len() as i64);
-        self.metrics.journal.parked_bytes.set(files.iter().map(|file| file.bytes as i64).sum());
+        self.set_parked(files.len(), files.iter().map(|file| file.bytes).sum());
+    }
+
+    fn set_parked(&self, count: usize, bytes: u64) {
+        self.metrics.journal.parked_events.set(count as i64);
+        self.metrics.journal.parked_bytes.set(bytes as i64);
     }
 }
 

@@ -3,12 +3,12 @@
 use std::io::{self, IsTerminal, Write};
 
 use hookhold::config::JournalConfig;
-use hookhold::journal::{ReadOnlyJournal, RenewedIdentity};
+use hookhold::journal::{ReadOnlyJournal, RenewedIdentity, id_text};
 use hookhold::{log, service};
 use serde_json::json;
 
 use super::super::{Context, ExitStatus, UsageError, VerbResult};
-use super::{disk_for_changes, id_text, report_open_error};
+use super::{disk_for_changes, report_open_error};
 
 /// Draw another id for the journal of a cloned volume.
 ///

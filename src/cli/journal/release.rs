@@ -10,6 +10,7 @@ use hookhold::{log, service};
 use serde_json::{Value, json};
 
 use super::super::ask::RunningProcess;
+use super::super::confirm::confirm;
 use super::super::{Context, ExitStatus, UsageError, VerbResult, unknown_name};
 use super::{disk_for_changes, report_open_error};
 
@@ -91,19 +92,12 @@ fn still_forwarded(topic: &str, source: &str) -> UsageError {
 
 /// Shows the waiting events on the terminal, and returns true if the operator confirms. Fails if there is no terminal.
 fn is_confirmed(waiting: &Waiting) -> Result<bool, Box<dyn Error>> {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        let what = "--yes: expected a confirmation, found no terminal; add --yes to give up the events, or --dry-run to see them";
-        return Err(UsageError(what.to_owned()).into());
-    }
-    let mut terminal = anstream::stderr();
-    waiting.print_text(&mut terminal)?;
-    write!(terminal, "Give up these events? They will never reach Kafka. [y/N] ")?;
-    terminal.flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    let is_confirmed = ["y", "yes"].contains(&answer.trim().to_lowercase().as_str());
+    let without_terminal =
+        "--yes: expected a confirmation, found no terminal; add --yes to give up the events, or --dry-run to see them";
+    let question = "Give up these events? They will never reach Kafka.";
+    let is_confirmed = confirm(without_terminal, |mut terminal| waiting.print_text(&mut terminal), question)?;
     if !is_confirmed {
-        writeln!(terminal, "nothing is released")?;
+        writeln!(anstream::stderr(), "nothing is released")?;
     }
     Ok(is_confirmed)
 }

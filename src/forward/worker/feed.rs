@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 
 use super::Worker;
+use crate::forward::in_flight::ALL_BYTES;
 use crate::forward::kafka_error::BlockReason;
 use crate::forward::mailbox::pack_ticket;
 use crate::forward::readers::ReaderId;
@@ -126,7 +127,7 @@ impl Worker {
             Some(index) => *index,
             None => self.add_first_seen(&stored, now),
         };
-        let has_room = self.in_flight_bytes < self.limit.all_bytes() || self.queues[index].in_flight.is_empty();
+        let has_room = self.in_flight_bytes < ALL_BYTES || self.queues[index].in_flight.is_empty();
         let queue = &mut self.queues[index];
         if queue.takes_from(id, seq) {
             let ready = self.client.is_ready();
