@@ -89,6 +89,11 @@ pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, St
     chain.ok_or_else(|| message.to_owned())
 }
 
+/// Returns the expiry time of the first certificate in a PEM file. The error message does not contain the path of the file.
+pub(crate) fn expiry_of_file(path: &Path) -> Result<UnixMillis, String> {
+    expiry(&read_chain(path)?[0])
+}
+
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let key = PrivateKeyDer::from_pem_slice(&contents(path)?);
     let message = "expected an unencrypted private key in PEM, found no valid key; convert the file with `openssl pkey`";

@@ -136,8 +136,19 @@ metrics! {
         blocked: IntGaugeVec = gauges("hookhold_forward_blocked", &["topic", "reason"]);
         /// Unix time at which a topic was blocked; absent if it is not blocked.
         blocked_since: GaugeVec = float_gauges("hookhold_forward_blocked_since_seconds", &["topic", "reason"]);
+        /// Partitions without a leader, whose events wait although hookhold forwards the topic's other events.
+        leaderless_partitions: IntGaugeVec = gauges("hookhold_forward_leaderless_partitions", &["topic"]);
         /// Events that hookhold has parked, because Kafka rejects the event itself, by reason.
         parked: IntCounterVec = counters("hookhold_parked_total", &["topic", "reason"]);
+        /// Copies of parked events that the dead-letter topic has acknowledged, by the topic of the event. The body is absent if the
+        /// dead-letter topic rejects it.
+        dead_letters: IntCounterVec = counters("hookhold_dead_letters_total", &["topic", "body"]);
+        /// 1 while copies of parked events do not reach the dead-letter topic, by reason.
+        dead_letter_blocked: IntGaugeVec = gauges("hookhold_dead_letter_blocked", &["topic", "reason"]);
+        /// 1 if the Kafka cluster has answered the last request, otherwise 0; absent if nothing is forwarded.
+        connected: IntGaugeVec = gauges("hookhold_kafka_connected", &[]);
+        /// 1 while the Kafka cluster cannot be reached, by reason.
+        connection_failed: IntGaugeVec = gauges("hookhold_kafka_connection_failed", &["reason"]);
         /// Unix time at which the forwarder last looked for work; absent if nothing is forwarded.
         heartbeat: GaugeVec = float_gauges("hookhold_forward_heartbeat_timestamp_seconds", &[]);
         /// Kafka producers replaced, by reason.

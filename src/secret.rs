@@ -155,15 +155,24 @@ fn variable_of(name: &str) -> String {
 
 fn file(item: &Item, path: &Path) -> Option<Secret> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    match read_file(path) {
+        Ok(bytes) => Some(Secret::new(name, bytes)),
+        Err(what) => item.reject(what),
+    }
+}
+
+/// Reads the secret in a file. The error describes the problem, and never contains the secret.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    let file = path.display();
     match contents(path) {
         Ok(bytes) if bytes.is_empty() => {
-            item.expected(FILE, format_args!("{}, which is empty; write the secret to this file", path.display()))
+            Err(format!("expected {FILE}, found {file}, which is empty; write the secret to this file"))
         }
         Ok(bytes) if bytes.len() as u64 > MAX_FILE => {
-            item.expected(FILE, format_args!("{}, which is larger; check the path", path.display()))
+            Err(format!("expected {FILE}, found {file}, which is larger; check the path"))
         }
-        Ok(bytes) => Some(Secret::new(name, bytes)),
-        Err(error) => item.reject(format_args!("cannot read {}: {error}; check the path and its permissions", path.display())),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(format!("cannot read {file}: {error}; check the path and its permissions")),
     }
 }
 

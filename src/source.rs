@@ -28,6 +28,7 @@ pub mod providers;
 pub(crate) mod public_key;
 mod read;
 pub mod recipe;
+mod topics;
 mod type_filter;
 pub mod url;
 mod validate;
@@ -39,6 +40,7 @@ pub use key::Key;
 pub use placeholder_ids::PlaceholderIds;
 use providers::STAND_IN;
 pub use providers::{PROVIDERS, Providers, RecipeFile, provider};
+pub use topics::SourceTopics;
 pub use type_filter::TypeFilter;
 
 /// One configured endpoint: its path, the recipe and secrets that verify its deliveries, and the topic of its events.
@@ -51,8 +53,8 @@ pub struct Source {
     /// The URL that the provider calls. The source's own `public_url` overrides `[server] public_url`. The value is always
     /// present if the signature covers the URL.
     pub public_url: Option<PublicUrl>,
-    /// The Kafka topic of the source's events.
-    pub topic: Arc<str>,
+    /// The Kafka topics of the source's events.
+    pub topics: SourceTopics,
     /// The name of the recipe, or `None` for an inline recipe.
     pub provider: Option<Arc<str>>,
     /// The recipe, with the operator's overrides.
@@ -129,7 +131,7 @@ impl Source {
         let path = table.take("path").map_or(Some(format!("/hooks/{name}")), path);
         let public_url_location = table.location_of("public_url");
         let public_url = table.take("public_url").map(url::read).or_else(|| defaults.public_url.clone());
-        let topic = topic(&mut table, &defaults.topic, name);
+        let topics = SourceTopics::take(&mut table, &defaults.topic, name);
         let headers = table.take_list("headers").unwrap_or_default();
         let clients = ClientConditions::take(&mut table);
         let max_rate = table.take_rate("max_rate");
@@ -140,9 +142,8 @@ impl Source {
         let values_location = table.location_of("values");
         let recipe = read::recipe(&mut table);
         let header_allow_list = header_names(headers, recipe.as_ref().map(|recipe| &recipe.credentials));
-        let has_no_type = recipe.as_ref().is_some_and(|recipe| recipe.event.kind.0.is_empty());
-        if !types.accepts_all() && has_no_type && is_known && table.accepts(&["event"]) {
-            table.expected("types", "a recipe with event.type", "a recipe without it; add event.type or remove types");
+        if is_known {
+            recipe.iter().for_each(|recipe| check_types(&table, &types, topics.as_ref(), recipe));
         }
         clients.iter().zip(&recipe).for_each(|(clients, recipe)| clients.check_proof(&table, recipe));
         table.finish();
@@ -164,7 +165,7 @@ impl Source {
             name: name.into(),
             path: path?,
             public_url,
-            topic: topic?.into(),
+            topics: topics?,
             provider: provider.and_then(Item::string).map(Into::into),
             keys: keys?,
             max_body: recipe.limits.max_body.map_or(defaults.max_body, |size| size as usize),
@@ -185,6 +186,12 @@ impl Source {
     /// Returns true if the source accepts deliveries from `address`. An IPv4 address and its IPv6-mapped form are equivalent.
     pub fn allows_address(&self, address: IpAddr) -> bool {
         self.clients.allow_address(address)
+    }
+
+    /// Returns the base of the URL that the provider signs, without user name, password and trailing slash; `None` if it signs no
+    /// URL.
+    pub fn signed_base_url(&self) -> Option<String> {
+        self.public_url.as_ref().filter(|_| self.recipe.signs_url()).map(PublicUrl::without_credentials)
     }
 
     /// Applies shadow mode to `answer`. If the source is in shadow mode, replaces a rejection with the reply for accepted
@@ -261,18 +268,25 @@ fn path(item: Item) -> Option<String> {
     item.unexpected(PATH)
 }
 
-/// Takes the topic of the source `name` from its section. If there is none, returns the topic of the template `default`.
-pub(crate) fn topic(section: &mut TomlTable, default: &str, name: &str) -> Option<String> {
-    section.take("topic").map_or_else(|| Some(default.replace("{source}", name)), topic_name)
-}
-
-fn topic_name(item: Item) -> Option<String> {
-    let text = item.clone().string_as(TOPIC)?;
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if (1..=249).contains(&text.len()) && text.bytes().all(legal) && text != "." && text != ".." {
-        return Some(text);
+/// Reports options about event types that the recipe does not allow. hookhold stores all items of a batch in one commit or none, so
+/// they belong to one topic.
+fn check_types(table: &TomlTable, types: &TypeFilter, topics: Option<&SourceTopics>, recipe: &Recipe) {
+    let without_type = |option: &str| {
+        if recipe.event.kind.0.is_empty() && table.accepts(&["event"]) {
+            let found = format_args!("a recipe without it; add event.type or remove {option}");
+            table.expected(option, "a recipe with event.type", found);
+        }
+    };
+    if !types.accepts_all() {
+        without_type("types");
     }
-    item.unexpected(TOPIC)
+    if topics.is_some_and(SourceTopics::depend_on_type) {
+        without_type("topics");
+        if recipe.event.batch.is_some_and(|batch| batch.split) {
+            let found = "both; the items of a batch have one topic; remove topics or split";
+            table.expected("topics", "a source without split = true", found);
+        }
+    }
 }
 
 /// Reads the option `headers`. Reports a header that contains credentials, at every source or at a source with this recipe.
@@ -402,6 +416,5 @@ const PROOF: [&str; 5] = ["auth", "algorithm", "signature", "content", "proof"];
 const PROVIDER: &str = "a provider such as \"stripe\"";
 const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or percent-encoding";
 const ALLOWED_HEADER: &str = "the name of a header that contains no credentials";
-const TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
 /// Maximum length of the dedupe window.
 const MAX_WINDOW: Duration = Duration::from_secs(90 * 86_400);

@@ -65,6 +65,89 @@ fn each_broken_line_has_exactly_one_diagnostic() {
 }
 
 #[test]
+fn a_login_with_which_kafka_never_lets_hookhold_in_is_reported() {
+    let diagnostics = |properties: &str| {
+        let kafka = format!("[kafka]\nbootstrap.servers = \"kafka:9092\"\n{properties}\n");
+        let text = format!("{kafka}[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:Cargo.toml\"]\n");
+        parse(&text).err().map(|diagnostics| diagnostics.to_string()).unwrap_or_default()
+    };
+    let user = "sasl.username = \"hookhold\"\nsasl.password = \"file:Cargo.toml\"";
+    let works = [
+        "security.protocol = \"ssl\"\nssl.ca.location = \"Cargo.toml\"".to_owned(),
+        format!("security.protocol = \"SASL_SSL\"\nsasl.mechanism = \"PLAIN\"\n{user}"),
+        format!("security.protocol = \"sasl_plaintext\"\nsasl.mechanisms = \"SCRAM-SHA-256\"\n{user}"),
+        "security.protocol = \"sasl_ssl\"\nsasl.mechanism = \"OAUTHBEARER\"\nsasl.oauthbearer.method = \"OIDC\"\n\
+         sasl.oauthbearer.token.endpoint.url = \"https://id.example.com/token\""
+            .to_owned(),
+    ];
+    for properties in works {
+        assert_eq!(diagnostics(&properties), "", "{properties}");
+    }
+    let fails = [
+        (
+            user,
+            "hookhold.toml:1: kafka.security.protocol: expected sasl_ssl or sasl_plaintext, because sasl.username is set, found nothing",
+        ),
+        (
+            "ssl.ca.location = \"Cargo.toml\"",
+            "kafka.security.protocol: expected ssl or sasl_ssl, because ssl.ca.location is set, found nothing",
+        ),
+        (
+            "security.protocol = \"sasl_plaintext\"\nsasl.mechanism = \"PLAIN\"\nssl.key.location = \"Cargo.toml\"",
+            "hookhold.toml:3: kafka.security.protocol: expected ssl or sasl_ssl, because ssl.key.location is set, found sasl_plaintext",
+        ),
+        (
+            "security.protocol = \"sasl_ssl\"",
+            "kafka.sasl.mechanism: expected PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER, found nothing",
+        ),
+        (
+            "security.protocol = \"sasl_ssl\"\nsasl.mechanisms = \"GSSAPI\"",
+            "hookhold.toml:4: kafka.sasl.mechanisms: expected PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER, found GSSAPI; hookhold is",
+        ),
+        (
+            "security.protocol = \"sasl_ssl\"\nsasl.mechanism = \"AWS_MSK_IAM\"",
+            "found AWS_MSK_IAM, which librdkafka does not support; use",
+        ),
+        (
+            "security.protocol = \"sasl_ssl\"\nsasl.mechanism = \"OAUTHBEARER\"",
+            "kafka.sasl.oauthbearer.method: expected oidc, because sasl.mechanism is OAUTHBEARER, found nothing; hookhold can only get its",
+        ),
+    ];
+    for (properties, message) in fails {
+        let found = diagnostics(properties);
+        assert!(
+            found.contains(message) && found.trim_end().lines().count() == 1,
+            "{properties}: expected {message}, found {found}"
+        );
+    }
+}
+
+#[test]
+fn topics_by_event_type_are_checked() {
+    let diagnostics = |options: &str| {
+        let text = format!("[sources.a]\nsecrets = [\"file:Cargo.toml\"]\n{options}\n");
+        parse(&text).err().map(|diagnostics| diagnostics.to_string()).unwrap_or_default()
+    };
+    let stripe = "provider = \"stripe\"\ntopics =";
+    assert_eq!(diagnostics(&format!("{stripe} {{ \"invoice.paid\" = \"a\", \"invoice.*\" = \"b\", \"*\" = \"c\" }}")), "");
+    let batch = "provider = \"stripe\"\nsplit = true\nevent.batch = \"/data\"\ntopics = { \"a\" = \"b\" }";
+    let fails = [
+        (format!("{stripe} {{ \"a*b\" = \"c\" }}"), "hookhold.toml:4: sources.a.topics.a*b: expected an event type such as"),
+        (format!("{stripe} {{ \"a\" = \"b c\" }}"), "sources.a.topics.a: expected a topic name of 1 to 249"),
+        (
+            format!("{stripe} {{ \"invoice.*\" = \"a\", \"invoice.paid\" = \"b\" }}"),
+            "sources.a.topics.invoice.paid: expected a type that no earlier entry matches, found invoice.* above it; move this entry up",
+        ),
+        (format!("{stripe} \"all\""), "sources.a.topics: expected "),
+        (batch.to_owned(), "sources.a.topics: expected a source without split = true, found both"),
+    ];
+    for (options, message) in fails {
+        let found = diagnostics(&options);
+        assert!(found.contains(message), "{options}: expected {message}, found {found}");
+    }
+}
+
+#[test]
 fn check_prints_one_diagnostic_per_broken_line() {
     let file = "tests/configs/ten-mistakes.toml";
     let expected = expected_messages(&std::fs::read_to_string(file).unwrap());
@@ -324,8 +407,11 @@ fn a_changed_password_file_is_reported_as_a_change() {
     let password = tempfile::NamedTempFile::new().expect("a temporary file");
     let config = |text: &str| {
         std::fs::write(password.path(), text).expect("a temporary file");
-        let kafka =
-            format!("[kafka]\nbootstrap.servers = \"localhost:1\"\nsasl.password = \"file:{}\"\n", password.path().display());
+        let login = "security.protocol = \"sasl_ssl\"\nsasl.mechanism = \"PLAIN\"\nsasl.username = \"hookhold\"\n";
+        let kafka = format!(
+            "[kafka]\nbootstrap.servers = \"localhost:1\"\n{login}sasl.password = \"file:{}\"\n",
+            password.path().display()
+        );
         parse(&format!("{kafka}[sources.s]\nprovider = \"stripe\"\nsecrets = \"file:Cargo.toml\"\n")).expect("a configuration")
     };
     let changes = config("hush").changes(&config("hush hush"));

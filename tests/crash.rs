@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use audit::FoundEvent;
+use audit::{Copies, FoundEvent};
 use kafka::{Kafka, Record};
 use load::{Ledger, Load, Order};
 use process::{Home, Line, wait_until};
@@ -92,8 +92,9 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
     fixture::stop(process);
 
     let duplicates = fixture::audit(&home, &ledger, &kafka, TOPIC);
-    let by_kill = duplicates_by_kill(&kafka.records(TOPIC), &kills).unwrap_or_else(|violation| panic!("{violation}"));
-    assert_eq!(by_kill.iter().sum::<usize>(), duplicates);
+    let ranges: Vec<_> = kills.iter().map(|kill| kill.cursor..kill.end).collect();
+    let Copies { by_kill, unexplained } = audit::copies(kafka.records(TOPIC).iter().map(Record::seq), &ranges);
+    assert_eq!((by_kill.iter().sum::<usize>(), unexplained), (duplicates, Vec::new()));
     let cursors: BTreeSet<u64> = kills.iter().map(|kill| kill.cursor).collect();
     assert!(cursors.len() >= 5, "cursors are saved under load: {cursors:?}");
     println!(
@@ -150,26 +151,6 @@ fn state_after_kill(home: &Home, in_flight: u64) -> Kill {
     let cursor = saved_cursor(home);
     let unconfirmed = end.checked_sub(published).expect("the journal still holds every durable event");
     Kill { in_flight, unconfirmed, cursor, end }
-}
-
-/// Returns the number of duplicate records that each kill caused. A kill explains one duplicate record of each event between
-/// the saved cursor and the log end, because hookhold may have forwarded these events after it saved the cursor. Returns an
-/// error if a record has a duplicate that no kill explains.
-fn duplicates_by_kill(records: &[Record], kills: &[Kill]) -> Result<Vec<usize>, String> {
-    let mut times: BTreeMap<u64, usize> = BTreeMap::new();
-    for record in records {
-        *times.entry(record.seq()).or_default() += 1;
-    }
-    let mut duplicates = vec![0; kills.len()];
-    for (seq, times) in times {
-        let explained: Vec<usize> =
-            (0..kills.len()).filter(|kill| (kills[*kill].cursor..kills[*kill].end).contains(&seq)).collect();
-        if times > 1 + explained.len() {
-            return Err(format!("event {seq} is in Kafka {times} times, but only {} kills explain a duplicate", explained.len()));
-        }
-        explained.iter().rev().take(times - 1).for_each(|kill| duplicates[*kill] += 1);
-    }
-    Ok(duplicates)
 }
 
 #[test]
@@ -331,19 +312,11 @@ fn the_audit_finds_every_planted_violation() {
 
 #[test]
 fn the_audit_finds_duplicates_that_no_kill_explains() {
-    let record = |seq: u64, offset| {
-        let headers = vec![("hookhold-seq".to_owned(), Some(seq.to_string().into_bytes()))];
-        Record { partition: 0, offset, key: None, value: None, timestamp_ms: 0, headers }
-    };
-    let kill = |cursor, end| Kill { in_flight: 0, unconfirmed: 0, cursor, end };
-    let kills = [kill(1, 3), kill(2, 5)];
-    let sent = |seqs: &[u64]| {
-        let records: Vec<Record> = seqs.iter().zip(0..).map(|(seq, offset)| record(*seq, offset)).collect();
-        duplicates_by_kill(&records, &kills)
-    };
-    assert_eq!(sent(&[0, 1, 2, 1, 2, 2, 3, 4]), Ok(vec![2, 1]));
-    for (unexplained, event) in [(&[0, 1, 2, 0][..], 0), (&[1, 1, 1], 1), (&[2, 2, 2, 2], 2), (&[5, 5], 5)] {
-        assert!(sent(unexplained).is_err_and(|violation| violation.starts_with(&format!("event {event} is "))));
+    let copies = |seqs: &[u64]| audit::copies(seqs.iter().copied(), &[1..3, 2..5]);
+    let explained = Copies { by_kill: vec![2, 1], unexplained: Vec::new() };
+    assert_eq!(copies(&[0, 1, 2, 1, 2, 2, 3, 4]), explained);
+    for (seqs, event) in [(&[0, 1, 2, 0][..], 0), (&[1, 1, 1], 1), (&[2, 2, 2, 2], 2), (&[5, 5], 5)] {
+        assert_eq!(copies(seqs).unexplained, [event]);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Tests mutual TLS as a condition of a source. The `openssl` command creates the CAs and the certificates, and `curl` presents
 //! them.
 
+#[path = "common/authority.rs"]
+mod authority;
 #[path = "common/https.rs"]
 mod https;
 #[path = "common/ports.rs"]
@@ -12,50 +14,15 @@ mod sdk;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
+use authority::Authority;
 use hookhold::client_certificate::{ClientCa, ClientCertificate, ClientCondition, SubjectPattern};
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use https::{Delivery, Pair, SECRET};
 use process::{Home, Process};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-
-/// A CA and the client certificates that it has issued.
-struct Authority {
-    dir: tempfile::TempDir,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let authority = Authority { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to") };
-        authority.openssl("ca", &["-subj", "/CN=Test CA", "-addext", "keyUsage=critical,keyCertSign"]);
-        authority
-    }
-
-    /// Issues a certificate for a client. Returns the paths of the certificate and of its private key.
-    fn issue(&self, name: &str, subject: &str, alternative: &str) -> [PathBuf; 2] {
-        let (ca, key) = (self.file("ca.pem"), self.file("ca.key"));
-        let ca = ["-CA", ca.to_str().expect("a path in target/"), "-CAkey", key.to_str().expect("a path in target/")];
-        let alternative = format!("subjectAltName={alternative}");
-        let usage = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=clientAuth"];
-        self.openssl(name, &[&ca[..], &usage, &["-subj", subject, "-addext", &alternative]].concat());
-        [self.file(&format!("{name}.pem")), self.file(&format!("{name}.key"))]
-    }
-
-    fn openssl(&self, name: &str, args: &[&str]) {
-        let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]);
-        openssl.arg("-out").arg(self.file(&format!("{name}.pem"))).arg("-keyout").arg(self.file(&format!("{name}.key")));
-        let output = openssl.args(args).output().expect("openssl starts: tests/run installs it");
-        assert!(output.status.success(), "{output:?}");
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-}
 
 /// Returns a configuration with the source `github`, which has these further options, and the source `open`, which needs no
 /// client certificate.

@@ -17,6 +17,7 @@ mod process;
 use std::process::Output;
 
 use fixture::stop;
+use kafka::Kafka;
 use load::request;
 use process::{Line, wait_until};
 use serde_json::Value;
@@ -85,6 +86,74 @@ fn an_event_stays_parked_if_kafka_does_not_accept_it() {
     let said = text(&failed.stderr);
     assert!(failed.status.code() == Some(1) && said.contains("create the topic"), "{said}");
     assert_eq!(text(&home.verb(&["parked", "list", "--format", "json"]).stdout).lines().count(), 1);
+    stop(process);
+}
+
+/// The operator names a dead-letter topic while events are parked. It accepts only the body of the first one.
+#[test]
+fn a_reload_that_names_a_dead_letter_topic_sends_the_parked_events() {
+    let kafka = kafka::shared();
+    kafka.create_topic("narrow-again", 1, &[("max.message.bytes", "500")]);
+    kafka.create_topic("letters", 1, &[("max.message.bytes", "2500")]);
+    let sources = [("stripe", "narrow-again")];
+    let home = fixture::home(&sources, Some(&kafka.bootstrap()));
+    let process = home.start();
+    let stripe = fixture::source(&home, "stripe");
+    let id_of = |fits: fn(usize) -> bool| (0..).map(|number| format!("evt_{number}")).find(|id| fits(load::body(id).len()));
+    let [small, large] = [id_of(|size| (500..1000).contains(&size)), id_of(|size| size > 2500)].map(|id| id.expect("an id"));
+    for id in [&small, &large] {
+        assert_eq!(Line::open(home.hooks).ask(&request(&stripe, id.clone())).status, 200);
+    }
+    wait_until("both events are parked", || process.metric("hookhold_parked_events") == Some(2.0));
+    let config = fixture::config(&sources, Some(&kafka.bootstrap()));
+    home.configure(&config.replace("[kafka]\n", "[kafka]\ndead_letter.topic = \"letters\"\n"));
+    assert!(process.reload());
+    let records = kafka.wait_for_records("letters", 2);
+    assert_eq!([records[0].header("ce_id"), records[1].header("ce_id")], [&small, &large]);
+    assert_eq!((records[0].value.as_deref(), records[1].value.as_deref()), (Some(&load::body(&small)[..]), Some(&[][..])));
+    wait_until("one event stays parked", || process.metric("hookhold_parked_events") == Some(1.0));
+    let list = || text(&home.verb(&["parked", "list", "--format", "json"]).stdout);
+    wait_until("the event has a notice", || list().contains("\"notice\":true"));
+    let listed: Value = serde_json::from_str(&list()).expect("one line of JSON");
+    let event = listed["event"].as_str().expect("a text");
+    let shown = text(&home.verb(&["parked", "show", event]).stdout);
+    assert!(listed["id"] == *large && shown.contains("notice    sent to the dead-letter topic"), "{shown}");
+    kafka.configure_topic("narrow-again", &[("max.message.bytes", "1048588")]);
+    assert_eq!(home.verb(&["parked", "redrive", event]).status.code(), Some(0));
+    assert_eq!(kafka.records("narrow-again")[0].value.as_deref(), Some(&load::body(&large)[..]));
+    assert_eq!(list(), "");
+    stop(process);
+}
+
+/// librdkafka sends a record again and again while its topic has too few replicas. The copy must not wait for the former topic.
+#[test]
+fn a_copy_that_kafka_does_not_acknowledge_goes_to_the_next_dead_letter_topic() {
+    let kafka = Kafka::start();
+    let mut second = kafka.join();
+    kafka.create_topic_on(&[1], "narrow", &[("max.message.bytes", "500")]);
+    kafka.create_topic_on(&[1, 2], "thin-letters", &[("min.insync.replicas", "2")]);
+    kafka.create_topic_on(&[1], "other-letters", &[]);
+    let sources = [("stripe", "narrow")];
+    let config = |dead_letter: &str| {
+        let option = format!("[kafka]\ndead_letter.topic = {dead_letter:?}\n");
+        fixture::config(&sources, Some(&kafka.bootstrap())).replace("[kafka]\n", &option)
+    };
+    let home = fixture::home(&sources, Some(&kafka.bootstrap()));
+    home.configure(&config("thin-letters"));
+    let process = home.start();
+    second.kill();
+    let stripe = fixture::source(&home, "stripe");
+    assert_eq!(Line::open(home.hooks).ask(&request(&stripe, "evt_0".to_owned())).status, 200);
+    let stalled = r#"hookhold_dead_letter_blocked{reason="stalled",topic="thin-letters"}"#;
+    wait_until("the missing acknowledgement is a problem", || process.metric(stalled) == Some(1.0));
+    let details = fixture::kafka_health(&home)["details"].to_string();
+    assert!(details.contains("dead-letter topic thin-letters: stalled for "), "{details}");
+    assert_eq!(process.metric("hookhold_forward_lag_events{topic=\"narrow\"}"), Some(0.0));
+    home.configure(&config("other-letters"));
+    assert!(process.reload());
+    assert_eq!(kafka.wait_for_records("other-letters", 1)[0].value.as_deref(), Some(&load::body("evt_0")[..]));
+    wait_until("the parked event is deleted", || process.metric("hookhold_parked_events") == Some(0.0));
+    assert_eq!(process.metric(stalled), Some(0.0));
     stop(process);
 }
 

@@ -1,10 +1,14 @@
 //! `hookhold check`: prints every error in the configuration, or a summary if the configuration is valid.
 
+mod kafka;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use hookhold::config::Config;
 use hookhold::diagnostic::Diagnostic;
+use hookhold::forward::Inspection;
 use hookhold::source::Source;
 use serde_json::json;
 
@@ -19,7 +23,15 @@ use super::{Context, ExitStatus, UsageError, VerbResult, table, volume};
 /// The option --diff compares the configuration file with the configuration of the running process, and marks the changes that
 /// need a restart. The running process itself reads the file, in its own environment, and applies nothing. The exit code is 0
 /// only if a SIGHUP would succeed.
+///
+/// The option --kafka also connects to the Kafka cluster, and checks each topic to which a source forwards: that the topic
+/// exists, that each partition has a leader and enough in-sync replicas, that hookhold may write to the topic, and that the
+/// largest event fits. Each problem comes with a command or an action that removes it. The check stores no record in a topic:
+/// it sends a record that Kafka rejects right after the check of the permission. The commands need Kafka's tools. If the cluster
+/// requires a login, they also need a file client.properties with the credentials of an administrator. The exit code is 1 if
+/// hookhold could not forward events at present. A warning does not change the exit code.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct CheckArgs {
     /// Compare the configuration file with the configuration of the running process.
     #[arg(long)]
@@ -27,23 +39,24 @@ pub(super) struct CheckArgs {
     /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
     #[arg(long, requires = "diff")]
     url: Option<String>,
+    /// Connect to the Kafka cluster, and check each topic to which a source forwards.
+    #[arg(long, conflicts_with = "diff")]
+    kafka: bool,
+    /// Longest wait for an answer from the Kafka cluster, from 1s to 10m.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = kafka::parse_timeout, requires = "kafka")]
+    kafka_timeout: Duration,
 }
 
 /// Prints the report of `hookhold check`. If the configuration is invalid, returns a usage error, so that the process exits
-/// with code 2.
+/// with code 2. If hookhold could not forward events to Kafka at present, returns the exit status of a failure.
 pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     if args.diff {
         return super::diff::run(context, args.url);
     }
     let file = context.file()?;
     let mut out = anstream::stdout().lock();
-    match hookhold::service::load_config(&file) {
-        Ok(config) => {
-            if let Some(error) = volume::error(&config.journal, &volume::file_system(&config.journal)?) {
-                return Err(UsageError(error).into());
-            }
-            if context.json() { summary_json(&mut out, &config)? } else { summary(&mut out, &config)? }
-        }
+    let config = match hookhold::service::load_config(&file) {
+        Ok(config) => config,
         Err(diagnostics) => {
             let all = diagnostics.sorted();
             all.iter().try_for_each(|diagnostic| report(&mut out, diagnostic, context.json()))?;
@@ -51,9 +64,25 @@ pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
             let plural = if all.len() == 1 { "error" } else { "errors" };
             return Err(UsageError(format!("{} {plural} in {}", all.len(), file.display())).into());
         }
+    };
+    if let Some(error) = volume::error(&config.journal, &volume::file_system(&config.journal)?) {
+        return Err(UsageError(error).into());
     }
+    let settings = args.kafka.then(|| kafka::settings(&config, &file)).transpose()?;
+    let inspect = || settings.as_ref().map(|settings| kafka::inspect(&config, settings, args.kafka_timeout)).transpose();
+    let inspection = if context.json() {
+        let inspection = inspect()?;
+        summary_json(&mut out, &config, inspection.as_ref())?;
+        inspection
+    } else {
+        summary(&mut out, &config)?;
+        out.flush()?;
+        let inspection = inspect()?;
+        inspection.iter().try_for_each(|inspection| kafka::print(&mut out, inspection))?;
+        inspection
+    };
     out.flush()?;
-    Ok(ExitStatus::Done)
+    Ok(inspection.as_ref().map_or(ExitStatus::Done, kafka::status))
 }
 
 fn report(out: &mut impl Write, diagnostic: &Diagnostic, json: bool) -> io::Result<()> {
@@ -67,7 +96,7 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
         sources.add_row([
             source.name.to_string(),
             url(config, source),
-            source.topic.to_string(),
+            source.topics.all().into_iter().map(|topic| &**topic).collect::<Vec<_>>().join(", "),
             secret_names(source).join(", "),
         ]);
     }
@@ -98,7 +127,7 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
     Ok(())
 }
 
-fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
+fn summary_json(out: &mut impl Write, config: &Config, inspection: Option<&Inspection>) -> io::Result<()> {
     let source = |source: &Source| {
         let (name, url) = (source.name.as_ref(), url(config, source));
         let names: Vec<&str> = source.keys.iter().map(|secret| &*secret.name).collect();
@@ -108,7 +137,8 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
             "name": name,
             "url": url,
             "path": source.path,
-            "topic": source.topic.as_ref(),
+            "topic": source.topics.all().first().map(|topic| &***topic),
+            "topics": source.topics.all().into_iter().map(|topic| &**topic).collect::<Vec<_>>(),
             "secrets": names,
             "not_after": not_after,
             "danger_shadow": source.shadow,
@@ -125,7 +155,7 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
             "recipes": config.providers.files().iter().map(|file| &file.name).collect::<Vec<_>>(),
             "replaced": replaced,
         })),
-        "kafka": servers(config),
+        "kafka": inspection.map_or_else(|| json!(servers(config)), |inspection| kafka::to_json(inspection, servers(config))),
         "warning": volume::warning(&volume::file_system(&config.journal)?),
     });
     writeln!(out, "{summary}")
@@ -157,3 +187,10 @@ fn servers(config: &Config) -> Option<&str> {
         .find(|(name, _)| name == "bootstrap.servers" || name == "metadata.broker.list")
         .map(|(_, servers)| servers.as_str())
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  hookhold check                          report every error in the configuration file
+  hookhold check --diff                   show what a reload would change
+  hookhold check --kafka                  also check the Kafka cluster and its topics
+  hookhold check --kafka --format json    print the same as one JSON object, with kafka.findings";

@@ -19,7 +19,7 @@ use super::{Context, ExitStatus, UsageError, VerbResult, journal_disk, table, un
 ///
 /// If Kafka rejects an event because of the event itself, for example because the record is too large for its topic, hookhold parks
 /// the event: it stores the event in a file of its own, and continues with the topic's next event. A parked event stays on disk
-/// until you send it to Kafka again or drop it. These commands work while hookhold runs.
+/// until you send it to Kafka again or drop it, or until the dead-letter topic has it. These commands work while hookhold runs.
 #[derive(clap::Args)]
 pub(super) struct ParkedArgs {
     #[command(subcommand)]
@@ -113,6 +113,9 @@ fn show(context: &Context, parked: &ParkedEvents, event: &str, only_body: bool, 
     writeln!(out, "id        {}", text(stored.id()))?;
     writeln!(out, "received  {}", stored.received_at().rfc3339())?;
     writeln!(out, "parked    {}, {}: {}", note.parked_at.rfc3339(), note.reason, escaped(&note.detail))?;
+    if found.has_notice {
+        writeln!(out, "notice    sent to the dead-letter topic, without the body")?;
+    }
     writeln!(out, "body      {}", bytes_about(stored.body().len() as u64))?;
     for (name, value) in &stored.request().headers {
         writeln!(out, "  {name}: {}", escaped(&String::from_utf8_lossy(value.as_bytes())))?;
@@ -186,6 +189,7 @@ fn to_json(parked: &ParkedEvent) -> serde_json::Value {
         "parked_at": note.parked_at.rfc3339(),
         "reason": note.reason,
         "detail": note.detail,
+        "notice": parked.has_notice,
         "bytes": event.body().len(),
     })
 }

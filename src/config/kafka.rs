@@ -1,12 +1,17 @@
 //! Reads `[kafka]`, which contains librdkafka's properties under their own names. Rejects each property on which a guarantee
 //! depends, and every alias of the property. Accepts secrets only by reference.
 
+mod files;
+mod login;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::diagnostic::nearest;
 use crate::secret;
-use crate::source;
+use crate::source::{Source, SourceTopics};
 use crate::toml_value::{Item, Location, TomlTable};
 
 /// A function that checks one librdkafka property. It returns librdkafka's error message, or `None` if librdkafka accepts the
@@ -20,8 +25,14 @@ pub struct KafkaConfig {
     pub librdkafka: Vec<(String, String)>,
     /// Maps topics of the journal to the topics to which hookhold forwards their events instead.
     pub reroute: BTreeMap<String, String>,
+    /// Topic for copies of the events that Kafka has rejected because of the event itself; `None` if there is none.
+    pub dead_letter: Option<String>,
     /// Line number of the section `[kafka]` in the file, for diagnostics about the whole section.
     pub line: usize,
+    /// Properties whose value is in a file, each with the path of the file.
+    pub references: BTreeMap<String, PathBuf>,
+    /// Hash of the contents of all files on which the Kafka client depends.
+    pub fingerprint: u64,
 }
 
 impl fmt::Debug for KafkaConfig {
@@ -30,17 +41,68 @@ impl fmt::Debug for KafkaConfig {
     }
 }
 
-/// Reads the topic template and the librdkafka properties from the section `[kafka]`.
-pub(super) fn read(mut t: TomlTable, check: KafkaCheck) -> (String, KafkaConfig) {
+/// The section `[kafka]`.
+pub(super) struct KafkaSection {
+    /// Topic template of the sources.
+    pub(super) topic: String,
+    pub(super) config: KafkaConfig,
+    /// Position of the name of the dead-letter topic; `None` if there is none.
+    dead_letter_at: Option<Location>,
+}
+
+/// Reads the section `[kafka]`: hookhold's own options and the librdkafka properties.
+pub(super) fn read(mut t: TomlTable, check: KafkaCheck) -> KafkaSection {
     let topic = t.take("topic").and_then(|item| item.parse(TOPIC_NAME, topic)).unwrap_or_else(|| TOPIC.to_owned());
     let reroute = t.take_table("reroute").map(reroute).unwrap_or_default();
+    let (dead_letter, dead_letter_at) = t.take_table("dead_letter").and_then(dead_letter).unzip();
     let location = t.location.clone();
-    let mut reader = PropertyReader { check, has_servers: false };
-    let librdkafka = t.flatten().into_iter().filter_map(|(name, item)| reader.read(name, item)).collect();
+    let mut reader = PropertyReader { check, has_servers: false, references: BTreeMap::new() };
+    let items = t.flatten();
+    let places: BTreeMap<String, Location> = items.iter().map(|(name, item)| (name.clone(), item.location.clone())).collect();
+    let librdkafka: Vec<_> = items.into_iter().filter_map(|(name, item)| reader.read(name, item)).collect();
     if !reader.has_servers {
         location.below(SERVERS[0]).expected(SERVER_LIST, "nothing");
     }
-    (topic, KafkaConfig { librdkafka, reroute, line: location.line })
+    if librdkafka.len() == places.len() {
+        login::check(&librdkafka, |name| places.get(name).cloned().unwrap_or_else(|| location.below(name)));
+    }
+    let references = reader.references;
+    let mut config = KafkaConfig { librdkafka, reroute, dead_letter, line: location.line, references, fingerprint: 0 };
+    config.fingerprint = config.fingerprint_of_files();
+    KafkaSection { topic, config, dead_letter_at }
+}
+
+/// Reads `[kafka.dead_letter]`: the topic and its position.
+fn dead_letter(mut t: TomlTable) -> Option<(String, Location)> {
+    let (item, location) = (t.take("topic"), t.location_of("topic"));
+    if item.is_none() {
+        t.missing("topic", LITERAL_TOPIC);
+    }
+    t.finish();
+    Some((item?.parse(LITERAL_TOPIC, literal_topic)?, location))
+}
+
+impl KafkaSection {
+    /// Checks that hookhold forwards no events to the dead-letter topic. Otherwise a copy could get into a batch of such events, or be
+    /// rejected for the same reason as its event.
+    pub(super) fn check_dead_letter(&self, sources: &[Arc<Source>]) {
+        let (Some(topic), Some(location)) = (&self.config.dead_letter, &self.dead_letter_at) else { return };
+        let is_topic_of = |source: &&Arc<Source>| source.topics.all().into_iter().any(|own| **own == **topic);
+        let route = self.config.reroute.iter().find(|(_, to)| *to == topic);
+        match (sources.iter().find(is_topic_of), route) {
+            (Some(source), _) => {
+                let found = format_args!("{topic}, a topic of sources.{}; choose another topic", source.name);
+                location.expected(OWN_TOPIC, found);
+            }
+            (None, Some((from, _))) => {
+                location.expected(
+                    OWN_TOPIC,
+                    format_args!("{topic}, the destination of {from} in [kafka.reroute]; choose another topic"),
+                );
+            }
+            (None, None) => {}
+        }
+    }
 }
 
 /// Reads `[kafka.reroute]`. A topic that is itself rerouted would need a second look-up, so it is no destination.
@@ -70,11 +132,11 @@ pub(super) fn topics(root: &mut TomlTable) -> Option<BTreeMap<String, String>> {
     let default = root.take_table("kafka")?.take("topic").and_then(|item| item.parse(TOPIC_NAME, topic));
     let default = default.unwrap_or_else(|| TOPIC.to_owned());
     let mut sources = root.take_section("sources");
-    let topics = sources
-        .keys()
-        .into_iter()
-        .filter_map(|name| Some((source::topic(&mut sources.take_table(&name)?, &default, &name)?, name)));
-    Some(topics.collect())
+    let topics = sources.keys().into_iter().filter_map(|name| {
+        let topics = SourceTopics::take(&mut sources.take_table(&name)?, &default, &name)?;
+        Some(topics.all().into_iter().map(|topic| (topic.to_string(), name.clone())).collect::<Vec<_>>())
+    });
+    Some(topics.flatten().collect())
 }
 
 fn topic(template: &str) -> Option<String> {
@@ -112,6 +174,7 @@ struct PropertyReader {
     check: KafkaCheck,
     /// True if a property lists the brokers, even if the name of this property is misspelt.
     has_servers: bool,
+    references: BTreeMap<String, PathBuf>,
 }
 
 impl PropertyReader {
@@ -121,6 +184,9 @@ impl PropertyReader {
             return item.reject(format_args!("cannot be set: {why}; remove this line"));
         }
         let (location, is_reference) = (item.location.clone(), secret::is_reference(&item));
+        if let Some(path) = item.as_str().and_then(|text| text.strip_prefix("file:")) {
+            self.references.insert(name.clone(), path.into());
+        }
         let is_secret = SECRET.contains(&name.as_str());
         let value = if is_secret || is_reference { referenced(item)? } else { item.scalar()? };
         if is_secret {
@@ -164,6 +230,7 @@ const NO_SUCH_PROPERTY: &str = "No such configuration property";
 const CONFIGURATION: &str = "see the producer's properties in librdkafka's CONFIGURATION.md";
 const TOPIC_NAME: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\", \"-\" and \"{source}\"";
 const LITERAL_TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
+const OWN_TOPIC: &str = "a topic to which hookhold forwards no events";
 const SERVER_LIST: &str = "\"HOST:PORT\", or several separated by commas";
 /// Both names of the librdkafka property that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
@@ -196,6 +263,7 @@ const FIXED: &[(&str, &str)] = &[
         "hookhold requires false because a failed batch would otherwise stop the producer; the topic queues already preserve the order",
     ),
     ("test.mock.num.brokers", "hookhold requires 0 because a mock cluster acknowledges records that it does not store"),
+    ("statistics.interval.ms", "hookhold does not export librdkafka's statistics; see its own metrics hookhold_kafka_* instead"),
     ("delivery.report.only.error", "hookhold requires false because only an acknowledgement moves a cursor"),
 ];
 
@@ -213,7 +281,7 @@ const SECRET: &[&str] = &[
 ];
 
 /// Names that a message may suggest for a misspelt name: librdkafka's common producer properties that are not in `FIXED`, and
-/// hookhold's own option `topic`. A message may also suggest the names in `SERVERS` and `SECRET`.
+/// hookhold's own options `topic` and `dead_letter.topic`. A message may also suggest the names in `SERVERS` and `SECRET`.
 const COMMON: &[&str] = &[
     "batch.num.messages",
     "batch.size",
@@ -225,6 +293,7 @@ const COMMON: &[&str] = &[
     "compression.level",
     "compression.type",
     "connections.max.idle.ms",
+    "dead_letter.topic",
     "debug",
     "linger.ms",
     "log.connection.close",
@@ -261,7 +330,6 @@ const COMMON: &[&str] = &[
     "ssl.endpoint.identification.algorithm",
     "ssl.key.location",
     "ssl.keystore.location",
-    "statistics.interval.ms",
     "sticky.partitioning.linger.ms",
     "topic",
     "topic.metadata.propagation.max.ms",

@@ -46,10 +46,11 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     let lacks_tls = config.server.tls.is_none() && server.accepts(&["tls_cert", "tls_key"]);
     [server, admin, journal, dedupe, providers].into_iter().for_each(TomlTable::finish);
     let kafka = root.take_table("kafka").map(|table| kafka::read(table, kafka));
-    let (topic, kafka) = kafka.map_or((kafka::TOPIC.to_owned(), None), |(topic, kafka)| (topic, Some(kafka)));
+    let topic = kafka.as_ref().map_or_else(|| kafka::TOPIC.to_owned(), |kafka| kafka.topic.clone());
     let sources = read_sources(&mut root, &defaults(&config, topic), &bounds, lacks_tls, diagnostics);
     root.finish();
-    Config { kafka, sources, ..config }
+    kafka.iter().for_each(|kafka| kafka.check_dead_letter(&sources));
+    Config { kafka: kafka.map(|kafka| kafka.config), sources, ..config }
 }
 
 /// Upper bounds for the size of a body, in bytes, that follow from other options. A bound is `None` if one of these options has

@@ -10,19 +10,23 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{error, info};
 
 use super::backoff::Backoff;
+use super::connection::{Connection, ConnectionStatus};
 use super::kafka_error::{
-    BlockReason, ErrorClass, REBUILD_REASONS, REBUILT_RECONFIGURED, REBUILT_STUCK, REBUILT_UNAUTHORIZED, classify, rebuild_reason,
+    BlockReason, REBUILD_REASONS, REBUILT_RECONFIGURED, REBUILT_STUCK, REBUILT_UNAUTHORIZED, rebuild_reason,
 };
 use super::mailbox::Mailbox;
 use super::probe;
 use super::producer::Producer;
 use super::settings::{CLIENT_ID, producer_config};
+use super::tokens::TokenSource;
 use super::topic_health::STUCK_AFTER;
 use crate::metrics::Metrics;
 
 /// Kafka client that runs at most one producer and at most one metadata probe.
 pub(super) struct KafkaClient {
     config: ClientConfig,
+    /// Token endpoint of the login; an error text if it is invalid, which the check of the configuration excludes.
+    tokens: Result<Option<TokenSource>, String>,
     /// Name by which the brokers know the client, unless the operator has set another one.
     id: String,
     mailbox: Arc<Mailbox>,
@@ -32,8 +36,7 @@ pub(super) struct KafkaClient {
     /// generation are outdated.
     generation: u64,
     backoff: Backoff,
-    /// Latest error that concerns the whole Kafka client, since the last acknowledgement; `None` if there is no such error.
-    last_error: Option<(RDKafkaErrorCode, String)>,
+    connection: Connection,
     /// True while a metadata probe runs. A probe may still run after its producer has been retired.
     probing: bool,
 }
@@ -82,6 +85,7 @@ impl KafkaClient {
         librdkafka: &[(String, String)],
         max_body: usize,
         mailbox: Arc<Mailbox>,
+        status: Arc<ConnectionStatus>,
         metrics: Arc<Metrics>,
         now: Instant,
     ) -> KafkaClient {
@@ -91,13 +95,14 @@ impl KafkaClient {
         let id = format!("{CLIENT_ID}-{instance}");
         KafkaClient {
             config: producer_config(librdkafka, max_body, &id),
+            tokens: TokenSource::from_properties(librdkafka),
             id,
             mailbox,
+            connection: Connection::new(librdkafka, status, metrics.clone(), now),
             metrics,
             state: ClientState::Waiting { start_at: now, setup_error: None },
             generation: 0,
             backoff: Backoff::new(REBUILD_AFTER.0, REBUILD_AFTER.1),
-            last_error: None,
             probing: false,
         }
     }
@@ -120,30 +125,29 @@ impl KafkaClient {
         generation == self.generation
     }
 
-    /// Notes that Kafka has acknowledged a record of the running producer, and clears the client's last error.
-    pub(super) fn acknowledged(&mut self) {
-        self.last_error = None;
+    /// Notes that Kafka has acknowledged a record of the running producer.
+    pub(super) fn acknowledged(&mut self, now: Instant) {
+        self.connection.answered(now);
         if let ClientState::Running { proven, .. } = &mut self.state {
             *proven = true;
         }
     }
 
-    /// Sets the client's last error.
-    pub(super) fn note_error(&mut self, code: RDKafkaErrorCode, detail: String) {
-        self.last_error = Some((code, detail));
+    /// Returns the state of the connection to the cluster.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
-    /// Returns the reason and the detail for blocking a topic while no broker answers. If the client's last error concerns
-    /// credentials or TLS, the reason and the detail describe that error. In all other cases, the reason is `BrokerAway`, and
-    /// the detail begins with the value of `otherwise`.
+    /// Returns the state of the connection to the cluster, so that the caller can report what the cluster has done.
+    pub(super) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Returns the reason and the detail for blocking a topic while no broker answers. `otherwise` is the detail if the client has
+    /// reported no error since the last answer.
     pub(super) fn unreachable_reason(&self, otherwise: &str) -> (BlockReason, String) {
-        match &self.last_error {
-            Some((code, detail)) if classify(*code) == ErrorClass::Environment(BlockReason::Authentication) => {
-                (BlockReason::Authentication, detail.clone())
-            }
-            Some((_, detail)) => (BlockReason::BrokerAway, format!("{otherwise}; {detail}")),
-            None => (BlockReason::BrokerAway, otherwise.to_owned()),
-        }
+        let error = self.connection.error(otherwise);
+        (error.reason, error.detail)
     }
 
     /// Returns true if a new metadata probe can start: a producer runs, and no other probe runs.
@@ -151,11 +155,12 @@ impl KafkaClient {
         !self.probing && self.producer().is_some()
     }
 
-    /// Starts a metadata probe of `topic`; `index` is the index of the topic's queue. Returns an error if the probe's
-    /// thread cannot be started.
-    pub(super) fn probe(&mut self, topic: &Arc<str>, index: usize) -> io::Result<()> {
+    /// Starts a metadata probe of `topic`. `queue` is the index of the topic's queue; `None` if only the connection matters. Returns
+    /// an error if the probe's thread cannot be started.
+    pub(super) fn probe(&mut self, topic: &Arc<str>, queue: Option<usize>) -> io::Result<()> {
         let ClientState::Running { producer, .. } = &self.state else { return Ok(()) };
-        probe::start(producer.native(), topic.clone(), index, self.mailbox.clone())?;
+        let post = probe::Post { mailbox: self.mailbox.clone(), generation: self.generation, queue };
+        probe::start(producer.native(), topic.clone(), post)?;
         self.probing = true;
         Ok(())
     }
@@ -184,7 +189,8 @@ impl KafkaClient {
     /// its records in flight.
     pub(super) fn reconfigure(&mut self, librdkafka: &[(String, String)], max_body: usize, now: Instant) {
         self.config = producer_config(librdkafka, max_body, &self.id);
-        self.last_error = None;
+        self.tokens = TokenSource::from_properties(librdkafka);
+        self.connection.settings_changed(librdkafka, now);
         self.backoff.reset();
         match &mut self.state {
             ClientState::Waiting { start_at, .. } => *start_at = now,
@@ -245,9 +251,14 @@ impl KafkaClient {
     /// Starts a producer. If the start fails, [`KafkaClient::setup_error`] returns the error, and the next attempt is
     /// due after a pause.
     pub(super) fn start(&mut self, now: Instant) {
-        self.state = match Producer::start(&self.config, &self.mailbox, self.generation) {
-            Ok(producer) => ClientState::Running { producer, started_at: now, proven: false, replacement: None },
+        let start = |tokens| Producer::start(&self.config, tokens, &self.mailbox, self.generation);
+        self.state = match self.tokens.clone().and_then(start) {
+            Ok(producer) => {
+                self.connection.ask_now(now);
+                ClientState::Running { producer, started_at: now, proven: false, replacement: None }
+            }
             Err(setup_error) => {
+                self.connection.setup_failed(&setup_error, now);
                 let pause = self.backoff.next_pause();
                 error!(
                     error = setup_error,
@@ -269,6 +280,7 @@ impl KafkaClient {
 
     /// Ends the client and waits for its producer to end. The timeout is the time until `by`, but at least [`RETIRE_WITHIN`].
     pub(super) fn stop(self, by: Instant) {
+        self.connection.withdraw();
         let ClientState::Running { producer, .. } = self.state else { return };
         let timeout = by.saturating_duration_since(Instant::now()).max(RETIRE_WITHIN);
         if producer.retire().recv_timeout(timeout).is_err() {

@@ -3,7 +3,8 @@
 //!
 //! The diagram shows the states of a topic queue and the cause of each transition:
 //! ```text
-//!      failed record or read            all reported, not blocked
+//!      failed record or read,
+//!      partition has a leader again     all reported, not blocked
 //! Flowing ───────────────► Recalling ───────────────────────────► Flowing
 //!    │                         │ all reported, blocked
 //!    │ stall, no broker        ▼           topic is writable
@@ -22,8 +23,8 @@ pub(super) enum Flow {
     /// The queue sends records up to its in-flight limit.
     #[default]
     Flowing,
-    /// The queue sends nothing, because a record or a read of the journal has failed. When librdkafka has reported the result
-    /// of every record in flight, the queue rewinds.
+    /// The queue sends nothing, because a record or a read of the journal has failed, or because events that the queue has left behind
+    /// can be sent. When librdkafka has reported the result of every record in flight, the queue rewinds.
     Recalling(Option<Block>),
     /// The queue sends nothing. A metadata probe that finds the topic writable begins a trial. The acknowledgement of a record
     /// that is still in flight unblocks the queue.
@@ -81,6 +82,12 @@ impl Flow {
         }
     }
 
+    /// Begins a recall in any state, because a partition has a leader again. A trial may then have several records in flight: those that
+    /// librdkafka has held for the partition.
+    pub(super) fn begin_return(&mut self) {
+        *self = Flow::Recalling(self.block());
+    }
+
     /// Ends a recall. The caller must first wait until librdkafka has reported the result of every record in flight, or retire
     /// the producer of these records.
     pub(super) fn end_recall(&mut self) {
@@ -126,6 +133,17 @@ mod tests {
         assert_eq!(flow.set_block(BlockReason::Record, now), Some(BlockReason::TopicMissing));
         assert!(matches!(flow, Flow::Blocked(_)), "a block ends a trial");
         assert!(flow.clear_block().is_some() && matches!(flow, Flow::Flowing));
+    }
+
+    #[test]
+    fn a_trial_ends_when_a_partition_has_a_leader_again() {
+        let mut flow = Flow::default();
+        flow.set_block(BlockReason::TopicMissing, Instant::now());
+        flow.begin_trial();
+        flow.begin_return();
+        assert!(flow.is_recalling() && reason(&flow) == Some(BlockReason::TopicMissing));
+        flow.end_recall();
+        assert!(matches!(flow, Flow::Blocked(_)));
     }
 
     #[test]

@@ -12,8 +12,10 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 pub(super) enum BlockReason {
     /// No broker answers.
     BrokerAway,
-    /// The brokers reject hookhold's credentials, or TLS cannot be set up.
+    /// The brokers reject hookhold's credentials, or hookhold cannot get a token.
     Authentication,
+    /// TLS cannot be set up between hookhold and the brokers.
+    Tls,
     /// The topic does not exist.
     TopicMissing,
     /// hookhold's principal has no permission to write to the topic.
@@ -44,6 +46,7 @@ impl BlockReason {
         match self {
             BlockReason::BrokerAway => "broker_away",
             BlockReason::Authentication => "authentication",
+            BlockReason::Tls => "tls",
             BlockReason::TopicMissing => "topic_missing",
             BlockReason::NotAuthorized => "not_authorized",
             BlockReason::NoLeader => "no_leader",
@@ -63,7 +66,8 @@ impl BlockReason {
             BlockReason::BrokerAway => {
                 "start the brokers; if they are running, correct bootstrap.servers in [kafka] or repair the network"
             }
-            BlockReason::Authentication => "correct security.protocol, sasl.* or ssl.* in [kafka]",
+            BlockReason::Authentication => "correct security.protocol or sasl.* in [kafka]",
+            BlockReason::Tls => "correct security.protocol or ssl.* in [kafka], or renew the certificate",
             BlockReason::TopicMissing => "create the topic; hookhold never creates topics",
             BlockReason::NotAuthorized => {
                 "grant hookhold's principal Write on the topic; before Kafka 3.0, also IdempotentWrite on the cluster"
@@ -122,7 +126,10 @@ fn environment_reason(code: Code) -> BlockReason {
         // Azure Event Hubs reports a throttled client as a violation of a policy.
         Code::PolicyViolation | Code::ThrottlingQuotaExceeded => BlockReason::Throttled,
         Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::MessageTimedOut => BlockReason::BrokerAway,
-        Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL => BlockReason::Authentication,
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
+            BlockReason::Authentication
+        }
+        Code::SSL => BlockReason::Tls,
         _ => BlockReason::Rejected,
     }
 }

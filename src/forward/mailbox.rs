@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::left_behind::Leaderless;
 use super::topic_health::ProbeResult;
 
 /// librdkafka's report on the result of sending one record.
@@ -19,6 +20,18 @@ pub(super) struct DeliveryReport {
     pub(super) result: Result<(), RDKafkaErrorCode>,
 }
 
+/// Result of a metadata probe.
+pub(super) struct Probed {
+    /// Generation of the probed producer.
+    pub(super) generation: u64,
+    /// Index of the probed topic's queue; `None` if the probe only concerned the connection.
+    pub(super) queue: Option<usize>,
+    /// Partitions of the topic that have no leader, although others have one; `None` if the probe has not found any partition with a
+    /// leader.
+    pub(super) leaderless: Option<Leaderless>,
+    pub(super) result: ProbeResult,
+}
+
 /// Posted updates that the forwarder has not yet processed.
 #[derive(Default)]
 pub(super) struct Updates {
@@ -28,11 +41,10 @@ pub(super) struct Updates {
     pub(super) fatal: Option<(u64, String)>,
     /// True if the Kafka client has lost the connection to its last reachable broker.
     pub(super) brokers_down: bool,
-    /// Latest error that concerns the whole Kafka client, since the last call of [`Mailbox::take`]; `None` if there is no such
-    /// error.
-    pub(super) client_error: Option<(RDKafkaErrorCode, String)>,
-    /// Index of the probed topic's queue, and result of the probe; `None` if no probe has ended.
-    pub(super) probe: Option<(usize, ProbeResult)>,
+    /// Errors that concern the whole Kafka client, in their order.
+    pub(super) client_errors: Vec<(RDKafkaErrorCode, String)>,
+    /// Result of the probe that has ended; `None` if no probe has ended.
+    pub(super) probe: Option<Probed>,
     /// True if the settings of the Kafka client have changed.
     pub(super) client_settings_changed: bool,
     /// Topics whose events below a sequence an operator gives up.
@@ -112,10 +124,10 @@ impl Mailbox {
     }
 }
 
-/// Packs a sequence and the index of a topic queue into a ticket. The ticket fits into librdkafka's opaque pointer, so a record
-/// in flight needs no allocation.
+/// Packs a sequence and the index of a topic queue into a ticket, or the number of an attempt and [`DEAD_LETTERS`]. The ticket fits
+/// into librdkafka's opaque pointer, so a record in flight needs no allocation.
 pub(super) fn pack_ticket(index: usize, seq: u64) -> usize {
-    debug_assert!(index < MAX_TOPICS && seq < 1 << SEQ_BITS);
+    debug_assert!(index <= DEAD_LETTERS && seq < 1 << SEQ_BITS);
     (index << SEQ_BITS) | seq as usize
 }
 
@@ -124,8 +136,10 @@ pub(super) fn unpack_ticket(ticket: usize) -> (usize, u64) {
     (ticket >> SEQ_BITS, (ticket & ((1 << SEQ_BITS) - 1)) as u64)
 }
 
-/// Maximum number of topics. A ticket has only 16 bits for the index of a topic queue.
-pub(super) const MAX_TOPICS: usize = 1 << 16;
+/// Maximum number of topics. A ticket has only 16 bits for the index of a topic queue, and one index is reserved.
+pub(super) const MAX_TOPICS: usize = (1 << 16) - 1;
+/// Index in the tickets of the records for the dead-letter topic. No topic queue has this index.
+pub(super) const DEAD_LETTERS: usize = MAX_TOPICS;
 /// Number of bits for the sequence in a ticket: enough for 280 trillion events.
 const SEQ_BITS: u32 = 48;
 const _: () = assert!(usize::BITS == 64, "a ticket needs 64 bits");

@@ -3,30 +3,45 @@
 //!
 //! Each topic has a separate queue with a cursor and an in-flight limit. A problem of one topic blocks only this topic: if a
 //! topic is missing, for example, hookhold continues to forward the other topics. An event that Kafka rejects because of the event
-//! itself is parked, so that its topic continues. The journal is the only buffer; librdkafka holds only the records in flight: at
-//! most 128 MiB, and one record of each topic. This module does not depend on HTTP or on the journal's file format.
+//! itself is parked, so that its topic continues, and a copy goes to the dead-letter topic if there is one. The events of a partition
+//! without a leader wait, while the topic's other partitions continue. The journal is the only buffer; librdkafka holds only the
+//! records in flight: at most 128 MiB of bodies, keys and headers, one record of each topic, and one copy of a parked event. It holds as
+//! much again for partitions that have lost their leader, and needs up to as much memory again for its own structures, mostly for the
+//! headers. This module does not depend on HTTP or on the journal's file format.
 //!
 //! hookhold forwards each event at least once. After a crash, hookhold sends again at most the records in flight (10,000
-//! records and 16 MiB per topic) and the records that Kafka has acknowledged since hookhold last saved the cursor. All copies
+//! records and 16 MiB per topic) and the records that Kafka has acknowledged since hookhold last saved the cursor. While the cursor
+//! waits for a partition without a leader, Kafka may acknowledge up to 1,000,000 later records of a topic. All copies
 //! of a record have the same `hookhold-log` and `hookhold-seq`. The journal saves a moved cursor within 50 ms after 100
 //! acknowledgements, and within one second after a single acknowledgement.
 
 mod backoff;
+mod block_log;
 mod client;
+mod client_error;
+mod connection;
+mod dead_letters;
+mod done_ahead;
 mod flow;
 mod in_flight;
+mod in_flight_limit;
+mod inspection;
 mod kafka_error;
+mod left_behind;
 mod log_reader;
 mod mailbox;
 mod pace;
+mod partitioner;
 mod probe;
 mod probe_schedule;
 mod producer;
 mod readers;
 mod record;
 mod redrive;
+mod sent_record;
 mod settings;
 mod status_table;
+mod tokens;
 mod topic_health;
 mod topic_queue;
 mod worker;
@@ -41,6 +56,10 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 use serde::Serialize;
 
+pub use connection::{ConnectionFailure, ConnectionSnapshot};
+pub use dead_letters::DeadLetterProblem;
+pub use inspection::{Finding, FindingLevel, ForwardTopic, InspectedTopic, Inspection, WritePermission, inspect};
+pub use partitioner::partition;
 pub use redrive::{RedriveError, Redriver};
 pub use settings::{check_setting, check_settings};
 pub use status_table::{Blocked, TopicSnapshot};
@@ -58,12 +77,28 @@ pub struct Settings {
     /// Names and values of the operator's librdkafka properties. The values contain the secrets and not references to
     /// secrets. [`check_setting`] has accepted each property.
     pub librdkafka: Vec<(String, String)>,
+    /// Hash of the contents of the files that librdkafka reads. The forwarder replaces its producer if the hash changes.
+    pub files: u64,
     /// Maps topics of the journal to the topics to which hookhold forwards their events instead.
     pub reroute: HashMap<Arc<str>, Arc<str>>,
-    /// Maps the name of each source to the names of the request headers that hookhold forwards as `http-<name>`.
-    pub headers: HashMap<Arc<str>, Vec<HeaderName>>,
+    /// Topic for copies of the parked events; `None` if there is none.
+    pub dead_letter: Option<Arc<str>>,
+    /// Maps the name of each source to the contents of its records that the configuration decides.
+    pub sources: HashMap<Arc<str>, RecordOptions>,
     /// Size of the largest body that any source accepts, in bytes.
     pub max_body: usize,
+    /// Topics of the sources. hookhold asks the cluster for the metadata of one of them to learn whether it can be reached.
+    pub topics: Vec<Arc<str>>,
+}
+
+/// Contents of a source's records that the configuration decides.
+#[derive(Clone, Default)]
+pub struct RecordOptions {
+    /// Names of the request headers that hookhold forwards as `http-<name>`.
+    pub headers: Vec<HeaderName>,
+    /// Base of the URL that the provider signs, without user name, password and trailing slash; `None` if it signs no URL. The record
+    /// header `hookhold-url` contains this base and the request target.
+    pub signed_base_url: Option<String>,
 }
 
 /// State of the forwarder, as reported by `/readyz`.
@@ -71,16 +106,27 @@ pub struct Settings {
 pub struct Status {
     /// False only if the forwarder's thread has panicked, which is a bug.
     pub running: bool,
+    /// State of the connection to the Kafka cluster.
+    pub connection: ConnectionSnapshot,
     /// State of every topic that has a queue, sorted by topic name.
     pub topics: Vec<TopicSnapshot>,
+    /// Reason why copies of parked events do not reach the dead-letter topic; `None` if there is no such problem.
+    pub dead_letters: Option<DeadLetterProblem>,
 }
 
 impl Settings {
     /// Returns true if a Kafka producer that was created for these settings also works for the settings `other`. The records that a
-    /// producer has in flight to a topic whose route has changed must not reach that topic later.
+    /// producer has in flight to a topic whose route has changed must not reach that topic later. Another dead-letter topic needs
+    /// another producer, because a copy in flight to the former one may never be acknowledged.
     fn producer_serves(&self, other: &Settings) -> bool {
         let fits = settings::largest_body(self.max_body) >= settings::largest_body(other.max_body);
-        fits && self.librdkafka == other.librdkafka && self.reroute == other.reroute
+        let has_same_routes = self.reroute == other.reroute && self.dead_letter == other.dead_letter;
+        fits && self.librdkafka == other.librdkafka && self.files == other.files && has_same_routes
+    }
+
+    /// Returns the options for the records of a source; `None` if the source is no longer configured.
+    fn record_options(&self, source: &str) -> Option<&RecordOptions> {
+        self.sources.get(source)
     }
 
     /// Returns the topic to which hookhold forwards the events of a topic of the journal.
@@ -146,7 +192,12 @@ impl Drop for PanicReporter {
 impl Forwarder {
     /// Returns the current state of the forwarder and of every topic.
     pub fn status(&self) -> Status {
-        Status { running: !self.thread.is_finished(), topics: self.status_table.snapshots(&self.journal, self.clock.now()) }
+        Status {
+            running: !self.thread.is_finished(),
+            connection: self.status_table.connection().snapshot(),
+            topics: self.status_table.snapshots(&self.journal, self.clock.now()),
+            dead_letters: self.status_table.dead_letters().snapshot(),
+        }
     }
 
     /// Updates the metrics `hookhold_forward_lag_*`. Must be called before the metrics are rendered.

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::in_flight::InFlightLimit;
+use super::in_flight_limit::InFlightLimit;
 
 /// Pace at which one topic queue sends its records.
 #[derive(Default)]

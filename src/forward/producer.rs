@@ -4,6 +4,7 @@
 //! The poll thread ends the native client of a retired producer. The forwarder therefore neither waits for this end nor needs a
 //! new thread for it, and keeps running even if librdkafka ends slowly or the process has reached its thread limit.
 
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,18 +13,23 @@ use std::thread;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tracing::debug;
 
+use super::client_error::{CauseCertainty, ClientError, FAILED_CONNECTION};
 use super::mailbox::{DeliveryReport, Mailbox};
 use super::settings::setup_failure;
+use super::tokens::TokenSource;
 
 /// Callbacks that librdkafka calls on the poll thread.
 pub(super) struct ProducerCallbacks {
     mailbox: Arc<Mailbox>,
     generation: u64,
+    /// Gets the tokens of the login; `None` if hookhold logs in without tokens.
+    tokens: Option<TokenSource>,
 }
 
 /// librdkafka's native producer with hookhold's callbacks.
@@ -40,8 +46,13 @@ pub(super) struct Producer {
 impl Producer {
     /// Creates the native client and starts the thread that polls the client. librdkafka connects in the background. Returns an
     /// error text if the client cannot be created or the thread cannot be started.
-    pub(super) fn start(config: &ClientConfig, mailbox: &Arc<Mailbox>, generation: u64) -> Result<Producer, String> {
-        let callbacks = ProducerCallbacks { mailbox: mailbox.clone(), generation };
+    pub(super) fn start(
+        config: &ClientConfig,
+        tokens: Option<TokenSource>,
+        mailbox: &Arc<Mailbox>,
+        generation: u64,
+    ) -> Result<Producer, String> {
+        let callbacks = ProducerCallbacks { mailbox: mailbox.clone(), generation, tokens };
         let native: Arc<NativeProducer> = Arc::new(config.create_with_context(callbacks).map_err(setup_failure)?);
         let retired = Arc::new(AtomicBool::new(false));
         let (done, ended) = mpsc::channel();
@@ -123,15 +134,24 @@ impl ProducerContext for ProducerCallbacks {
 }
 
 impl ClientContext for ProducerCallbacks {
-    /// Writes librdkafka's messages to the log at debug level only, because librdkafka repeats them at each attempt to connect.
-    /// hookhold itself logs the important changes, for example when it blocks a topic.
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        debug!(target: "librdkafka", "{facility}: {message}");
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    /// Gets a token for the login. librdkafka asks for one when the client starts and before a token expires, and reports a failure
+    /// as an error of the client. The poll thread waits for the token, so delivery reports wait with it.
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.tokens.as_ref().ok_or("no token endpoint is configured")?.fetch()
     }
 
-    /// Discards librdkafka's statistics without parsing them, because hookhold does not use them. librdkafka reports statistics
-    /// only if the operator enables them.
-    fn stats_raw(&self, _: &[u8]) {}
+    /// Writes librdkafka's messages to the log at debug level only, because librdkafka repeats them at each attempt to connect.
+    /// hookhold itself logs the important changes, for example when it blocks a topic. librdkafka says only in its log, and not
+    /// as an error, why a broker has closed a connection: for example because the port expects TLS.
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        debug!(target: "librdkafka", "{facility}: {message}");
+        let code = RDKafkaErrorCode::BrokerTransportFailure;
+        if facility == FAILED_CONNECTION && ClientError::new(code, message).certainty > CauseCertainty::Unknown {
+            self.mailbox.post(|updates| updates.client_errors.push((code, message.to_owned())));
+        }
+    }
 
     /// Passes an error that concerns the whole Kafka client to the mailbox. rdkafka calls this function twice per error, so
     /// every match arm must be safe to run twice.
@@ -140,7 +160,7 @@ impl ClientContext for ProducerCallbacks {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Fatal) => self.report_fatal(reason),
             Some(RDKafkaErrorCode::AllBrokersDown) => self.mailbox.post(|updates| updates.brokers_down = true),
-            Some(code) => self.mailbox.post(|updates| updates.client_error = Some((code, reason.to_owned()))),
+            Some(code) => self.mailbox.post(|updates| updates.client_errors.push((code, reason.to_owned()))),
             None => {}
         }
     }

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::Settings;
+use super::client_error::ClientError;
 use super::kafka_error::{ErrorClass, classify};
 use super::mailbox::{Mailbox, pack_ticket};
 use super::producer::Producer;
 use super::record::Envelope;
 use super::settings::{CLIENT_ID, producer_config};
+use super::tokens::TokenSource;
 use crate::journal::ParkedEvent;
 
 /// Producer that sends parked events again.
@@ -19,8 +21,8 @@ pub struct Redriver {
     producer: Producer,
     mailbox: Arc<Mailbox>,
     settings: Settings,
-    /// Latest error that concerns the whole Kafka client.
-    client_error: Option<String>,
+    /// Error with the most specific cause; `None` if the Kafka client has reported no error.
+    client_error: Option<ClientError>,
 }
 
 /// Reason why a parked event was not sent.
@@ -40,14 +42,16 @@ pub enum RedriveError {
         remedy: &'static str,
     },
     /// Kafka has not acknowledged the event in time. It may have arrived nevertheless.
-    #[error("{topic}: expected an acknowledgement within {} s, found none{}; check that the brokers run, and that [kafka] is correct", .timeout.as_secs(), .error)]
+    #[error("{topic}: expected an acknowledgement within {} s, found none{}; {}", .timeout.as_secs(), .error, .remedy)]
     Unacknowledged {
         /// Topic to which the event was sent.
         topic: String,
         /// Time for which hookhold has waited.
         timeout: Duration,
-        /// Latest error of the Kafka client with a separator, or an empty text.
+        /// Error of the Kafka client in parentheses, or an empty text.
         error: String,
+        /// Action that the operator can take.
+        remedy: &'static str,
     },
 }
 
@@ -58,29 +62,31 @@ impl Redriver {
         let mut config = producer_config(&settings.librdkafka, settings.max_body, &format!("{CLIENT_ID}-redrive"));
         // Each event waits for the acknowledgement of the event before it, so a batch has one record.
         config.remove("queue.buffering.max.ms").set("linger.ms", "0");
-        let producer = Producer::start(&config, &mailbox, 0)?;
+        let tokens = TokenSource::from_properties(&settings.librdkafka)?;
+        let producer = Producer::start(&config, tokens, &mailbox, 0)?;
         Ok(Redriver { producer, mailbox, settings, client_error: None })
     }
 
     /// Sends one event to `topic`, and waits for the acknowledgement.
     pub fn send(&mut self, parked: &ParkedEvent, topic: &str) -> Result<(), RedriveError> {
         let stored = &parked.stored;
-        let allowed = self.settings.headers.get(stored.event.source()).map_or(&[][..], Vec::as_slice);
-        let envelope = Envelope::new(stored, &parked.instance, allowed).redriven(&parked.note);
+        let options = self.settings.record_options(stored.event.source());
+        let envelope = Envelope::new(stored, &parked.instance, options).redriven(&parked.note);
         let sent = self.producer.send(envelope.record(stored, topic, pack_ticket(0, stored.position.seq)));
         sent.map_err(|code| failure(code, topic))?;
         let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
         loop {
             let updates = self.mailbox.take();
-            if let Some((_, error)) = updates.client_error {
-                self.client_error = Some(error);
-            }
+            let errors = updates.client_errors.into_iter().map(|(code, text)| ClientError::new(code, &text));
+            self.client_error = errors.chain(self.client_error.take()).max_by_key(|error| error.certainty);
             if let Some(report) = updates.reports.into_iter().next() {
                 return report.result.map_err(|code| failure(code, topic));
             }
             if Instant::now() >= deadline {
-                let error = self.client_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
-                return Err(RedriveError::Unacknowledged { topic: topic.to_owned(), timeout: ACKNOWLEDGED_WITHIN, error });
+                let error = self.client_error.as_ref().map(|error| format!(" ({})", error.detail)).unwrap_or_default();
+                let remedy = self.client_error.as_ref().map_or(CHECK_KAFKA, |error| error.remedy);
+                let (topic, timeout) = (topic.to_owned(), ACKNOWLEDGED_WITHIN);
+                return Err(RedriveError::Unacknowledged { topic, timeout, error, remedy });
             }
             self.mailbox.wait(Some(deadline));
         }
@@ -104,6 +110,7 @@ fn failure(code: RDKafkaErrorCode, topic: &str) -> RedriveError {
     }
 }
 
+const CHECK_KAFKA: &str = "check that the brokers run, and that [kafka] is correct";
 /// Time for which one event waits for its acknowledgement.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 /// Time for which the end of the Kafka client may take.

@@ -1,9 +1,11 @@
 //! Builds the producer's librdkafka settings in three layers: fixed values that hookhold's guarantees depend on,
 //! hookhold's defaults, and the operator's settings. The operator's settings override only the defaults.
 
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
+
+use super::tokens::{self, TokenSource};
 
 /// Names and values of the librdkafka properties that hookhold's guarantees depend on. hookhold rejects a configuration that
 /// sets one of these properties, under any of the property's names. The error states the reason.
@@ -37,12 +39,16 @@ const PREFERRED: &[(&str, &str, &str)] = &[
     ("topic.metadata.refresh.interval.ms", "topic.metadata.refresh.interval.ms", "60000"),
     // A record for an unknown topic fails after this time. hookhold then blocks the topic with the reason `topic_missing`.
     ("topic.metadata.propagation.max.ms", "topic.metadata.propagation.max.ms", "5000"),
-    ("log.connection.close", "log.connection.close", "false"),
+    // Only the log line about a closed connection says, for example, that the port expects TLS.
+    ("log.connection.close", "log.connection.close", "true"),
 ];
 
 /// Checks one of the operator's librdkafka properties. Returns an error text if librdkafka does not support the name or
 /// rejects the value, else `None`. Opens no connection.
 pub fn check_setting(name: &str, value: &str) -> Option<String> {
+    if tokens::is_own_property(name) {
+        return tokens::check_property(name, value);
+    }
     match ClientConfig::new().set(name, value).create_native_config() {
         Ok(_) => None,
         Err(error) => Some(setup_failure(error)),
@@ -53,6 +59,9 @@ pub fn check_setting(name: &str, value: &str) -> Option<String> {
 /// user name without a password. Also detects missing files, such as a certificate. Returns an error text; `None` if the
 /// properties are valid together. The check creates a client without brokers, so it opens no connection.
 pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
+    if let Err(error) = TokenSource::from_properties(settings) {
+        return Some(error);
+    }
     let mut config = producer_config(settings, 0, CLIENT_ID);
     for name in SERVERS {
         config.remove(name);
@@ -75,12 +84,15 @@ pub(super) fn producer_config(settings: &[(String, String)], max_body: usize, cl
     let mut config = ClientConfig::new();
     config.set("message.max.bytes", (largest_body(max_body) + MAX_ENVELOPE).to_string());
     config.set("client.id", client_id);
+    // Without this, rdkafka derives the level from the process's log level, and the lines about closed connections are missing.
+    let is_debugged = tracing::enabled!(target: "librdkafka", tracing::Level::DEBUG);
+    config.set_log_level(if is_debugged { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
     for (name, alias, value) in PREFERRED {
         if !given(name) && !given(alias) {
             config.set(*name, *value);
         }
     }
-    config.extend(settings.iter().cloned());
+    config.extend(settings.iter().filter(|(name, _)| !tokens::is_own_property(name)).cloned());
     for (name, value) in FIXED {
         config.set(*name, *value);
     }
@@ -96,7 +108,7 @@ pub(super) fn largest_body(max_body: usize) -> usize {
 /// First part of the name by which the brokers know hookhold's clients.
 pub(super) const CLIENT_ID: &str = "hookhold";
 /// Both names of the property that lists the brokers.
-const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
+pub(super) const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 /// Size of the largest body that any recipe allows (25 MiB, GitHub), in bytes. The default limit of the Kafka client
 /// (`message.max.bytes`) is at least this size plus [`MAX_ENVELOPE`]. The client applies its limit to the record before
 /// compression. The broker enforces the topic's own limit.

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use prometheus::{GaugeVec, IntCounter, IntGaugeVec};
+use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec};
 use serde::Serialize;
 
+use super::connection::ConnectionStatus;
+use super::dead_letters::DeadLetterStatus;
 use super::kafka_error::BlockReason;
+use super::left_behind::Leaderless;
 use crate::clock::UnixMillis;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -31,18 +34,22 @@ pub struct TopicSnapshot {
     /// Reason why the topic is blocked, with its error and remedy; `None` if the topic is not blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
+    /// Partitions that have no leader, and whose events wait, although hookhold forwards the topic's other events; `None` if there is no
+    /// such partition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leaderless: Option<Blocked>,
 }
 
-/// Published reason why a topic is blocked, with the error and the remedy.
+/// Published reason why a topic or some of its partitions are blocked, with the error and the remedy.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blocked {
     /// Word for the reason: a value of the label `reason` of `hookhold_forward_blocked`.
     pub reason: &'static str,
-    /// Text of the error that made hookhold block the topic.
+    /// Text of the error.
     pub detail: String,
-    /// Action that the operator can take to unblock the topic.
+    /// Action that the operator can take.
     pub remedy: &'static str,
-    /// Time since the topic was blocked, in seconds.
+    /// Time since the block began, in seconds.
     pub seconds: u64,
 }
 
@@ -56,6 +63,7 @@ pub(super) struct TopicStatus {
     /// Arrival time of the oldest unacknowledged event, Unix milliseconds; 0 if there is no such event or the time is unknown.
     oldest_ms: AtomicU64,
     blocked: Mutex<Option<PublishedBlock>>,
+    leaderless: Mutex<Option<PublishedBlock>>,
     /// Time of the last acknowledgement, Unix milliseconds; 0 before the first one.
     last_ack_ms: AtomicU64,
     acked_total: IntCounter,
@@ -67,6 +75,7 @@ pub(super) struct TopicStatus {
 struct TopicGauges {
     blocked: IntGaugeVec,
     blocked_since: GaugeVec,
+    leaderless: IntGauge,
 }
 
 /// Block of a topic, with the time at which the block began.
@@ -75,6 +84,13 @@ struct PublishedBlock {
     reason: BlockReason,
     detail: String,
     since: Instant,
+}
+
+impl PublishedBlock {
+    fn snapshot(self) -> Blocked {
+        let (reason, remedy) = (self.reason.word(), self.reason.remedy());
+        Blocked { reason, detail: self.detail, remedy, seconds: self.since.elapsed().as_secs() }
+    }
 }
 
 impl TopicStatus {
@@ -86,12 +102,14 @@ impl TopicStatus {
             cursor: 0.into(),
             oldest_ms: 0.into(),
             blocked: Mutex::default(),
+            leaderless: Mutex::default(),
             last_ack_ms: 0.into(),
             acked_total: metrics.forward.acked.with_label_values(&[&*topic]),
             acked_bytes: metrics.forward.forwarded_bytes.with_label_values(&[&*topic]),
             gauges: TopicGauges {
                 blocked: metrics.forward.blocked.clone(),
                 blocked_since: metrics.forward.blocked_since.clone(),
+                leaderless: metrics.forward.leaderless_partitions.with_label_values(&[&*topic]),
             },
             topic,
         }
@@ -140,6 +158,17 @@ impl TopicStatus {
         }
     }
 
+    /// Publishes the partitions without a leader, while the topic's other events are sent, in this status and in the metric
+    /// `hookhold_forward_leaderless_partitions`. `None` means that there is no such partition.
+    pub(super) fn set_leaderless(&self, leaderless: Option<&Leaderless>, now: Instant) {
+        let mut published = self.leaderless.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = published.as_ref().map_or(now, |former| former.since);
+        let block =
+            |leaderless: &Leaderless| PublishedBlock { reason: BlockReason::NoLeader, detail: leaderless.detail(), since };
+        *published = leaderless.map(block);
+        self.gauges.leaderless.set(leaderless.map_or(0, Leaderless::len) as i64);
+    }
+
     /// Sets the metric `hookhold_forward_blocked_since_seconds` if the topic is blocked. Holds the lock meanwhile, so that the end
     /// of the block cannot come first.
     fn measure_block(&self, now: UnixMillis) {
@@ -160,12 +189,8 @@ impl TopicStatus {
             lag_events,
             lag_seconds: if waiting { now.since(UnixMillis(oldest)) as f64 / 1000.0 } else { 0.0 },
             last_ack: Some(UnixMillis(self.last_ack_ms.load(Relaxed))).filter(|at| at.0 > 0),
-            blocked: self.lock_blocked().clone().map(|block| Blocked {
-                reason: block.reason.word(),
-                detail: block.detail,
-                remedy: block.reason.remedy(),
-                seconds: block.since.elapsed().as_secs(),
-            }),
+            blocked: self.lock_blocked().clone().map(PublishedBlock::snapshot),
+            leaderless: self.leaderless.lock().unwrap_or_else(PoisonError::into_inner).clone().map(PublishedBlock::snapshot),
         }
     }
 
@@ -174,11 +199,25 @@ impl TopicStatus {
     }
 }
 
-/// Published state of every topic.
+/// Published state of every topic, of the dead-letter topic, and of the connection to the cluster.
 #[derive(Default)]
-pub(super) struct StatusTable(Mutex<BTreeMap<Arc<str>, Arc<TopicStatus>>>);
+pub(super) struct StatusTable {
+    topics: Mutex<BTreeMap<Arc<str>, Arc<TopicStatus>>>,
+    connection: Arc<ConnectionStatus>,
+    dead_letters: Arc<DeadLetterStatus>,
+}
 
 impl StatusTable {
+    /// Returns the published state of the connection.
+    pub(super) fn connection(&self) -> Arc<ConnectionStatus> {
+        self.connection.clone()
+    }
+
+    /// Returns the published state of the dead-letter topic.
+    pub(super) fn dead_letters(&self) -> Arc<DeadLetterStatus> {
+        self.dead_letters.clone()
+    }
+
     /// Adds the published state of a topic to the table.
     pub(super) fn add(&self, topic: &Arc<str>, status: Arc<TopicStatus>) {
         self.lock().insert(topic.clone(), status);
@@ -202,6 +241,6 @@ impl StatusTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<TopicStatus>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,9 +14,9 @@ use super::kafka_error::BlockReason;
 /// Result of one metadata probe.
 #[derive(Clone, Debug)]
 pub(super) enum ProbeResult {
-    /// Every partition has a leader, and all replicas are in sync.
+    /// All replicas of the partitions that have a leader are in sync.
     Healthy,
-    /// Every partition has a leader, but some replicas are not in sync. The topic is writable if each partition still has at
+    /// Some replicas of the partitions that have a leader are not in sync. These partitions are writable if each of them still has at
     /// least `min.insync.replicas` in-sync replicas.
     UnderReplicated {
         /// Lowest number of in-sync replicas of any partition.
@@ -24,8 +24,10 @@ pub(super) enum ProbeResult {
         /// Description of the partition that has the fewest in-sync replicas, for the operator.
         detail: String,
     },
-    /// The topic is not writable. Contains the reason and a detail for the operator.
+    /// The topic is not writable, for example because no partition has a leader. Contains the reason and a detail for the operator.
     Unwritable(BlockReason, String),
+    /// No broker has answered. Contains a detail for the operator.
+    Unanswered(String),
 }
 
 /// Summary of a topic's probe results since Kafka last acknowledged a record.

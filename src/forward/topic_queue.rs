@@ -1,17 +1,24 @@
 //! Sends the events of one topic to Kafka, in order. One of the readers in [`super::readers`] feeds the queue.
 //!
 //! A topic queue tracks the topic's cursor, next event and records in flight, and whether the topic is blocked. The queue does
-//! not depend on the Kafka client: the worker sends the records, and interprets failures and probe results.
+//! not depend on the Kafka client: the worker sends the records, and interprets failures and probe results. The module `leaderless`
+//! leaves events behind whose partition has no leader.
+
+mod cursor;
+mod leaderless;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::warn;
 
+use super::block_log::BlockLog;
 use super::flow::Flow;
-use super::in_flight::{InFlight, InFlightLimit};
+use super::in_flight::InFlight;
+use super::in_flight_limit::InFlightLimit;
 use super::kafka_error::BlockReason;
 use super::pace::Pace;
+use super::partitioner::KeyHash;
 use super::probe_schedule::{ProbeSchedule, STALLED_AFTER};
 use super::readers::ReaderId;
 use super::status_table::TopicStatus;
@@ -23,15 +30,16 @@ use crate::journal::{Journal, StoredEvent};
 pub(super) struct TopicQueue {
     pub(super) topic: Arc<str>,
     status: Arc<TopicStatus>,
+    block_log: Arc<BlockLog>,
     flow: Flow,
     feed: Feed,
     pub(super) in_flight: InFlight,
-    /// Sequence from which the queue reads its next event. Every earlier event of the topic is in flight or acknowledged.
+    /// Sequence from which the queue reads its next event. Every earlier event of the topic is in flight, acknowledged or left behind.
     next: u64,
     saved: SavedCursor,
     pace: Pace,
-    /// Time at which a reader first found the queue full; `None` if none has found the queue full since the queue last rewound or
-    /// fell to half of the in-flight limit.
+    /// Time at which a reader found the queue full. The queue sends nothing until it has fallen to half of the in-flight limit or has
+    /// rewound; then `None`.
     full_since: Option<Instant>,
     /// Later one of two times: the last acknowledgement, and the last send while no other record was in flight.
     progress_at: Instant,
@@ -65,10 +73,11 @@ struct SavedCursor {
 
 impl TopicQueue {
     /// Creates a queue for `topic` with the start sequence `cursor`. The queue has no reader yet.
-    pub(super) fn new(topic: Arc<str>, cursor: u64, status: Arc<TopicStatus>, now: Instant) -> TopicQueue {
+    pub(super) fn new(topic: Arc<str>, cursor: u64, status: Arc<TopicStatus>, log: Arc<BlockLog>, now: Instant) -> TopicQueue {
         TopicQueue {
             topic,
             status,
+            block_log: log,
             flow: Flow::default(),
             feed: Feed::Behind { pass: None, oldest: None },
             in_flight: InFlight::default(),
@@ -133,8 +142,8 @@ impl TopicQueue {
         self.next = stored.position.seq;
     }
 
-    /// Sets the topic's lag to its records in flight and its `unread` events. `stored` is the number of events that the journal had
-    /// stored at that moment.
+    /// Sets the topic's lag to the unacknowledged events that the queue has taken, and its `unread` events. `stored` is the number of
+    /// events that the journal had stored at that moment.
     pub(super) fn correct_lag(&self, unread: u64, stored: u64) {
         self.status.set_lag(unread + self.in_flight.unacknowledged() as u64, stored);
     }
@@ -154,68 +163,85 @@ impl TopicQueue {
     /// Returns true if the queue may send its next record.
     pub(super) fn may_send(&self, limit: InFlightLimit) -> bool {
         match self.flow {
-            Flow::Flowing => self.in_flight.has_room(self.pace.limit(limit)),
+            Flow::Flowing => {
+                let limit = self.pace.limit(limit);
+                self.in_flight.has_room(limit) && (self.full_since.is_none() || self.in_flight.is_half_empty(limit))
+            }
             Flow::Trial(_) => self.in_flight.is_empty(),
             Flow::Recalling(_) | Flow::Blocked(_) => false,
         }
     }
 
-    /// Returns true if the reader should wait for room in this full queue: the queue is in the state `Flowing`, and has been full
-    /// for less than [`WAIT_FOR_ROOM`].
+    /// Returns true if the reader should wait for room in this full queue: the queue is in the state `Flowing`, and has not been
+    /// full for too long.
     pub(super) fn is_worth_waiting_for(&mut self, now: Instant) -> bool {
-        matches!(self.flow, Flow::Flowing) && now < *self.full_since.get_or_insert(now) + WAIT_FOR_ROOM
+        matches!(self.flow, Flow::Flowing) && now < *self.full_since.get_or_insert(now) + self.longest_wait()
     }
 
     /// Returns the time at which the reader stops waiting for room in the queue; `None` if the reader has not
     /// found the queue full.
     pub(super) fn wait_ends(&self) -> Option<Instant> {
-        self.full_since.map(|since| since + WAIT_FOR_ROOM)
+        self.full_since.map(|since| since + self.longest_wait())
     }
 
-    /// Registers an event before the worker sends the event. Returns false if Kafka acknowledged the event before a rewind. The
-    /// worker must not send such an event again.
-    pub(super) fn begin_send(&mut self, stored: &StoredEvent, bytes: usize, now: Instant) -> bool {
-        let seq = stored.position.seq;
-        self.next = seq + 1;
+    fn longest_wait(&self) -> Duration {
+        if let Feed::Live = self.feed { LIVE_WAIT } else { PASS_WAIT }
+    }
+
+    /// Registers an event before the worker sends the event. Returns false if the worker must not send the event again, see
+    /// [`InFlight::insert`].
+    pub(super) fn begin_send(&mut self, stored: &StoredEvent, key: KeyHash, bytes: usize, now: Instant) -> bool {
         if self.in_flight.unreported() == 0 {
             self.progress_at = now;
-            self.probes.postpone(now);
+            if self.in_flight.leaderless().is_empty() {
+                self.probes.postpone(now);
+            }
         }
+        self.full_since = None;
+        self.take(stored);
+        self.in_flight.insert(stored.position.seq, key, bytes, stored.event.received_at())
+    }
+
+    /// Makes the queue continue behind an event.
+    fn take(&mut self, stored: &StoredEvent) {
+        self.next = stored.position.seq + 1;
         if let Feed::Behind { oldest, .. } = &mut self.feed {
             *oldest = Some(stored.event.received_at());
         }
-        self.in_flight.insert(seq, bytes, stored.event.received_at())
     }
 
     /// Applies the acknowledgement of the record with sequence `seq`, which has arrived `at` this time. Also unblocks the topic,
     /// except during a recall and while the queue waits for its reader.
     pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, at: UnixMillis, now: Instant) {
+        let (cursor, had_leader) = (self.in_flight.cursor(), !self.in_flight.holds(seq));
         // An operator may have released the event.
-        let Some(bytes) = self.in_flight.acknowledge(seq) else { return };
+        let Some(bytes) = self.in_flight.acknowledge(seq, self.next) else { return };
         self.saved.acknowledged += 1;
         self.saved.is_outdated = true;
         self.progress_at = now;
         self.health = TopicHealth::default();
         self.status.count_acked(bytes, at);
-        if self.flow.block().is_none() {
+        if !had_leader {
+            self.probes.hurry(now);
+        } else if self.flow.block().is_none() && self.in_flight.leaderless().is_empty() && self.in_flight.cursor() != cursor {
             self.probes.restart(now);
         }
         if self.in_flight.is_half_empty(self.pace.limit(limit)) {
             self.full_since = None;
         }
-        if let Some(bytes) = self.pace.acknowledged(self.in_flight.cursor().unwrap_or(self.next), now) {
+        if let Some(bytes) = self.pace.acknowledged(self.in_flight.first_in_flight().unwrap_or(self.next), now) {
             let topic = &*self.topic;
             warn!(topic, bytes, "{SMALLER_BATCHES}");
         }
-        if !self.flow.is_recalling() && !self.waits_for_reader() {
+        if !self.block_if_too_far_ahead(limit, now) && !self.flow.is_recalling() && !self.waits_for_reader() {
             self.unblock(now);
         }
     }
 
-    /// Applies the failure of the record with sequence `seq`, and begins a recall. Returns true if no other record was in flight.
-    /// In this case, no other record can be the cause.
+    /// Applies the failure of the record with sequence `seq`, and begins a recall. Returns true if no other record was in flight, apart
+    /// from those that wait for a partition without a leader. In this case, no other record can be the cause.
     pub(super) fn fail(&mut self, seq: u64) -> bool {
-        let alone = self.in_flight.len() == 1 && !self.flow.is_recalling();
+        let alone = self.in_flight.is_alone(seq) && !self.flow.is_recalling();
         self.in_flight.fail(seq);
         self.recall();
         alone
@@ -229,11 +255,15 @@ impl TopicQueue {
         }
     }
 
-    /// Moves the cursor past the event with sequence `seq`, which hookhold has parked. Must follow [`TopicQueue::fail`], when no
-    /// record is in flight. The record had `bytes` bytes. Unblocks the topic, because Kafka has answered.
+    /// Makes the queue continue behind the event with sequence `seq`, which hookhold has parked. Must follow [`TopicQueue::fail`], when
+    /// no other record is in flight. The record had `bytes` bytes. Unblocks the topic, because Kafka has answered.
     pub(super) fn pass_parked(&mut self, seq: u64, bytes: usize, now: Instant) {
         self.rewind();
-        self.next = self.next.max(seq + 1);
+        match self.next == seq {
+            true => self.next = seq + 1,
+            // An earlier event waits for a partition without a leader.
+            false => self.in_flight.pass_parked(seq),
+        }
         self.pace.blame_record(bytes);
         self.saved.acknowledged += 1;
         self.saved.is_outdated = true;
@@ -250,7 +280,9 @@ impl TopicQueue {
         self.next = self.next.max(below);
         self.saved.is_outdated = true;
         let (stored, watermark) = journal.stored(&self.topic);
-        self.correct_lag(journal.count(&self.topic, self.next, watermark), stored);
+        // After the rewind, the queue has taken no event.
+        let waiting = journal.count(&self.topic, self.next, watermark).saturating_sub(self.in_flight.done_ahead());
+        self.status.set_lag(waiting, stored);
         self.unblock(now);
     }
 
@@ -269,12 +301,13 @@ impl TopicQueue {
         }
     }
 
-    /// Moves the queue back to its cursor, so that the queue reads and sends all unacknowledged events again.
+    /// Moves the queue back to its cursor, so that the queue reads and sends all unacknowledged events again. Does not send those again
+    /// that librdkafka holds for a partition without a leader.
     pub(super) fn rewind(&mut self) {
         self.flow.end_recall();
         self.full_since = None;
         self.feed = Feed::Behind { pass: None, oldest: self.oldest() };
-        self.next = self.in_flight.rewind().unwrap_or(self.next);
+        self.next = self.in_flight.rewind().map_or(self.next, |cursor| cursor.min(self.next));
     }
 }
 
@@ -283,6 +316,11 @@ impl TopicQueue {
     /// Returns the reason why the topic is blocked; `None` if the topic is not blocked.
     pub(super) fn block_reason(&self) -> Option<BlockReason> {
         self.flow.block().map(|block| block.reason)
+    }
+
+    /// Returns true if the topic is blocked because the whole cluster does not answer.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self.block_reason(), Some(BlockReason::BrokerAway | BlockReason::Tls | BlockReason::Authentication))
     }
 
     /// Returns true if the queue is blocked because this reader cannot read the journal. The reader's next successful read unblocks
@@ -297,15 +335,14 @@ impl TopicQueue {
         has_reader && self.block_reason() == Some(BlockReason::Journal)
     }
 
-    /// Blocks the topic or changes the reason for its block. Logs each new reason once.
+    /// Blocks the topic or changes the reason for its block. Logs each new reason once; see [`BlockLog`].
     pub(super) fn block(&mut self, reason: BlockReason, detail: &str, now: Instant) {
         self.status.set_block(Some((reason, detail)), now);
         if self.flow.block().is_none() {
             self.probes.back_off(false, now);
         }
         if self.flow.set_block(reason, now) != Some(reason) {
-            let (topic, remedy) = (&*self.topic, reason.remedy());
-            warn!(topic, reason = reason.word(), error = detail, "topic is blocked; its events wait in the journal; {remedy}");
+            self.block_log.blocked(&self.topic, reason, detail, now);
         }
     }
 
@@ -314,14 +351,14 @@ impl TopicQueue {
         let Some(block) = self.flow.clear_block() else { return };
         self.probes.unblocked(now);
         self.status.set_block(None, now);
-        let seconds = (now - block.since).as_secs();
-        info!(topic = &*self.topic, reason = block.reason.word(), seconds, "topic is no longer blocked");
+        self.block_log.unblocked(&self.topic, block.reason, block.since, now);
     }
 
-    /// Publishes the topic as not blocked when the forwarder stops. The metrics outlive the forwarder, and the next forwarder
-    /// itself detects whether the topic is blocked.
+    /// Publishes the topic as not blocked, and its partitions as having leaders, when the forwarder stops. The metrics outlive the
+    /// forwarder, and the next forwarder itself detects whether the topic is blocked.
     pub(super) fn withdraw_block(&self) {
         self.status.set_block(None, Instant::now());
+        self.status.set_leaderless(None, Instant::now());
     }
 
     /// Allows a blocked queue to send one record. The acknowledgement of this record unblocks the queue.
@@ -329,9 +366,14 @@ impl TopicQueue {
         self.flow.begin_trial();
     }
 
-    /// Returns true if the topic needs metadata probes: records are in flight, or the topic is blocked and does not wait for
-    /// the reader.
+    /// Returns true if the topic needs metadata probes: probes judge it, or a partition has no leader.
     pub(super) fn needs_probe(&self) -> bool {
+        self.is_judged_by_probes() || !self.in_flight.leaderless().is_empty()
+    }
+
+    /// Returns true if a probe may block or unblock the topic: records are in flight, or the topic is blocked and does not wait for the
+    /// reader.
+    pub(super) fn is_judged_by_probes(&self) -> bool {
         self.in_flight.unreported() > 0 || (self.flow.block().is_some() && !self.waits_for_reader())
     }
 
@@ -354,9 +396,9 @@ impl TopicQueue {
 
     /// Schedules the next probe. Must be called when a probe has finished.
     pub(super) fn schedule_next_probe(&mut self, now: Instant) {
-        match self.flow.block() {
-            Some(_) => drop(self.probes.back_off(true, now)),
-            None => self.probes.restart(now),
+        match self.flow.block().is_some() || !self.in_flight.leaderless().is_empty() {
+            true => drop(self.probes.back_off(true, now)),
+            false => self.probes.restart(now),
         }
     }
 
@@ -382,57 +424,11 @@ impl TopicQueue {
     }
 }
 
-/// Decides when to save the cursor, and publishes the status.
-impl TopicQueue {
-    /// Returns the topic's cursor if it should be saved, else `None`. A save is due after an acknowledgement, and when an idle
-    /// topic's cursor is more than [`IDLE_CURSOR_STEP`] ahead of the saved cursor. `live` is the position of the
-    /// reader at the log end.
-    pub(super) fn cursor_to_save(&self, live: u64) -> Option<u64> {
-        let cursor = self.cursor(live);
-        let step = if self.saved.is_outdated { 0 } else { IDLE_CURSOR_STEP };
-        (cursor > self.saved.seq + step).then_some(cursor)
-    }
-
-    /// Sets the saved cursor to `cursor`, which the worker hands to the journal. Returns the number of acknowledgements since the
-    /// worker handed the previous cursor to the journal.
-    pub(super) fn start_save(&mut self, cursor: u64) -> u64 {
-        std::mem::replace(&mut self.saved, SavedCursor { seq: cursor, acknowledged: 0, is_outdated: false }).acknowledged
-    }
-
-    /// Makes the next save include the cursor, however little the cursor has moved. The worker calls this function during a
-    /// stop.
-    pub(super) fn force_save(&mut self) {
-        self.saved.is_outdated = true;
-    }
-
-    /// Publishes the topic's cursor and the arrival time of the topic's oldest unacknowledged event.
-    pub(super) fn publish(&self, live: u64) {
-        self.status.publish(self.cursor(live), self.oldest());
-    }
-
-    /// Returns the topic's cursor: the sequence below which Kafka has acknowledged every event of the topic.
-    fn cursor(&self, live: u64) -> u64 {
-        let idle = if let Feed::Live = self.feed { self.next.max(live) } else { self.next };
-        self.in_flight.cursor().unwrap_or(idle)
-    }
-
-    /// Returns the arrival time of the topic's oldest unacknowledged event; `None` if there is no such event or the time is
-    /// unknown.
-    fn oldest(&self) -> Option<UnixMillis> {
-        let unread = match self.feed {
-            Feed::Behind { oldest, .. } => oldest,
-            Feed::Live => None,
-        };
-        self.in_flight.oldest().or(unread)
-    }
-}
-
 const SMALLER_BATCHES: &str = "the topic rejects larger batches, so hookhold sends smaller ones; raise its max.message.bytes to at \
                                least batch.size";
-/// Longest time that a reader waits for room in a full queue. After this time, the queue falls behind.
-const WAIT_FOR_ROOM: Duration = Duration::from_millis(200);
+/// Longest time that the reader at the log end waits for room in a full queue. After this time, the queue falls behind.
+const LIVE_WAIT: Duration = Duration::from_millis(200);
+/// The same for a pass. A topic that leaves a pass needs another one, which reads the same part of the journal again.
+const PASS_WAIT: Duration = Duration::from_secs(5);
 /// Longest time for which a topic without acknowledgements delays the replacement of the producer.
 const QUIET_AFTER: Duration = Duration::from_secs(2);
-/// Distance, in sequences, that an idle topic's cursor must advance before hookhold saves the cursor. After a restart, hookhold
-/// reads from the saved cursor and not from the topic's last acknowledged event.
-const IDLE_CURSOR_STEP: u64 = 100_000;

@@ -13,9 +13,11 @@ use arc_swap::ArcSwap;
 use tracing::info;
 
 use super::Settings;
+use super::block_log::BlockLog;
 use super::client::KafkaClient;
-use super::in_flight::InFlightLimit;
-use super::mailbox::{DeliveryReport, MAX_TOPICS, Mailbox, unpack_ticket};
+use super::dead_letters::DeadLetters;
+use super::in_flight_limit::InFlightLimit;
+use super::mailbox::{DEAD_LETTERS, DeliveryReport, MAX_TOPICS, Mailbox, unpack_ticket};
 use super::readers::Readers;
 use super::status_table::{StatusTable, TopicStatus};
 use super::topic_queue::TopicQueue;
@@ -33,16 +35,24 @@ pub(super) struct Worker {
     instance: String,
     mailbox: Arc<Mailbox>,
     status_table: Arc<StatusTable>,
+    block_log: Arc<BlockLog>,
     client: KafkaClient,
+    dead_letters: DeadLetters,
     readers: Readers,
     queues: Vec<TopicQueue>,
     /// Index of each topic's queue in `queues`.
     by_topic: HashMap<Arc<str>, usize>,
-    limit: InFlightLimit,
-    /// Total size of the records in flight of all topics in bytes.
-    in_flight_bytes: usize,
+    in_flight: AllInFlight,
     /// True if the reader at the log end has skipped sequences since it last reached the log end.
     has_skipped: bool,
+}
+
+/// Records in flight of all topics.
+struct AllInFlight {
+    /// Limit of each topic.
+    each: InFlightLimit,
+    /// Total size of the records in bytes.
+    bytes: usize,
 }
 
 impl Worker {
@@ -64,9 +74,12 @@ impl Worker {
         let instance = journal.id();
         let client = {
             let initial = settings.load();
-            KafkaClient::new(&instance, &initial.librdkafka, initial.max_body, mailbox.clone(), metrics.clone(), now)
+            let (mailbox, connection, metrics) = (mailbox.clone(), status_table.connection(), metrics.clone());
+            KafkaClient::new(&instance, &initial.librdkafka, initial.max_body, mailbox, connection, metrics, now)
         };
+        let dead_letters = DeadLetters::new(journal.clone(), status_table.dead_letters(), metrics.clone(), now);
         let mut worker = Worker {
+            dead_letters,
             readers: Readers::new(journal.clone(), live_from),
             journal,
             settings,
@@ -75,16 +88,17 @@ impl Worker {
             instance,
             mailbox,
             status_table,
+            block_log: Arc::default(),
             client,
             queues: Vec::new(),
             by_topic: HashMap::new(),
-            limit: InFlightLimit::each_of(1),
-            in_flight_bytes: 0,
+            in_flight: AllInFlight { each: InFlightLimit::each_of(1), bytes: 0 },
             has_skipped: false,
         };
-        for topic in cursors {
-            let (stored, watermark) = worker.journal.stored(&topic.name);
-            let waiting = worker.journal.count(&topic.name, topic.cursor, watermark);
+        let stored: Vec<(u64, u64)> = cursors.iter().map(|topic| worker.journal.stored(&topic.name)).collect();
+        let waiting = cursors.iter().zip(&stored).map(|(topic, (_, watermark))| (topic.name.clone(), topic.cursor..*watermark));
+        let waiting = worker.journal.count_each(&waiting.collect::<Vec<_>>());
+        for ((topic, (stored, _)), waiting) in cursors.iter().zip(stored).zip(waiting) {
             worker.add_queue(&topic.name, topic.cursor, stored as i64 - waiting as i64, now);
         }
         worker
@@ -101,6 +115,8 @@ impl Worker {
             }
             self.apply_updates(updates, now);
             self.supervise(now);
+            self.send_dead_letter(now);
+            self.block_log.log_due(now);
             let moved = self.feed(now);
             self.save_cursors();
             self.metrics.forward.heartbeat.with_label_values::<&str>(&[]).set(self.clock.now().0 as f64 / 1000.0);
@@ -118,28 +134,36 @@ impl Worker {
         assert!(index < MAX_TOPICS, "every topic is configured, and the configuration has fewer topics");
         let status = Arc::new(TopicStatus::new(topic.clone(), passed, &self.metrics));
         self.status_table.add(topic, status.clone());
-        self.queues.push(TopicQueue::new(topic.clone(), cursor, status, now));
+        self.queues.push(TopicQueue::new(topic.clone(), cursor, status, self.block_log.clone(), now));
         self.by_topic.insert(topic.clone(), index);
-        self.limit = InFlightLimit::each_of(self.queues.len());
+        self.in_flight.each = InFlightLimit::each_of(self.queues.len());
         index
     }
 
     /// Applies the delivery reports of the current producer. Ignores the delivery reports of earlier producers, because
-    /// those reports are outdated.
+    /// those reports are outdated. If a topic continues for which no broker answered, all such topics continue: they then share a
+    /// pass over their backlog, while their own probes would end one after the other.
     fn apply_reports(&mut self, reports: Vec<DeliveryReport>, now: Instant) {
-        let at = self.clock.now();
+        let (at, mut is_back) = (self.clock.now(), false);
         for report in reports {
             if !self.client.is_current(report.generation) {
                 continue;
             }
+            if report.result.is_ok() {
+                self.client.acknowledged(now);
+            }
             let (index, seq) = unpack_ticket(report.ticket);
             match report.result {
+                result if index == DEAD_LETTERS => self.dead_letters.reported(seq, result, now),
                 Err(code) => self.record_failed(index, seq, code, now),
                 Ok(()) => {
-                    self.client.acknowledged();
-                    self.queues[index].acknowledge(seq, self.limit, at, now);
+                    is_back |= self.queues[index].is_away();
+                    self.queues[index].acknowledge(seq, self.in_flight.each, at, now);
                 }
             }
+        }
+        if is_back {
+            self.queues.iter_mut().filter(|queue| queue.is_away()).for_each(|queue| queue.unblock(now));
         }
     }
 
@@ -165,7 +189,9 @@ impl Worker {
         let held = held.filter_map(|index| self.queues[index].wait_ends()).filter(|ends| *ends > now).min();
         let replacement = self.client.replacement().map(|replacement| replacement.by);
         let reader = [self.readers.retry_at(), self.readers.pass_due()];
-        let deadlines = [held, replacement, self.client.start_due(), self.next_probe_due()].into_iter().chain(reader);
+        let client = [replacement, self.client.start_due(), self.next_probe_due(), self.next_question_due()];
+        let others = [held, self.next_dead_letter_due(now), self.block_log.next_due()];
+        let deadlines = client.into_iter().chain(others).chain(reader);
         deadlines.into_iter().flatten().min()
     }
 
@@ -186,12 +212,14 @@ impl Worker {
             }
             self.mailbox.wait(Some(by));
         }
+        self.dead_letters.withdraw();
+        self.block_log.log_all();
         for queue in &mut self.queues {
             queue.withdraw_block();
             queue.force_save();
         }
         self.save_cursors();
-        let unacknowledged: usize = self.queues.iter().map(|queue| queue.in_flight.unreported()).sum();
+        let unacknowledged: usize = self.queues.iter().map(|queue| queue.in_flight.unacknowledged()).sum();
         info!(unacknowledged, "forwarding stopped; hookhold sends unacknowledged events again after the next start");
         self.client.stop(by);
     }

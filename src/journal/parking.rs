@@ -3,7 +3,10 @@
 //!
 //! Each parked event is a file of its own, which contains the frame of the event and the reason. The file is on disk before
 //! [`Journal::park`] returns. `retain` and `max_size` do not apply to parked events: they stay until an operator sends them again
-//! or drops them. `max_parked` and [`MAX_PARKED_EVENTS`] limit them.
+//! or drops them, or until the dead-letter topic has them. `max_parked` and [`MAX_PARKED_EVENTS`] limit them.
+//!
+//! The name of the file tells whether the dead-letter topic has a notice of the event, which is a record without the body. Only the
+//! process that has the journal open changes the name, while other processes may read or delete the file.
 
 use std::io;
 use std::sync::Arc;
@@ -37,6 +40,8 @@ pub struct ParkedEvent {
     pub instance: String,
     /// Reason why Kafka has rejected the event.
     pub note: ParkingNote,
+    /// True if the dead-letter topic has a notice of the event.
+    pub has_notice: bool,
 }
 
 /// File of a parked event.
@@ -46,6 +51,8 @@ pub struct ParkedFile {
     pub position: Position,
     /// Space that the file takes, in bytes.
     pub bytes: u64,
+    /// True if the dead-letter topic has a notice of the event.
+    pub has_notice: bool,
 }
 
 /// Reason why an event could not be parked.
@@ -82,29 +89,29 @@ impl ParkedEvents {
 
     /// Reads a parked event. Returns `None` if no event is parked at this position.
     pub fn read(&self, position: Position) -> io::Result<Option<ParkedEvent>> {
-        let name = file_name(position);
-        let file = match self.0.open(&name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => in_file(opened, || name.clone())?,
-        };
-        let mut bytes = vec![0; file.size()? as usize];
-        let read = in_file(file.read_at(&mut bytes, 0), || name.clone())?;
-        bytes.truncate(read);
-        let parked = decode(&bytes).filter(|parked| parked.stored.position == position);
-        let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("{name}: expected a parked event, found damage"));
-        parked.map(Some).ok_or_else(damaged)
+        for has_notice in [false, true] {
+            let name = file_name(position, has_notice);
+            let file = match self.0.open(&name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => in_file(opened, || name.clone())?,
+            };
+            let mut bytes = vec![0; file.size()? as usize];
+            let read = in_file(file.read_at(&mut bytes, 0), || name.clone())?;
+            bytes.truncate(read);
+            let parked = decode(&bytes, has_notice).filter(|parked| parked.stored.position == position);
+            let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("{name}: expected a parked event, found damage"));
+            return parked.map(Some).ok_or_else(damaged);
+        }
+        Ok(None)
     }
 
     /// Deletes a parked event for good. Returns false if no event is parked at this position.
     pub fn remove(&self, position: Position) -> io::Result<bool> {
-        match self.0.remove(&file_name(position)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            removed => {
-                removed?;
-                self.0.sync_dir()?;
-                Ok(true)
-            }
+        let removed = remove(&*self.0, position)?;
+        if removed {
+            self.0.sync_dir()?;
         }
+        Ok(removed)
     }
 }
 
@@ -113,18 +120,44 @@ impl Journal {
     pub fn park(&self, stored: &StoredEvent, note: &ParkingNote) -> Result<(), ParkError> {
         self.0.park(stored, note)
     }
+
+    /// Returns a handle to the parked events.
+    pub fn parked_events(&self) -> ParkedEvents {
+        ParkedEvents::new(self.0.disk.clone())
+    }
+
+    /// Deletes a parked event for good, because the dead-letter topic has it. Returns false if no event is parked at this position:
+    /// another process may have deleted it.
+    pub fn remove_parked(&self, position: Position) -> io::Result<bool> {
+        let removed = remove(&*self.0.disk, position)?;
+        if removed {
+            self.0.sync_dir()?;
+        }
+        Ok(removed)
+    }
+
+    /// Notes that the dead-letter topic has a notice of a parked event. Returns false if no event without a notice is parked at this
+    /// position: another process may have deleted it.
+    pub fn note_notice(&self, position: Position) -> io::Result<bool> {
+        match self.0.disk.rename(&file_name(position, false), &file_name(position, true)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            renamed => renamed.and_then(|()| self.0.sync_dir()).map(|()| true),
+        }
+    }
 }
 
 impl Shared {
     fn park(&self, stored: &StoredEvent, note: &ParkingNote) -> Result<(), ParkError> {
         let bytes = encode(stored, self.identity.journal, note);
-        let others = list(&*self.disk)?.into_iter().filter(|file| file.position != stored.position);
-        let (count, used) = others.fold((0, 0), |(count, used), file| (count + 1, used + file.bytes));
+        let (own, others): (Vec<_>, Vec<_>) = list(&*self.disk)?.into_iter().partition(|file| file.position == stored.position);
+        let (count, used) = others.iter().fold((0, 0), |(count, used), file| (count + 1, used + file.bytes));
         let used = used + space(bytes.len() as u64);
         if count >= MAX_PARKED_EVENTS || used > self.options.limits.max_parked {
             return Err(ParkError::Full);
         }
-        let written = write_atomically(&*self.disk, &file_name(stored.position), &bytes).and_then(|()| self.sync_dir());
+        // The name stays the same, so that each event has only one file.
+        let name = file_name(stored.position, own.iter().any(|file| file.has_notice));
+        let written = write_atomically(&*self.disk, &name, &bytes).and_then(|()| self.sync_dir());
         written.map_err(|error| if is_full(&error) { ParkError::NoRoom } else { ParkError::Io(error) })?;
         self.set_parked(count + 1, used);
         Ok(())
@@ -155,10 +188,27 @@ pub(super) fn is_parked_file(file: &str) -> bool {
 }
 
 fn list(disk: &dyn Disk) -> io::Result<Vec<ParkedFile>> {
-    let named = |(file, size): (String, u64)| Some(ParkedFile { position: position(&file)?, bytes: space(size) });
+    let named = |(file, size): (String, u64)| {
+        let (position, has_notice) = position(&file)?;
+        Some(ParkedFile { position, bytes: space(size), has_notice })
+    };
     let mut files: Vec<ParkedFile> = disk.list()?.into_iter().filter_map(named).collect();
     files.sort_by_key(|file| (file.position.seq, file.position.log));
+    // A file that another process renames meanwhile may be listed under both names.
+    files.dedup_by_key(|file| file.position);
     Ok(files)
+}
+
+/// Deletes the file of a parked event. Returns false if there is none. Tries first the name that the file has first, because another
+/// process may rename it meanwhile.
+fn remove(disk: &dyn Disk, position: Position) -> io::Result<bool> {
+    for has_notice in [false, true] {
+        match disk.remove(&file_name(position, has_notice)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => return removed.map(|()| true),
+        }
+    }
+    Ok(false)
 }
 
 fn encode(stored: &StoredEvent, journal: u64, note: &ParkingNote) -> Vec<u8> {
@@ -174,7 +224,7 @@ fn encode(stored: &StoredEvent, journal: u64, note: &ParkingNote) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<ParkedEvent> {
+fn decode(bytes: &[u8], has_notice: bool) -> Option<ParkedEvent> {
     let mut head = PayloadReader { bytes, at: 0 };
     if head.take(MAGIC.len())? != MAGIC {
         return None;
@@ -191,17 +241,20 @@ fn decode(bytes: &[u8]) -> Option<ParkedEvent> {
         && frame::is_valid(event, PARKED_SEGMENT);
     let event = is_valid.then(|| frame::decode_event(event)).flatten()?;
     let stored = StoredEvent { position: Position { log: header.log, seq: header.seq }, event };
-    Some(ParkedEvent { stored, instance, note: ParkingNote { reason, detail, parked_at } })
+    Some(ParkedEvent { stored, instance, note: ParkingNote { reason, detail, parked_at }, has_notice })
 }
 
-fn file_name(position: Position) -> String {
-    format!("{position}{PARKED_EXT}")
+fn file_name(position: Position, has_notice: bool) -> String {
+    let ext = if has_notice { NOTICE_EXT } else { PARKED_EXT };
+    format!("{position}{ext}")
 }
 
-fn position(file: &str) -> Option<Position> {
-    let (log, seq) = file.strip_suffix(PARKED_EXT)?.split_once('-')?;
+/// Returns the position of a parked event, and whether there is a notice of it, from the name of its file.
+fn position(file: &str) -> Option<(Position, bool)> {
+    let has_notice = file.ends_with(NOTICE_EXT);
+    let (log, seq) = file.strip_suffix(if has_notice { NOTICE_EXT } else { PARKED_EXT })?.split_once('-')?;
     let position = Position { log: LogId(u64::from_str_radix(log, 16).ok()?), seq: seq.parse().ok()? };
-    (file_name(position) == file).then_some(position)
+    (file_name(position, has_notice) == file).then_some((position, has_notice))
 }
 
 /// Returns the space that a file of this size takes, in bytes.
@@ -212,6 +265,8 @@ fn space(size: u64) -> u64 {
 /// Maximum number of parked events. If Kafka rejects more events than that, the fault is hardly in the events.
 pub const MAX_PARKED_EVENTS: usize = 10_000;
 const PARKED_EXT: &str = ".parked";
+/// Extension of the file of a parked event of which the dead-letter topic has a notice.
+const NOTICE_EXT: &str = ".noticed";
 /// First bytes of the file of a parked event, with the version of its format.
 const MAGIC: &[u8] = b"HKPARK01";
 /// Segment id in the checksum of a parked event's frame. No segment has this id, so the frame is invalid in every segment.

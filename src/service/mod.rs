@@ -15,6 +15,7 @@
 //! take the forwarder lock.
 
 mod forwarding;
+mod kafka_files;
 mod maintenance;
 mod reload;
 mod senders_file;
@@ -44,7 +45,7 @@ use forwarding::Forwarding;
 use senders_file::SendersFile;
 
 pub use maintenance::{give_up_events, renew_journal_identity};
-pub use settings::{forward_settings, load_config};
+pub use settings::{forward_settings, forward_topics, load_config};
 
 /// Running gateway. A clone is cheap and refers to the same gateway.
 #[derive(Clone)]
@@ -201,6 +202,7 @@ impl Service {
             }
             () = &mut serving => {}
             () = self.warn_of_expiring_secrets() => {}
+            () = self.watch_kafka_files() => {}
         }
         spawn_blocking(move || self.stop_forwarding(LAST_ACKNOWLEDGEMENTS)).await?;
         close_admin.notify_one();

@@ -1,13 +1,14 @@
 //! Derives the settings of each module from the configuration. Also reads and checks the configuration file, because
 //! only this module depends on both `config` and `forward`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::diagnostic::Diagnostics;
-use crate::forward;
+use crate::forward::{self, RecordOptions};
 use crate::journal::Options;
 
 /// Reads a configuration file and returns the checked configuration. The error lists the mistakes in the file. Checks
@@ -39,10 +40,34 @@ pub fn forward_settings(config: &Config) -> Option<forward::Settings> {
     let sources = &config.sources;
     Some(forward::Settings {
         librdkafka: kafka.librdkafka.clone(),
+        files: kafka.fingerprint,
         reroute: kafka.reroute.iter().map(|(from, to)| (Arc::from(&**from), Arc::from(&**to))).collect(),
-        headers: sources.iter().map(|source| (source.name.clone(), source.header_allow_list.clone())).collect(),
+        dead_letter: kafka.dead_letter.as_deref().map(Arc::from),
+        sources: sources
+            .iter()
+            .map(|source| {
+                let headers = source.header_allow_list.clone();
+                (source.name.clone(), RecordOptions { headers, signed_base_url: source.signed_base_url() })
+            })
+            .collect(),
         max_body: sources.iter().map(|source| source.max_body).max().unwrap_or_default(),
+        topics: sources.iter().flat_map(|source| source.topics.all()).cloned().collect(),
     })
+}
+
+/// Returns the topics to which hookhold forwards events, sorted by name: the destinations of each source, the dead-letter topic, and
+/// each destination in `[kafka.reroute]`, because events may still wait for the topics that it replaces.
+pub fn forward_topics(config: &Config, settings: &forward::Settings) -> Vec<forward::ForwardTopic> {
+    let others = settings.reroute.values().chain(&settings.dead_letter);
+    let mut topics: BTreeMap<Arc<str>, usize> = others.map(|to| (to.clone(), 0)).collect();
+    for source in &config.sources {
+        for topic in source.topics.all() {
+            let max_body = topics.entry(settings.destination(topic)).or_default();
+            *max_body = source.max_body.max(*max_body);
+        }
+    }
+    let max_head = config.server.limits.max_header_size;
+    topics.into_iter().map(|(name, max_body)| forward::ForwardTopic { name, max_body, max_head }).collect()
 }
 
 /// Returns true if a source requires a client certificate.

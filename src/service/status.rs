@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Service, forwarding};
 use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness, ReleaseError};
-use crate::forward;
+use crate::forward::{self, Blocked, ConnectionFailure};
 use crate::journal::{Journal, UnforwardedEvents};
 
 impl AdminQueries for Service {
@@ -35,7 +35,8 @@ impl AdminQueries for Service {
 
     fn release(&self, topic: &str, below: u64) -> Result<u64, ReleaseError> {
         let config = self.config();
-        if let Some(source) = config.sources.iter().find(|source| &*source.topic == topic).filter(|_| config.kafka.is_some()) {
+        if let Some(source) = config.sources.iter().find(|source| source.topics.include(topic)).filter(|_| config.kafka.is_some())
+        {
             return Err(ReleaseError::StillForwarded { topic: topic.to_owned(), name: source.name.to_string() });
         }
         let below = below.min(self.journal().durable_watermark());
@@ -69,17 +70,36 @@ fn health_without_kafka(unforwarded: &[UnforwardedEvents]) -> ComponentHealth {
     }
 }
 
-/// Returns the health of forwarding to Kafka. A blocked topic makes the state `Degraded` and not `Failed`, because the journal
-/// continues to store events.
+/// Returns the health of forwarding to Kafka. A blocked topic, a partition without a leader, or a cluster that does not answer makes the
+/// state `Degraded` and not `Failed`, because the journal continues to store events.
 fn kafka_health(status: forward::Status) -> ComponentHealth {
     if !status.running {
         let panicked = "the forwarder panicked; restart hookhold and report this bug";
         return ComponentHealth::or(HealthState::Failed, vec![panicked.to_owned()]);
     }
-    let blocked = status.topics.iter().filter_map(|topic| {
-        let blocked = topic.blocked.as_ref()?;
-        let (reason, detail, remedy) = (blocked.reason, &blocked.detail, blocked.remedy);
-        Some(format!("{}: {reason} for {} s: {detail}; {remedy}", topic.topic, blocked.seconds))
+    let blocked = status.topics.iter().flat_map(|topic| {
+        let line = move |Blocked { reason, detail, remedy, seconds }: &Blocked, scope: &str| {
+            format!("{}: {reason} for {seconds} s: {detail}; {scope}{remedy}", topic.topic)
+        };
+        let scope = if topic.blocked.is_none() { "hookhold sends the topic's other events; " } else { "" };
+        let leaderless = topic.leaderless.iter().map(move |block| line(block, scope));
+        topic.blocked.iter().map(move |block| line(block, "")).chain(leaderless)
     });
-    ComponentHealth::or(HealthState::Degraded, blocked.collect())
+    let problems = connection_problem(&status.connection).into_iter().chain(blocked);
+    ComponentHealth::or(HealthState::Degraded, problems.chain(status.dead_letters.as_ref().map(dead_letter_problem)).collect())
+}
+
+fn dead_letter_problem(problem: &forward::DeadLetterProblem) -> String {
+    let forward::DeadLetterProblem { topic, reason, detail, remedy, seconds } = problem;
+    format!("dead-letter topic {topic}: {reason} for {seconds} s: {detail}; {remedy}")
+}
+
+/// Returns the problem of the connection to the Kafka cluster; `None` if the cluster answers.
+fn connection_problem(connection: &forward::ConnectionSnapshot) -> Option<String> {
+    let seconds = connection.seconds;
+    match &connection.failure {
+        Some(ConnectionFailure { reason, detail, remedy }) => Some(format!("{reason} for {seconds} s: {detail}; {remedy}")),
+        None if connection.connected => None,
+        None => Some(format!("connecting to the Kafka cluster for {seconds} s")),
+    }
 }

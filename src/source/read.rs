@@ -189,6 +189,7 @@ const OPTIONS_OF_A_SOURCE: &[&str] = &[
     "path",
     "public_url",
     "topic",
+    "topics",
     "secrets",
     "client_ca",
     "client_subject",

@@ -1,13 +1,16 @@
 //! Compiles the list of event types that a source stores, such as `types = ["invoice.paid", "customer.*"]`.
 
+use std::fmt;
+
 use crate::toml_value::{Item, TomlTable};
 
 /// A filter over event types. The default filter accepts every type.
 #[derive(Clone, Debug, Default)]
 pub struct TypeFilter(Vec<TypePattern>);
 
+/// One event type, or all event types that begin with the same characters.
 #[derive(Clone, Debug)]
-enum TypePattern {
+pub(super) enum TypePattern {
     Exactly(String),
     StartsWith(String),
 }
@@ -37,22 +40,46 @@ impl TypeFilter {
 }
 
 impl TypePattern {
-    fn matches(&self, event_type: &str) -> bool {
+    /// Reads a pattern. Returns `None` if the text is empty, or contains a `*` before its last character.
+    pub(super) fn parse(text: &str) -> Option<TypePattern> {
+        match text.strip_suffix('*') {
+            _ if text.is_empty() => None,
+            Some(prefix) if !prefix.contains('*') => Some(TypePattern::StartsWith(prefix.to_owned())),
+            None if !text.contains('*') => Some(TypePattern::Exactly(text.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the pattern matches the event type.
+    pub(super) fn matches(&self, event_type: &str) -> bool {
         match self {
             TypePattern::Exactly(wanted) => event_type == wanted,
             TypePattern::StartsWith(prefix) => event_type.starts_with(prefix),
+        }
+    }
+
+    /// Returns true if the pattern matches every event type that `other` matches.
+    pub(super) fn includes(&self, other: &TypePattern) -> bool {
+        match (self, other) {
+            (TypePattern::Exactly(_), TypePattern::StartsWith(_)) => false,
+            (_, TypePattern::Exactly(text) | TypePattern::StartsWith(text)) => self.matches(text),
+        }
+    }
+}
+
+impl fmt::Display for TypePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TypePattern::Exactly(wanted) => write!(f, "{wanted}"),
+            TypePattern::StartsWith(prefix) => write!(f, "{prefix}*"),
         }
     }
 }
 
 fn pattern(item: Item) -> Option<TypePattern> {
     let text = item.clone().string_as(EXPECTED)?;
-    match text.strip_suffix('*') {
-        _ if text.is_empty() => item.expected(EXPECTED, "an empty string"),
-        Some(prefix) if !prefix.contains('*') => Some(TypePattern::StartsWith(prefix.to_owned())),
-        None if !text.contains('*') => Some(TypePattern::Exactly(text)),
-        _ => item.expected(EXPECTED, "a * that is not the last character"),
-    }
+    let found = if text.is_empty() { "an empty string" } else { "a * that is not the last character" };
+    TypePattern::parse(&text).or_else(|| item.expected(EXPECTED, found))
 }
 
 const EXPECTED: &str = "an event type such as \"invoice.paid\", \"invoice.*\" or \"*\"";

@@ -49,6 +49,11 @@ impl PublicUrl {
         if other_port { &self.normalized.other_port } else { &self.normalized.own }
     }
 
+    /// Returns the configured URL without a trailing slash and without user name and password.
+    pub fn without_credentials(&self) -> String {
+        UrlParts { credentials: "", ..UrlParts::of(self.as_written()) }.text()
+    }
+
     /// Returns the user name and password with a trailing `@`, or an empty string.
     pub fn credentials(&self) -> &str {
         UrlParts::of(self.as_written()).credentials

@@ -126,7 +126,7 @@ impl<'e> EventBuilder<'e> {
             received_at: self.delivery.received_at,
             occurred_at,
             source: self.source.name.clone(),
-            topic: self.source.topic.clone(),
+            topic: self.source.topics.of(event_type.as_deref()).clone(),
             id: id.as_ref().map(Located::joined),
             event_type,
             type_prefix: self.source.recipe.event.type_prefix.clone(),

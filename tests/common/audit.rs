@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -59,4 +60,29 @@ fn check_records(frames: &[FoundEvent], records: &[FoundEvent], violations: &mut
     violations.extend(missing.map(|frame| format!("stored but not in Kafka: {}", frame.location())));
     let altered = records.iter().filter(|record| by_seq.get(&record.seq) != Some(record));
     violations.extend(altered.map(|record| format!("in Kafka but not in the journal: {}", record.location())));
+}
+
+/// Records in Kafka in excess of one record for each event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Number of copies that each kill of hookhold caused.
+    pub by_kill: Vec<usize>,
+    /// Sequence of each copy that no kill explains.
+    pub unexplained: Vec<u64>,
+}
+
+/// Counts the copies in a topic. `seqs` contains the sequence of each record. A kill explains one copy of each event in its range,
+/// which reaches from the saved cursor to the log end: hookhold may have forwarded these events after it saved the cursor.
+pub fn copies(seqs: impl IntoIterator<Item = u64>, kills: &[Range<u64>]) -> Copies {
+    let mut times: BTreeMap<u64, usize> = BTreeMap::new();
+    for seq in seqs {
+        *times.entry(seq).or_default() += 1;
+    }
+    let mut copies = Copies { by_kill: vec![0; kills.len()], unexplained: Vec::new() };
+    for (seq, times) in times {
+        let explained: Vec<usize> = (0..kills.len()).filter(|kill| kills[*kill].contains(&seq)).collect();
+        explained.iter().rev().take(times - 1).for_each(|kill| copies.by_kill[*kill] += 1);
+        copies.unexplained.extend(std::iter::repeat_n(seq, (times - 1).saturating_sub(explained.len())));
+    }
+    copies
 }

@@ -19,19 +19,17 @@ use crate::kafka::{Kafka, Record};
 use crate::load::{Ledger, Order};
 use crate::process::{Home, Line, Process, wait_until};
 
-/// Name of a source, and name of its Kafka topic.
-pub type SourceTopic = (&'static str, &'static str);
-
-/// Creates a `Home` whose configuration has these sources. The gateway forwards events to Kafka only if `brokers` is given.
-pub fn home(sources: &[SourceTopic], brokers: Option<&str>) -> Home {
+/// Creates a `Home` whose configuration has these sources: the name of each source, and the name of its Kafka topic. The gateway
+/// forwards events to Kafka only if `brokers` is given.
+pub fn home<T: AsRef<str>>(sources: &[(T, T)], brokers: Option<&str>) -> Home {
     Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(sources, brokers))
 }
 
 /// Returns a configuration with these sources and a small segment size, so that the journal has many segments.
-pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
+pub fn config<T: AsRef<str>>(sources: &[(T, T)], brokers: Option<&str>) -> String {
     let mut text = "server.drain_delay = \"0s\"\njournal.segment_size = \"8 MiB\"\n".to_owned();
     text += &brokers.map(|brokers| format!("[kafka]\nbootstrap.servers = {brokers:?}\n")).unwrap_or_default();
-    for (name, topic) in sources {
+    for (name, topic) in sources.iter().map(|(name, topic)| (name.as_ref(), topic.as_ref())) {
         text += &format!("[sources.{name}]\nprovider = \"stripe\"\nsecrets = [\"file:secret\"]\ntopic = {topic:?}\n");
     }
     text
@@ -41,7 +39,7 @@ pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
 pub fn order(home: &Home, source: &str) -> Order {
     Order {
         address: home.hooks,
-        source: self::source(home, source),
+        sources: vec![self::source(home, source)],
         connections: 64,
         duplicate_percent: 5,
         rate: Some(500),
@@ -51,11 +49,16 @@ pub fn order(home: &Home, source: &str) -> Order {
 
 /// Compiles the source `name` from the configuration of `home`, as the gateway does.
 pub fn source(home: &Home, name: &str) -> Arc<Source> {
+    sources(home).into_iter().find(|source| *source.name == *name).expect("the source is configured")
+}
+
+/// Compiles all sources from the configuration of `home`, as the gateway does.
+pub fn sources(home: &Home) -> Vec<Arc<Source>> {
     let file = home.journal().with_file_name("hookhold.toml");
     let text = std::fs::read_to_string(&file).expect("a home has a configuration");
     let text = text.replace("file:", &format!("file:{}/", file.parent().expect("an absolute path").display()));
     let config = Config::parse("hookhold.toml", &text, |_, _| None).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-    config.sources.into_iter().find(|source| *source.name == *name).expect("the source is configured")
+    config.sources
 }
 
 /// Returns the seed of this test run: `HOOKHOLD_TEST_SEED`, or a random number if the variable is not set. Prints the seed,
@@ -108,7 +111,12 @@ pub fn found(records: &[Record]) -> Vec<FoundEvent> {
 /// Compares the ledger of sent deliveries with the journal and the Kafka topic. Panics if a guarantee is broken. The
 /// gateway must be idle. Returns the number of duplicate records in the Kafka topic.
 pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize {
-    let (frames, records) = (frames(home, topic), found(&kafka.records(topic)));
+    audit_records(home, ledger, topic, &kafka.records(topic))
+}
+
+/// Like [`audit`], but with the topic's records in Kafka.
+pub fn audit_records(home: &Home, ledger: &Ledger, topic: &str, records: &[Record]) -> usize {
+    let (frames, records) = (frames(home, topic), found(records));
     let accepted: BTreeSet<String> = ledger.accepted().collect();
     assert!(!accepted.is_empty() && !frames.is_empty() && !records.is_empty(), "nothing to compare");
     let faults = audit::violations(&accepted, &frames, Some(&records));

@@ -1,5 +1,5 @@
-//! A real Apache Kafka cluster for tests: one or two brokers on free loopback ports, with their data in `target/`. A test can
-//! kill or stop each broker, and restart the broker with the same ports and data.
+//! A real Apache Kafka cluster for tests: one, two or three brokers on free loopback ports, with their data in `target/`. A test
+//! can kill or stop each broker, and restart the broker with the same ports and data.
 //!
 //! A broker never outlives the test process, even if the test process is killed. A shell process reads a pipe from the test
 //! process. When the pipe closes, the shell kills the broker and removes the broker's data.
@@ -56,9 +56,37 @@ pub struct Kafka {
     home: PathBuf,
     port: u16,
     controller: u16,
-    heap: &'static str,
+    /// Options of the Java virtual machine.
+    jvm: Vec<String>,
     running: Option<Child>,
     _reserved: [UdpSocket; 2],
+}
+
+/// Settings that a broker has in addition to those of every test broker.
+#[derive(Default)]
+pub struct Additions {
+    /// Name, security protocol and port of each listener. Every broker also has the listener `PLAINTEXT`.
+    pub listeners: Vec<(&'static str, &'static str, u16)>,
+    /// Lines of `server.properties`.
+    pub properties: String,
+    /// Users for SCRAM, in the syntax of Kafka's storage tool.
+    pub scram_users: Vec<String>,
+    /// System properties of the broker's Java process, such as `-Dname=value`.
+    pub system_properties: Vec<String>,
+}
+
+/// Reserved ports of one node.
+struct Ports {
+    broker: u16,
+    controller: u16,
+    reserved: [UdpSocket; 2],
+}
+
+impl Ports {
+    fn reserve() -> Ports {
+        let ((broker, first), (controller, second)) = (reserve(), reserve());
+        Ports { broker: broker.port(), controller: controller.port(), reserved: [first, second] }
+    }
 }
 
 /// Returns the broker that the tests of one file share. A test that kills or stops a broker must start its own broker.
@@ -71,42 +99,81 @@ pub fn shared() -> &'static Kafka {
 impl Kafka {
     /// Formats the storage of a new broker, starts the broker, and waits until the broker responds.
     pub fn start() -> Kafka {
+        Kafka::start_with(Additions::default())
+    }
+
+    /// Like [`Kafka::start`], but with more memory and with all optimisations of the Java virtual machine.
+    pub fn for_throughput() -> Kafka {
         let mut kafka = Kafka::absent();
+        kafka.jvm = ["-Xmx1g", "-XX:TieredStopAtLevel=4"].map(str::to_owned).into();
         kafka.restart();
         kafka
     }
 
     /// Formats the storage of a new broker that has its own ports. Does not start the broker.
     pub fn absent() -> Kafka {
-        Kafka::formatted(None)
+        Kafka::formatted(None, Additions::default())
+    }
+
+    /// Like [`Kafka::start`], with further settings.
+    pub fn start_with(additions: Additions) -> Kafka {
+        let mut kafka = Kafka::formatted(None, additions);
+        kafka.restart();
+        kafka
     }
 
     /// Starts a second broker, node 2, which uses the controller of this broker. Drop the second broker before this broker.
     pub fn join(&self) -> Kafka {
-        let mut second = Kafka::formatted(Some(self.controller));
+        let mut second = Kafka::formatted(Some(self.controller), Additions::default());
         second.restart();
         second
     }
 
-    fn formatted(joins: Option<u16>) -> Kafka {
+    /// Starts a cluster of three nodes. Each node is a broker and a controller, so the cluster survives the loss of one node. A
+    /// topic with three replicas needs two of them in sync.
+    pub fn cluster() -> [Kafka; 3] {
+        let ports = [(); 3].map(|()| Ports::reserve());
+        let voters: Vec<String> = (1..).zip(&ports).map(|(id, ports)| format!("{id}@127.0.0.1:{}", ports.controller)).collect();
+        let voters = voters.join(",");
+        let mut id = 0;
+        let formatting = ports.map(|ports| {
+            id += 1;
+            let roles = format!("process.roles=broker,controller\nnode.id={id}\n");
+            let additions = Additions { properties: replicated(&voters), ..Additions::default() };
+            std::thread::spawn(move || Kafka::format(ports, None, "-Xmx256m", &roles, additions))
+        });
+        let mut nodes = formatting.map(|node| node.join().expect("the node can be formatted"));
+        nodes.iter_mut().for_each(Kafka::launch);
+        nodes.iter().for_each(Kafka::wait_until_ready);
+        nodes
+    }
+
+    fn formatted(joins: Option<u16>, additions: Additions) -> Kafka {
+        match joins {
+            Some(_) => Kafka::format(Ports::reserve(), joins, "-Xmx256m", BROKER, additions),
+            None => Kafka::format(Ports::reserve(), joins, "-Xmx320m", BROKER_AND_CONTROLLER, additions),
+        }
+    }
+
+    /// Formats the storage of a node. The properties in `additions` replace earlier properties with the same names.
+    fn format(ports: Ports, joins: Option<u16>, heap: &str, roles: &str, additions: Additions) -> Kafka {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("kafka-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&home).expect("target/ can be written to");
-        let (address, port_reservation) = reserve();
-        let (own_controller, controller_reservation) = reserve();
-        let (port, controller) = (address.port(), joins.unwrap_or(own_controller.port()));
-        let roles = if joins.is_some() { broker(port) } else { broker_and_controller(port, controller) };
-        fs::write(home.join("server.properties"), roles + &properties(&home, port, controller))
-            .expect("target/ can be written to");
+        let (port, controller) = (ports.broker, joins.unwrap_or(ports.controller));
+        let listeners = listeners(joins.is_none(), port, controller, &additions.listeners);
+        let settings = format!("{roles}{listeners}{}{}", properties(&home, controller), additions.properties);
+        fs::write(home.join("server.properties"), settings).expect("target/ can be written to");
         let output = java(&home)
             .args(["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", CLUSTER_ID, "-c"])
             .arg(home.join("server.properties"))
+            .args(additions.scram_users.iter().flat_map(|user| ["--add-scram", user]))
             .output()
             .expect("java can be run (Debian: openjdk-17-jre-headless)");
         assert!(output.status.success(), "formatting failed: {output:?}");
-        let heap = if joins.is_some() { "-Xmx256m" } else { "-Xmx320m" };
-        Kafka { home, port, controller, heap, running: None, _reserved: [port_reservation, controller_reservation] }
+        let jvm = [vec![heap.to_owned()], additions.system_properties].concat();
+        Kafka { home, port, controller, jvm, running: None, _reserved: ports.reserved }
     }
 
     /// Returns the value of `bootstrap.servers` for this broker.
@@ -126,43 +193,67 @@ impl Kafka {
 
     /// Starts the broker again with the same ports and data, and waits until the broker responds.
     pub fn restart(&mut self) {
+        self.launch();
+        self.wait_until_ready();
+    }
+
+    fn launch(&mut self) {
         assert!(self.running.is_none(), "the broker is already running");
         let mut shell = Command::new("sh");
         shell.args(["-c", WATCHER, "watcher"]).arg(&self.home).arg(java(&self.home).get_program());
-        shell.args(java(&self.home).get_args()).args([self.heap, "kafka.Kafka"]).arg(self.home.join("server.properties"));
+        shell.args(java(&self.home).get_args()).args(&self.jvm).arg("kafka.Kafka").arg(self.home.join("server.properties"));
         let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh can be run");
         let mut started = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut started).expect("the shell answers");
         assert_eq!(started.trim(), "started");
         self.running = Some(child);
-        self.wait_until_ready();
     }
 
     /// Creates a topic and waits until each partition has a leader.
     pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
-        self.create(name, partitions, TopicReplication::Fixed(1), config);
+        self.create(&[new_topic(name, partitions, TopicReplication::Fixed(1), config)]);
+    }
+
+    /// Creates topics whose partitions have `replicas` replicas, and waits until each partition has a leader.
+    pub fn create_topics(&self, names: &[String], partitions: i32, replicas: i32) {
+        let new = names.iter().map(|name| new_topic(name, partitions, TopicReplication::Fixed(replicas), &[]));
+        self.create(&new.collect::<Vec<_>>());
     }
 
     /// Creates a topic with one partition. The first node in `nodes` becomes the partition's leader, and the other
     /// nodes get replicas.
     pub fn create_topic_on(&self, nodes: &[i32], name: &str, config: &[(&str, &str)]) {
-        self.create(name, 1, TopicReplication::Variable(&[nodes]), config);
+        self.create(&[new_topic(name, 1, TopicReplication::Variable(&[nodes]), config)]);
     }
 
-    fn create(&self, name: &str, partitions: i32, replication: TopicReplication<'_>, config: &[(&str, &str)]) {
-        let mut topic = NewTopic::new(name, partitions, replication);
-        for (key, value) in config {
-            topic = topic.set(key, value);
+    /// Creates a topic with one partition for each entry of `partitions`. The entry lists the nodes of the partition: its leader, and the
+    /// nodes that get replicas.
+    pub fn create_topic_across(&self, partitions: &[&[i32]], name: &str, config: &[(&str, &str)]) {
+        self.create(&[new_topic(name, partitions.len() as i32, TopicReplication::Variable(partitions), config)]);
+    }
+
+    fn create(&self, topics: &[NewTopic<'_>]) {
+        let results = block_on(self.admin().create_topics(topics, &AdminOptions::new())).expect("the broker answers");
+        assert!(results.len() == topics.len() && results.iter().all(Result::is_ok), "{results:?}");
+        let client = consumer(&self.bootstrap());
+        for NewTopic { name, num_partitions, .. } in topics {
+            wait_until(&format!("{name} has a leader"), || {
+                let metadata = client.fetch_metadata(Some(name), SLICE);
+                metadata.is_ok_and(|m| {
+                    let partitions = m.topics()[0].partitions();
+                    partitions.len() as i32 == *num_partitions && partitions.iter().all(|p| p.leader() > 0)
+                })
+            });
         }
-        let results = block_on(self.admin().create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
+    }
+
+    /// Deletes a topic and waits until the broker no longer lists the topic.
+    pub fn delete_topic(&self, name: &str) {
+        let results = block_on(self.admin().delete_topics(&[name], &AdminOptions::new())).expect("the broker answers");
         assert_eq!(results, [Ok(name.to_owned())]);
         let client = consumer(&self.bootstrap());
-        wait_until(&format!("{name} has a leader"), || {
-            let metadata = client.fetch_metadata(Some(name), SLICE);
-            metadata.is_ok_and(|m| {
-                m.topics()[0].partitions().len() as i32 == partitions && m.topics()[0].partitions().iter().all(|p| p.leader() > 0)
-            })
-        });
+        let is_listed = |metadata: Metadata| metadata.topics().iter().any(|topic| topic.name() == name);
+        wait_until(&format!("{name} is gone"), || client.fetch_metadata(None, SLICE).is_ok_and(|metadata| !is_listed(metadata)));
     }
 
     /// Replaces the topic's whole configuration with `config`.
@@ -193,6 +284,18 @@ impl Kafka {
         let output = tool.output().expect("java can be run");
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).expect("the tool prints text")
+    }
+
+    /// Runs a command that names Kafka's scripts, such as `kafka-topics.sh`, in a shell, as an operator does who pastes it. Panics if
+    /// the command fails.
+    pub fn paste(&self, command: &str) {
+        let java = java(&self.home);
+        let words = [java.get_program()].into_iter().chain(java.get_args()).map(|word| format!("'{}'", word.display()));
+        let java = words.collect::<Vec<_>>().join(" ");
+        let functions: String = SCRIPTS.iter().map(|(name, class)| format!("{name}() {{ {java} {class} \"$@\"; }}\n")).collect();
+        let mut shell = Command::new("bash");
+        let output = shell.current_dir(&self.home).args(["-c", &(functions + command)]).output().expect("bash can be run");
+        assert!(output.status.success(), "{command}: {output:?}");
     }
 
     /// Returns every record of a topic, ordered by partition and offset.
@@ -261,6 +364,11 @@ impl Drop for Kafka {
     }
 }
 
+/// Returns the value of `bootstrap.servers` for a cluster of these nodes.
+pub fn bootstrap(nodes: &[Kafka]) -> String {
+    nodes.iter().map(Kafka::bootstrap).collect::<Vec<_>>().join(",")
+}
+
 /// Returns every record of a topic in the cluster at `bootstrap`, ordered by partition and offset.
 pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
     let consumer = consumer(bootstrap);
@@ -268,7 +376,13 @@ pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
     let mut assignment = TopicPartitionList::new();
     let mut missing = 0;
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), DEADLINE).expect("the broker answers");
+        // A broker does not answer for a partition before it knows that it is the leader.
+        let mut found = None;
+        wait_until(&format!("a broker leads {topic}"), || {
+            found = consumer.fetch_watermarks(topic, partition.id(), SLICE).ok();
+            found.is_some()
+        });
+        let (low, high) = found.expect("waited for");
         missing += high - low;
         assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("a valid offset");
     }
@@ -331,6 +445,16 @@ fn client(bootstrap: &str) -> ClientConfig {
     config
 }
 
+fn new_topic<'a>(
+    name: &'a str,
+    partitions: i32,
+    replication: TopicReplication<'a>,
+    config: &[(&'a str, &'a str)],
+) -> NewTopic<'a> {
+    let topic = NewTopic::new(name, partitions, replication);
+    config.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+}
+
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built").block_on(future)
 }
@@ -353,25 +477,30 @@ fn java(home: &Path) -> Command {
     java
 }
 
-fn broker_and_controller(port: u16, controller: u16) -> String {
-    let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
-    format!("process.roles=broker,controller\nnode.id=1\nlisteners={listeners}\n")
+/// Returns the settings of the listeners of a broker: `PLAINTEXT`, then `additional` ones. A broker that is also the controller
+/// has the controller's listener.
+fn listeners(is_controller: bool, port: u16, controller: u16, additional: &[(&str, &str, u16)]) -> String {
+    let all = [&[("PLAINTEXT", "PLAINTEXT", port)][..], additional].concat();
+    let list = |part: fn(&(&str, &str, u16)) -> String| all.iter().map(part).collect::<Vec<_>>().join(",");
+    let addresses = list(|(name, _, port)| format!("{name}://127.0.0.1:{port}"));
+    let protocols = list(|(name, protocol, _)| format!("{name}:{protocol}"));
+    let of_controller = if is_controller { format!(",CONTROLLER://127.0.0.1:{controller}") } else { String::new() };
+    format!(
+        "listeners={addresses}{of_controller}
+advertised.listeners={addresses}
+listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
+"
+    )
 }
 
-fn broker(port: u16) -> String {
-    format!("process.roles=broker\nnode.id=2\nlisteners=PLAINTEXT://127.0.0.1:{port}\n")
-}
-
-/// Returns the broker settings for a small heap. The caller adds `process.roles`, `node.id` and `listeners`. Records never
+/// Returns the broker settings for a small heap. The caller adds the roles, the node id and the listeners. Records never
 /// expire, because test deliveries may be years old. The broker allows every operation, except on a topic for which a test adds
 /// ACLs.
-fn properties(home: &Path, port: u16, controller: u16) -> String {
+fn properties(home: &Path, controller: u16) -> String {
     format!(
         "controller.quorum.voters=1@127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={}
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 allow.everyone.if.no.acl.found=true
@@ -400,6 +529,31 @@ broker.heartbeat.interval.ms=500
     )
 }
 
+/// Kafka's scripts, each with the class that it runs.
+const SCRIPTS: [(&str, &str); 4] = [
+    ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
+    ("kafka-acls.sh", "org.apache.kafka.tools.AclCommand"),
+    ("kafka-configs.sh", "kafka.admin.ConfigCommand"),
+    ("kafka-reassign-partitions.sh", "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"),
+];
+/// Returns the broker settings of a cluster of three nodes with these controllers. The cluster has no ACLs, because a controller with
+/// ACLs rejects the votes of the others until it has read the ACLs, which needs an elected controller.
+fn replicated(voters: &str) -> String {
+    let internal = ["offsets.topic", "transaction.state.log", "share.coordinator.state.topic"];
+    let internal = internal.map(|topic| format!("{topic}.replication.factor=3\n")).concat();
+    format!(
+        "controller.quorum.voters={voters}
+authorizer.class.name=
+default.replication.factor=3
+min.insync.replicas=2
+transaction.state.log.min.isr=2
+share.coordinator.state.topic.min.isr=2
+replica.lag.time.max.ms=5000
+unclean.leader.election.enable=false
+{internal}"
+    )
+}
+
 /// Shell script that runs the broker in the background and reads one word from a pipe. On `kill` or `term`, the script ends the
 /// broker and leaves the broker's data in place. If the pipe closes, the script ends the broker and removes the data.
 const WATCHER: &str = r#"home=$1; shift
@@ -409,6 +563,8 @@ read -r word || word=gone
 case $word in term) kill -TERM "$broker" ;; *) kill -KILL "$broker" ;; esac
 wait "$broker"
 [ "$word" != gone ] || rm -rf "$home""#;
+const BROKER_AND_CONTROLLER: &str = "process.roles=broker,controller\nnode.id=1\n";
+const BROKER: &str = "process.roles=broker\nnode.id=2\n";
 const CLUSTER_ID: &str = "aG9va2hvbGQtdGVzdC1rYQ";
 /// Maximum duration of each wait. The limit exists only to end a stuck test; no assertion depends on the limit.
 const DEADLINE: Duration = Duration::from_secs(90);

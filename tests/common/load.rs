@@ -1,7 +1,7 @@
 //! Generates load on a running gateway. Many concurrent senders sign deliveries as `hookhold send` does, and send the
 //! deliveries. A configured percentage of the deliveries are duplicates, and the other deliveries have new ids. A sender that
 //! loses its connection opens a new connection. A [`Ledger`] records the responses to each delivery, so a test can compare the
-//! responses with the journal.
+//! responses with the journal. A load also records the latency of each response.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hdrhistogram::Histogram;
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::source::Source;
 use hookhold::verify::sign::{Sample, SampleOptions, sign};
@@ -21,11 +22,12 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Parameters of a load: target, source, number of senders, rate and percentage of duplicates.
+/// Parameters of a load: target, sources, number of senders, rate and percentage of duplicates.
 #[derive(Clone)]
 pub struct Order {
     pub address: SocketAddr,
-    pub source: Arc<Source>,
+    /// Sources that take turns: the delivery with the ledger index `n` goes to the source with the index `n` modulo their number.
+    pub sources: Vec<Arc<Source>>,
     pub connections: usize,
     /// Percentage of deliveries that are duplicates. The load may send a duplicate while the original delivery is still in
     /// progress.
@@ -124,9 +126,10 @@ struct Shared {
     order: Order,
     /// Ledger indices of the deliveries to send; `None` if the load sends new deliveries and duplicates.
     numbers: Option<Vec<usize>>,
-    /// Source that signs the next delivery. Each delivery in progress holds a reference to the source that signed it.
-    source: Mutex<Arc<Source>>,
+    /// Sources that sign the next deliveries. Each delivery in progress holds a reference to the source that signed it.
+    sources: Mutex<Vec<Arc<Source>>>,
     ledger: Mutex<Ledger>,
+    latencies: Mutex<Histogram<u64>>,
     random: Mutex<fastrand::Rng>,
     turns: AtomicU64,
     sent: AtomicU64,
@@ -148,11 +151,25 @@ impl Load {
         load.stop()
     }
 
-    /// Replaces the source that signs the deliveries, then waits for the responses to all deliveries that the previous source
+    /// Sends `count` new deliveries, waits for the responses and returns the ledger.
+    pub fn send_new(order: Order, mut ledger: Ledger, count: usize) -> Ledger {
+        let first = ledger.deliveries.len();
+        ledger.deliveries.resize(first + count, DeliveryCount::default());
+        Load::send_again(order, ledger, (first..first + count).collect())
+    }
+
+    /// Replaces the only source, which signs the deliveries, then waits for the responses to all deliveries that the previous source
     /// signed.
     pub fn sign_with(&self, source: Arc<Source>) {
-        let previous = std::mem::replace(&mut *self.shared.source.lock().expect("no sender panics"), source);
-        self.wait_for(|load| Arc::strong_count(&previous) == 1 + usize::from(Arc::ptr_eq(&previous, &load.shared.order.source)));
+        let previous = std::mem::replace(&mut self.shared.sources.lock().expect("no sender panics")[0], source);
+        let first = &self.shared.order.sources[0];
+        self.wait_for(|_| Arc::strong_count(&previous) == 1 + usize::from(Arc::ptr_eq(&previous, first)));
+    }
+
+    /// Returns the latencies of the 2xx responses since the last call, in microseconds. A latency begins at the time at which the
+    /// delivery is due, so that the rate of the load does not hide slow responses.
+    pub fn take_latencies(&self) -> Histogram<u64> {
+        std::mem::replace(&mut *self.shared.latencies.lock().expect("no sender panics"), new_histogram())
     }
 
     /// Returns the number of requests that the senders have started to send so far.
@@ -194,8 +211,9 @@ impl Load {
         let random = Mutex::new(fastrand::Rng::with_seed(order.seed));
         let [turns, sent, accepted, in_flight] = [(); 4].map(|()| AtomicU64::new(0));
         let (ledger, stopping) = (Mutex::new(ledger), AtomicBool::new(false));
-        let source = Mutex::new(order.source.clone());
-        let shared = Arc::new(Shared { order, numbers, source, ledger, random, turns, sent, accepted, in_flight, stopping });
+        let (sources, latencies) = (Mutex::new(order.sources.clone()), Mutex::new(new_histogram()));
+        let shared = Shared { order, numbers, sources, ledger, latencies, random, turns, sent, accepted, in_flight, stopping };
+        let shared = Arc::new(shared);
         let senders = shared.clone();
         Load { shared, thread: thread::spawn(move || senders.run()) }
     }
@@ -238,8 +256,8 @@ impl Shared {
                     None => return,
                 },
             };
-            let Some(number) = self.next(began).await else { return };
-            connection = self.deliver(open, number).await;
+            let Some((number, due)) = self.next(began).await else { return };
+            connection = self.deliver(open, number, due).await;
         }
     }
 
@@ -255,22 +273,29 @@ impl Shared {
         None
     }
 
-    async fn next(&self, began: Instant) -> Option<usize> {
+    /// Waits until the next delivery is due. Returns its ledger index and this time; `None` if there is no further delivery.
+    async fn next(&self, began: Instant) -> Option<(usize, Instant)> {
         let turn = self.turns.fetch_add(1, SeqCst);
-        if let Some(rate) = self.order.rate {
-            sleep_until(began + Duration::from_secs(turn) / rate).await;
+        let due = self.order.rate.map_or_else(Instant::now, |rate| began + Duration::from_secs(turn) / rate);
+        if self.order.rate.is_some() {
+            sleep_until(due).await;
         }
-        match &self.numbers {
+        let number = match &self.numbers {
             _ if self.stopping.load(SeqCst) => None,
             Some(numbers) => numbers.get(turn as usize).copied(),
             None => Some(self.ledger().draw(self.order.duplicate_percent, &mut self.random.lock().expect("no sender panics"))),
-        }
+        };
+        Some((number?, due))
     }
 
-    /// Sends the delivery with the ledger index `number`. Returns the connection, or `None` if the connection failed.
-    async fn deliver(&self, mut connection: BufStream<TcpStream>, number: usize) -> Option<BufStream<TcpStream>> {
+    /// Sends the delivery with the ledger index `number`, which was due at the time `due`. Returns the connection, or `None` if the
+    /// connection failed.
+    async fn deliver(&self, mut connection: BufStream<TcpStream>, number: usize, due: Instant) -> Option<BufStream<TcpStream>> {
         let id = self.ledger().id(number);
-        let source = self.source.lock().expect("no sender panics").clone();
+        let source = {
+            let sources = self.sources.lock().expect("no sender panics");
+            sources[number % sources.len()].clone()
+        };
         let request = request(&source, id);
         self.in_flight.fetch_add(1, SeqCst);
         self.ledger().deliveries[number].sent += 1;
@@ -286,6 +311,8 @@ impl Shared {
         if (200..300).contains(&status) {
             ledger.deliveries[number].accepted += 1;
             self.accepted.fetch_add(1, SeqCst);
+            let mut latencies = self.latencies.lock().expect("no sender panics");
+            latencies.record(due.elapsed().as_micros() as u64).expect("the histogram grows");
         }
         Some(connection)
     }
@@ -293,6 +320,10 @@ impl Shared {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("no sender panics")
     }
+}
+
+fn new_histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are possible")
 }
 
 /// Returns the bytes of an HTTP/1.1 request that contains a delivery with the id `id`. The signature has the current timestamp.

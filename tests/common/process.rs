@@ -96,6 +96,18 @@ impl Home {
         self.command(args).output().expect("the binary has just been built")
     }
 
+    /// Returns a shell that runs `command` in the directory of this `Home`, as for an operator who pastes it. The directory of the
+    /// program `hookhold` is on the path.
+    pub fn shell(&self, command: &str) -> Command {
+        let program = Path::new(env!("CARGO_BIN_EXE_hookhold"));
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        let path = program.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&others));
+        let mut shell = Command::new("bash");
+        self.prepare(shell.args(["-c", command]));
+        shell.env("PATH", std::env::join_paths(path).expect("no directory has a colon in its name"));
+        shell
+    }
+
     /// Returns the combined log of all `hookhold run` processes of this `Home`.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
@@ -108,8 +120,13 @@ impl Home {
     fn command_with(&self, by: &[&str], args: &[&str]) -> Command {
         let words = [by, &[env!("CARGO_BIN_EXE_hookhold")], args].concat();
         let mut command = Command::new(words[0]);
-        command.args(&words[1..]).current_dir(self.dir.path()).env_remove("HOOKHOLD_LOG").envs(&self.variables);
+        self.prepare(command.args(&words[1..]));
         command
+    }
+
+    /// Makes a command run in the directory of this `Home`, with its environment.
+    fn prepare(&self, command: &mut Command) {
+        command.current_dir(self.dir.path()).env_remove("HOOKHOLD_LOG").envs(&self.variables);
     }
 }
 

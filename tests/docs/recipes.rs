@@ -199,6 +199,7 @@ fn the_page_shows_every_parameter() {
 
 /// Options that only a source may set. docs/recipes.md shows `key` and `values` in the section of a source.
 const NOT_IN_A_FILE: &[&str] = &[
+    "topics",
     "provider",
     "path",
     "public_url",

@@ -18,5 +18,6 @@ mod restart;
 mod scheme;
 #[path = "../common/sdk.rs"]
 mod sdk;
+mod topics;
 mod twilio;
 mod variants;

@@ -147,6 +147,8 @@ fn twilio_arrives_in_kafka_byte_exact_and_once() {
             let id = id.unwrap_or(&position);
             assert_eq!(record.value.as_deref(), Some(example.body.as_bytes()), "{}", example.what);
             assert_eq!(record.key.as_deref(), Some(key.unwrap_or(id).as_bytes()), "{}", example.what);
+            let base = if example.source == "odd" { "https://twilio.example.com:8443" } else { PUBLIC };
+            assert_eq!(record.header("hookhold-url"), format!("{base}{}", example.target()), "{}", example.what);
             let found = ["ce_id", "ce_type", "hookhold-integrity", "hookhold-auth"].map(|name| record.header(name));
             assert_eq!(
                 Some(found),

@@ -59,9 +59,9 @@ fn limits_come_from_entry_then_recipe_then_server() {
     assert_eq!(stripe.dedupe.window, Duration::from_secs(7 * day));
     assert_eq!(source("stripe", "x", "limits = { gives_up_after = \"9d\" }").dedupe.window, Duration::from_secs(9 * day));
     assert_eq!(source("stripe", "x", "dedupe = { window = \"1h\" }").dedupe.window, Duration::from_secs(3600));
-    assert_eq!((&*stripe.path, &*stripe.topic), ("/hooks/shop", "webhooks.shop"));
+    assert_eq!((&*stripe.path, &**stripe.topics.of(None)), ("/hooks/shop", "webhooks.shop"));
     let own = source("stripe", "x", "path = \"/in/stripe\"\ntopic = \"money\"\nheaders = [\"X-Request-Id\"]");
-    assert_eq!((&*own.path, &*own.topic, own.header_allow_list[0].as_str()), ("/in/stripe", "money", "x-request-id"));
+    assert_eq!((&*own.path, &**own.topics.of(None), own.header_allow_list[0].as_str()), ("/in/stripe", "money", "x-request-id"));
 }
 
 #[test]

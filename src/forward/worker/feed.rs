@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 
 use super::Worker;
-use crate::forward::in_flight::ALL_BYTES;
+use crate::forward::in_flight_limit::ALL_BYTES;
 use crate::forward::kafka_error::BlockReason;
 use crate::forward::mailbox::pack_ticket;
 use crate::forward::readers::ReaderId;
@@ -20,7 +20,7 @@ impl Worker {
     /// Sends a bounded number of events, so that the loop can apply delivery reports between two calls. Returns false
     /// if no event could be sent.
     pub(super) fn feed(&mut self, now: Instant) -> bool {
-        self.in_flight_bytes = self.queues.iter().map(|queue| queue.in_flight.bytes()).sum();
+        self.in_flight.bytes = self.queues.iter().map(|queue| queue.in_flight.bytes()).sum();
         self.assign_readers(now);
         let mut moved = false;
         for id in self.readers.ids() {
@@ -38,17 +38,18 @@ impl Worker {
             self.readers.gather(0, now);
             return;
         }
-        let mut waiting = Vec::new();
+        let (mut waiting, mut caught_up) = (Vec::new(), Vec::new());
         for index in 0..self.queues.len() {
-            if !self.queues[index].needs_reader(self.limit) {
+            if !self.queues[index].needs_reader(self.in_flight.each) {
                 continue;
             }
             match self.readers.joinable(self.queues[index].next_seq()) {
-                Some(ReaderId::Live) => self.join_live(index, now),
+                Some(ReaderId::Live) => caught_up.push(index),
                 Some(pass) => self.queues[index].join_pass(pass),
                 None => waiting.push(index),
             }
         }
+        self.join_live(&caught_up, now);
         if self.readers.gather(waiting.len(), now)
             && let Some(from) = waiting.iter().map(|index| self.queues[*index].next_seq()).min()
         {
@@ -127,11 +128,13 @@ impl Worker {
             Some(index) => *index,
             None => self.add_first_seen(&stored, now),
         };
-        let has_room = self.in_flight_bytes < ALL_BYTES || self.queues[index].in_flight.is_empty();
+        let has_room = self.in_flight.bytes < ALL_BYTES || self.queues[index].in_flight.is_empty();
         let queue = &mut self.queues[index];
         if queue.takes_from(id, seq) {
             let ready = self.client.is_ready();
-            if ready && has_room && queue.may_send(self.limit) {
+            if ready && queue.leaves_behind(&stored) {
+                queue.leave_behind(&stored);
+            } else if ready && has_room && queue.may_send(self.in_flight.each) {
                 self.send(index, &stored, now);
             } else if ready && (!has_room || queue.is_worth_waiting_for(now)) && queue.block_reason().is_none() {
                 if let Some(reader) = self.readers.get(id) {
@@ -159,57 +162,59 @@ impl Worker {
         index
     }
 
-    /// Makes a topic continue with the reader at the log end, which it has reached.
-    fn join_live(&mut self, index: usize, now: Instant) {
-        debug!(topic = &*self.queues[index].topic, "topic has caught up");
-        self.follow_live(index);
-        self.queues[index].unblock(now);
+    /// Makes topics continue with the reader at the log end, which they have reached.
+    fn join_live(&mut self, indices: &[usize], now: Instant) {
+        self.follow_live(indices);
+        for index in indices {
+            debug!(topic = &*self.queues[*index].topic, "topic has caught up");
+            self.queues[*index].unblock(now);
+        }
     }
 
     /// Notes that the reader at the log end has skipped sequences, whose events corruption may have destroyed.
     fn pass_lost(&mut self) {
-        for index in 0..self.queues.len() {
-            if self.queues[index].is_fed_by(ReaderId::Live) {
-                self.follow_live(index);
-            }
-        }
+        let live = (0..self.queues.len()).filter(|index| self.queues[*index].is_fed_by(ReaderId::Live));
+        self.follow_live(&live.collect::<Vec<_>>());
     }
 
-    fn follow_live(&mut self, index: usize) {
-        let (queue, position) = (&mut self.queues[index], self.readers.live().position());
-        queue.join_live(position);
-        // Kafka will never acknowledge events that corruption has destroyed, so these events must no longer count as lag.
-        let (stored, watermark) = self.journal.stored(&queue.topic);
-        let unread = self.journal.count(&queue.topic, position, watermark);
-        queue.correct_lag(unread, stored);
+    /// Makes the reader at the log end feed these queues. Kafka will never acknowledge events that corruption has destroyed, so counts
+    /// the remaining events: the destroyed ones must no longer count as lag. Counts the events of all queues together, because each
+    /// count reads a part of the journal.
+    fn follow_live(&mut self, indices: &[usize]) {
+        let position = self.readers.live().position();
+        let topics: Vec<Arc<str>> = indices.iter().map(|index| self.queues[*index].topic.clone()).collect();
+        let stored: Vec<(u64, u64)> = topics.iter().map(|topic| self.journal.stored(topic)).collect();
+        let unread = topics.into_iter().zip(&stored).map(|(topic, (_, watermark))| (topic, position..*watermark));
+        let unread = self.journal.count_each(&unread.collect::<Vec<_>>());
+        for ((index, (stored, _)), unread) in indices.iter().zip(stored).zip(unread) {
+            self.queues[*index].join_live(position);
+            self.queues[*index].correct_lag(unread, stored);
+        }
     }
 
     /// Makes the topics of a pass that has ended continue with the reader at the log end. A blocked topic continues there later.
     fn finish_pass(&mut self, pass: ReaderId, now: Instant) {
         let position = self.readers.live().position();
-        for index in 0..self.queues.len() {
-            let queue = &mut self.queues[index];
-            if !queue.is_fed_by(pass) {
-                continue;
-            }
+        let mut caught_up = Vec::new();
+        for (index, queue) in self.queues.iter_mut().enumerate().filter(|(_, queue)| queue.is_fed_by(pass)) {
             match queue.block_reason() {
-                None => self.join_live(index, now),
+                None => caught_up.push(index),
                 Some(_) => queue.leave_reader(position),
             }
         }
+        self.join_live(&caught_up, now);
     }
 
     fn send(&mut self, index: usize, stored: &StoredEvent, now: Instant) {
         let Some(producer) = self.client.producer() else { return };
         let settings = self.settings.load();
-        let allowed = settings.headers.get(stored.event.source()).map_or(&[][..], Vec::as_slice);
-        let envelope = Envelope::new(stored, &self.instance, allowed);
+        let envelope = Envelope::new(stored, &self.instance, settings.record_options(stored.event.source()));
         let seq = stored.position.seq;
         let bytes = stored.event.body().len() + envelope.size();
-        if !self.queues[index].begin_send(stored, bytes, now) {
+        if !self.queues[index].begin_send(stored, envelope.key_hash(), bytes, now) {
             return;
         }
-        self.in_flight_bytes += bytes;
+        self.in_flight.bytes += bytes;
         let topic = settings.destination(stored.event.topic());
         if let Err(code) = producer.send(envelope.record(stored, &topic, pack_ticket(index, seq))) {
             self.record_failed(index, seq, code, now);

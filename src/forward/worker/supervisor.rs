@@ -1,6 +1,7 @@
 //! Handles failures in forwarding to Kafka: blocks and unblocks topics, probes topics that make no progress, and
 //! schedules the replacement of the producer.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use rdkafka::error::RDKafkaErrorCode;
@@ -8,6 +9,7 @@ use tracing::warn;
 
 use super::Worker;
 use crate::forward::kafka_error::{BlockReason, ErrorClass, classify};
+use crate::forward::left_behind::Leaderless;
 use crate::forward::mailbox::Updates;
 use crate::forward::probe_schedule::STALLED_AFTER;
 use crate::forward::topic_health::ProbeResult;
@@ -20,8 +22,8 @@ impl Worker {
         for queue in &mut self.queues {
             queue.rewind_if_recalled();
         }
-        if let Some((code, detail)) = updates.client_error {
-            self.client.note_error(code, detail);
+        for (code, text) in updates.client_errors {
+            self.client.connection_mut().note_error(code, &text, now);
         }
         if updates.brokers_down {
             self.brokers_down(now);
@@ -36,9 +38,16 @@ impl Worker {
                 None => self.journal.save_cursor(&topic, below, 0),
             }
         }
-        if let Some((index, result)) = updates.probe {
+        if let Some(probed) = updates.probe {
             self.client.probe_finished();
-            self.apply_probe(index, result, now);
+            if self.client.is_current(probed.generation) {
+                self.note_answer(&probed.result, now);
+            }
+            if let Some(index) = probed.queue {
+                // Another producer may send the topic's events to another topic.
+                let leaderless = probed.leaderless.filter(|_| self.client.is_current(probed.generation));
+                self.apply_probe(index, leaderless, probed.result, now);
+            }
         }
         if let Some((_, reason)) = updates.fatal.filter(|(generation, _)| self.client.is_current(*generation)) {
             self.client.producer_failed(reason, now);
@@ -55,19 +64,48 @@ impl Worker {
         if self.client.start_due().is_some_and(|due| now >= due) {
             self.start_producer(now);
         }
-        if self.client.can_probe()
-            && let Some(index) = self.next_to_probe(now)
-        {
-            let queue = &mut self.queues[index];
-            if let Err(error) = self.client.probe(&self.settings.load().destination(&queue.topic), index) {
-                let (pause, topic) = (queue.retry_probe(now), &*queue.topic);
-                warn!(
-                    topic,
-                    %error,
-                    retry_in = ?pause,
-                    "cannot start a thread to probe the topic; raise the thread limit (TasksMax in systemd)"
-                );
-            }
+        if self.client.can_probe() {
+            self.probe(now);
+        }
+    }
+
+    /// Probes a topic whose probe is due. If there is none, asks the cluster for metadata if it has not answered for a while.
+    fn probe(&mut self, now: Instant) {
+        let due = self.next_to_probe(now).map(|index| (self.queues[index].topic.clone(), Some(index)));
+        let is_silent = now >= self.client.connection().ask_at();
+        let question = || self.any_topic().filter(|_| is_silent).map(|topic| (topic, None));
+        let Some((topic, queue)) = due.or_else(question) else { return };
+        if let Err(error) = self.client.probe(&self.settings.load().destination(&topic), queue) {
+            let pause = match queue {
+                Some(index) => self.queues[index].retry_probe(now),
+                None => self.client.connection_mut().postpone(now),
+            };
+            warn!(
+                topic = &*topic,
+                %error,
+                retry_in = ?pause,
+                "cannot start a thread to probe the topic; raise the thread limit (TasksMax in systemd)"
+            );
+        }
+    }
+
+    /// Returns a topic whose metadata shows whether the cluster answers; `None` if no topic is known.
+    fn any_topic(&self) -> Option<Arc<str>> {
+        let configured = || self.settings.load().topics.first().cloned();
+        self.queues.first().map(|queue| queue.topic.clone()).or_else(configured)
+    }
+
+    /// Returns the time at which to ask the cluster for metadata because it has not answered for a while; `None` if that is not
+    /// possible now.
+    pub(super) fn next_question_due(&self) -> Option<Instant> {
+        (self.client.can_probe() && self.any_topic().is_some()).then(|| self.client.connection().ask_at())
+    }
+
+    /// Notes whether the cluster has answered a probe.
+    fn note_answer(&mut self, result: &ProbeResult, now: Instant) {
+        match result {
+            ProbeResult::Unanswered(detail) => self.client.connection_mut().unanswered(detail, now),
+            _ => self.client.connection_mut().answered(now),
         }
     }
 
@@ -109,14 +147,30 @@ impl Worker {
                 );
                 self.metrics.forward.parked.with_label_values(&[&*topic, reason]).inc();
                 queue.pass_parked(seq, stored.event.body().len(), now);
+                self.dead_letters.parked(stored.position, now);
             }
             Err(error) => queue.block(BlockReason::Record, &format!("event {seq}: {code}; {error}"), now),
         }
     }
 
+    /// Sends a copy of the next parked event to the dead-letter topic, if there is one.
+    pub(super) fn send_dead_letter(&mut self, now: Instant) {
+        let settings = self.settings.load();
+        if let (Some(topic), Some(producer), true) = (&settings.dead_letter, self.client.producer(), self.client.is_ready()) {
+            self.dead_letters.send(producer, &settings, topic, now);
+        }
+    }
+
+    /// Returns the time at which [`Worker::send_dead_letter`] has work; `None` if only an update can create work.
+    pub(super) fn next_dead_letter_due(&self, now: Instant) -> Option<Instant> {
+        let can_send = self.client.is_ready() && self.settings.load().dead_letter.is_some();
+        can_send.then(|| self.dead_letters.due(now)).flatten()
+    }
+
     /// Blocks every topic that has records in flight, because the Kafka client has lost the connection to its last
     /// reachable broker.
     pub(super) fn brokers_down(&mut self, now: Instant) {
+        self.client.connection_mut().ask_now(now);
         for queue in &mut self.queues {
             if queue.in_flight.unreported() > 0 && queue.block_reason().is_none() {
                 let (reason, detail) = self.client.unreachable_reason("brokers: expected a reachable broker, found none");
@@ -150,22 +204,26 @@ impl Worker {
         (0..self.queues.len()).filter(due).min_by_key(order)
     }
 
-    /// Applies the result of a metadata probe: blocks the topic, starts a trial, or schedules the replacement of the
-    /// producer.
-    fn apply_probe(&mut self, index: usize, result: ProbeResult, now: Instant) {
+    /// Applies the result of a metadata probe: leaves the events of some partitions behind, blocks the topic, starts a trial, or schedules
+    /// the replacement of the producer.
+    fn apply_probe(&mut self, index: usize, leaderless: Option<Leaderless>, result: ProbeResult, now: Instant) {
         let queue = &mut self.queues[index];
-        let waiting = queue.in_flight.unreported() > 0;
         queue.schedule_next_probe(now);
-        if !queue.needs_probe() || queue.makes_progress(now) {
+        if let Some(leaderless) = leaderless {
+            queue.set_leaderless(leaderless, self.in_flight.each, now);
+        }
+        if !queue.is_judged_by_probes() || queue.makes_progress(now) {
             return;
         }
+        let waiting = queue.in_flight.unreported() > 0;
         match result {
+            ProbeResult::Unanswered(detail) => {
+                queue.health.record_unwritable();
+                let (reason, detail) = self.client.unreachable_reason(&detail);
+                queue.block(reason, &detail, now);
+            }
             ProbeResult::Unwritable(reason, detail) => {
                 queue.health.record_unwritable();
-                let (reason, detail) = match reason {
-                    BlockReason::BrokerAway => self.client.unreachable_reason(&detail),
-                    reason => (reason, detail),
-                };
                 queue.block(reason, &detail, now);
             }
             ProbeResult::UnderReplicated { in_sync, detail } if waiting => {
@@ -179,7 +237,11 @@ impl Worker {
                 queue.health.record_in_sync(None, now);
                 self.judge_stall(index, now);
             }
-            ProbeResult::UnderReplicated { .. } | ProbeResult::Healthy => queue.begin_trial(),
+            ProbeResult::UnderReplicated { .. } | ProbeResult::Healthy => {
+                if !queue.block_if_too_far_ahead(self.in_flight.each, now) {
+                    queue.begin_trial();
+                }
+            }
         }
     }
 
@@ -200,12 +262,14 @@ impl Worker {
         }
     }
 
-    /// Replaces the producer and rewinds the queue of every topic that has records in flight.
+    /// Replaces the producer and rewinds the queue of every topic that has records in flight or has left events behind.
     fn replace_producer(&mut self, now: Instant) {
         let Some(replaced) = self.client.replace(now) else { return };
-        for queue in self.queues.iter_mut().filter(|queue| !queue.in_flight.is_empty()) {
-            queue.rewind();
-            if let Some(reason) = replaced.block {
+        self.dead_letters.restart(now);
+        for queue in self.queues.iter_mut().filter(|queue| queue.in_flight.cursor().is_some()) {
+            let had_records = queue.in_flight.has_records();
+            queue.start_over(now);
+            if let Some(reason) = replaced.block.filter(|_| had_records) {
                 queue.block(reason, &replaced.detail, now);
             }
         }
@@ -231,12 +295,15 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
     use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
     use crate::clock::{SystemClock, UnixMillis};
+    use crate::forward::in_flight_limit::InFlightLimit;
     use crate::forward::kafka_error::REBUILT_STUCK;
+    use crate::forward::partitioner::KeyHash;
     use crate::journal::disk::LocalDisk;
     use crate::journal::{Journal, Options};
     use crate::limits::JournalLimits;
@@ -255,7 +322,7 @@ mod tests {
         let begun = Instant::now();
         worker.client.start(begun);
         worker.add_queue(&"thin".into(), 0, -1, begun);
-        worker.queues[0].in_flight.insert(0, 10, UnixMillis(0));
+        worker.queues[0].in_flight.insert(0, KeyHash::of(b"key"), 10, UnixMillis(0));
         (worker, begun, dir)
     }
 
@@ -276,16 +343,64 @@ mod tests {
         let (mut worker, begun, _dir) = stalled_worker();
         let minute = |count: u64| begun + Duration::from_secs(60 * count);
         for count in 1..10 {
-            worker.apply_probe(0, of_three(1), minute(count));
+            worker.apply_probe(0, None, of_three(1), minute(count));
             assert_eq!((reason(&worker), replacement(&worker)), (Some(BlockReason::BelowMinIsr), None));
         }
         for count in 10..15 {
-            worker.apply_probe(0, of_three(2), minute(count));
+            worker.apply_probe(0, None, of_three(2), minute(count));
             assert_eq!(replacement(&worker), None, "the producer may still recover");
         }
         assert_eq!(reason(&worker), Some(BlockReason::Stalled), "enough replicas have returned");
-        worker.apply_probe(0, of_three(2), minute(15));
+        worker.apply_probe(0, None, of_three(2), minute(15));
         assert_eq!(replacement(&worker), Some(REBUILT_STUCK));
+        worker.client.stop(begun);
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_blocks_its_topic_only_at_the_limit() {
+        let (mut worker, begun, _dir) = stalled_worker();
+        worker.queues[0].join_live(2);
+        let two = NonZeroU32::new(2).expect("not zero");
+        let partition = KeyHash::of(b"key").partition(two);
+        let other = (0..9_u8).map(|key| KeyHash::of(&[key])).find(|key| key.partition(two) != partition).expect("a key");
+        let later = begun + STALLED_AFTER;
+        let probe = |worker: &mut Worker, partitions: &[u32]| {
+            let leaderless = Leaderless::new(partitions.iter().copied().collect(), 2);
+            worker.apply_probe(0, Some(leaderless), ProbeResult::Healthy, later);
+        };
+        worker.queues[0].block(BlockReason::Stalled, "earlier", begun);
+        probe(&mut worker, &[partition]);
+        assert!(reason(&worker).is_none() && worker.queues[0].may_send(worker.in_flight.each), "the other partition continues");
+        worker.in_flight.each = InFlightLimit { ahead: 1, ..worker.in_flight.each };
+        worker.queues[0].in_flight.insert(1, other, 10, UnixMillis(1));
+        worker.queues[0].acknowledge(1, worker.in_flight.each, UnixMillis(1), later);
+        for _ in 0..2 {
+            assert_eq!(reason(&worker), Some(BlockReason::NoLeader));
+            assert!(!worker.queues[0].may_send(worker.in_flight.each), "a trial would get further ahead");
+            probe(&mut worker, &[partition]);
+        }
+        probe(&mut worker, &[]);
+        assert!(
+            reason(&worker).is_none() && !worker.queues[0].may_send(worker.in_flight.each),
+            "librdkafka sends its records first"
+        );
+        worker.queues[0].acknowledge(0, worker.in_flight.each, UnixMillis(1), later);
+        worker.queues[0].rewind_if_recalled();
+        assert!(worker.queues[0].may_send(worker.in_flight.each) && worker.queues[0].next_seq() == 2, "nothing was left behind");
+        worker.client.stop(begun);
+    }
+
+    /// Otherwise the other partitions of a busy topic would hide that a partition has no leader.
+    #[test]
+    fn acknowledgements_of_later_records_do_not_postpone_the_probe() {
+        let (mut worker, begun, _dir) = stalled_worker();
+        worker.queues[0].join_live(2);
+        worker.queues[0].in_flight.insert(1, KeyHash::of(b"key"), 10, UnixMillis(1));
+        let (due, later) = (worker.queues[0].probe_due(), begun + STALLED_AFTER);
+        worker.queues[0].acknowledge(1, worker.in_flight.each, UnixMillis(1), later);
+        assert_eq!(worker.queues[0].probe_due(), due, "the first record still waits");
+        worker.queues[0].acknowledge(0, worker.in_flight.each, UnixMillis(1), later);
+        assert_eq!(worker.queues[0].probe_due(), later + STALLED_AFTER);
         worker.client.stop(begun);
     }
 
@@ -296,10 +411,10 @@ mod tests {
         let (mut worker, begun, _dir) = stalled_worker();
         worker.queues[0].join_live(0);
         worker.queues[0].block(BlockReason::Journal, "cannot read", begun);
-        worker.queues[0].acknowledge(0, worker.limit, UnixMillis(1), begun);
+        worker.queues[0].acknowledge(0, worker.in_flight.each, UnixMillis(1), begun);
         assert!(!worker.queues[0].needs_probe());
         let earlier = ProbeResult::Unwritable(BlockReason::BrokerAway, "an earlier probe".into());
-        worker.apply_probe(0, earlier, begun + STALLED_AFTER);
+        worker.apply_probe(0, None, earlier, begun + STALLED_AFTER);
         assert_eq!(reason(&worker), Some(BlockReason::Journal));
         worker.client.stop(begun);
     }
