@@ -94,6 +94,14 @@ fn a_record_is_exactly_as_documented() {
         "2023-11-14T22:13:20.000Z",
         "without the provider's time, the record has the time of receipt"
     );
+    harness.wait_until_acked("described", 2);
+    let size = |record: &Record| {
+        let headers: usize = record.headers.iter().map(|(name, _)| name.len() + record.header(name).len()).sum();
+        record.value.as_ref().map_or(0, Vec::len) + record.key.as_ref().map_or(0, Vec::len) + headers
+    };
+    let sent = (size(full) + size(bare)) as f64;
+    assert_eq!(harness.metric(r#"hookhold_forwarded_bytes_total{topic="described"}"#), Some(sent));
+    assert!(harness.metric(r#"hookhold_kafka_last_ack_timestamp_seconds{topic="described"}"#).is_some_and(|at| at > 0.0));
 }
 
 #[test]
@@ -138,6 +146,8 @@ fn a_missing_topic_blocks_only_itself_and_catches_up() {
     harness.wait_until_blocked("created-later", "topic_missing");
     assert_eq!(harness.metric(r#"hookhold_forward_blocked{reason="topic_missing",topic="created-later"}"#), Some(1.0));
     assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="created-later"}"#), Some(50.0));
+    let since = || harness.metric(r#"hookhold_forward_blocked_since_seconds{reason="topic_missing",topic="created-later"}"#);
+    assert!(since().is_some_and(|since| since > 0.0));
     assert!(harness.metric(r#"hookhold_forward_lag_seconds{topic="created-later"}"#).is_some_and(|seconds| seconds >= 0.0));
     harness.wait_until_acked("present", 50);
     assert_eq!(seqs(&kafka.records("present")), present);
@@ -146,6 +156,7 @@ fn a_missing_topic_blocks_only_itself_and_catches_up() {
     harness.wait_until_acked("created-later", 50);
     assert_eq!(harness.blocked("created-later"), None);
     assert_eq!(harness.metric(r#"hookhold_forward_blocked{reason="topic_missing",topic="created-later"}"#), Some(0.0));
+    assert_eq!(since(), None, "the topic is not blocked any more");
     assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="created-later"}"#), Some(0.0));
     assert_eq!(seqs(&kafka.records("created-later")), missing, "each event once, in order");
 }

@@ -298,3 +298,22 @@ const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
 /// Minimum timeout of [`KafkaClient::stop`].
 const RETIRE_WITHIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise the brokers' logs and quotas would not tell the instances apart.
+    #[test]
+    fn the_client_id_names_the_instance() {
+        let client = |instance: &str, properties: &[(String, String)]| {
+            KafkaClient::new(instance, properties, 0, Arc::default(), Arc::default(), Arc::default(), Instant::now())
+        };
+        let id = |client: &KafkaClient| client.config.get("client.id").map(str::to_owned);
+        let mut first = client("5bd1", &[]);
+        assert_eq!(id(&first).as_deref(), Some("hookhold-5bd1"));
+        first.reconfigure(&[("linger.ms".to_owned(), "1".to_owned())], 0, Instant::now());
+        assert_eq!(id(&first).as_deref(), Some("hookhold-5bd1"), "a reload keeps the name");
+        assert_eq!(id(&client("5bd1", &[("client.id".to_owned(), "own".to_owned())])).as_deref(), Some("own"));
+    }
+}

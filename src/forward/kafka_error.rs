@@ -166,7 +166,9 @@ mod tests {
         let environment =
             [Code::AllBrokersDown, Code::UnknownTopic, Code::TopicAuthorizationFailed, Code::NotEnoughReplicas, Code::Unknown];
         assert!(environment.into_iter().all(|code| matches!(classify(code), ErrorClass::Environment(_))));
-        assert_eq!(classify(Code::MessageSizeTooLarge), ErrorClass::Record(TOO_LARGE));
+        for too_large in [Code::MessageSizeTooLarge, Code::MessageBatchTooLarge, Code::InvalidMessageSize] {
+            assert_eq!(classify(too_large), ErrorClass::Record(TOO_LARGE));
+        }
         assert_eq!(classify(Code::PolicyViolation), ErrorClass::Environment(BlockReason::Throttled));
         assert_eq!(classify(Code::PurgeInflight), ErrorClass::Purged);
         assert_eq!(classify(Code::UnknownTopicOrPartition), ErrorClass::Environment(BlockReason::TopicMissing));

@@ -88,6 +88,8 @@ fn a_20_mib_body_arrives_byte_exact_and_once() {
     let values: Vec<_> = records.iter().map(|record| record.value.as_deref()).collect();
     assert!(values == [Some(&*large.body), Some(&*marker.body)], "the two bodies and nothing else, byte for byte");
     assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"duplicate\",source=\"github\"}"), Some(1.0));
+    let received = (2 * large.body.len() + marker.body.len()) as f64;
+    assert_eq!(process.metric("hookhold_received_bytes_total{source=\"github\"}"), Some(received));
 }
 
 /// Sends one delivery per kind of body and then a final delivery, and checks every record in the topic. If a delivery has an id
