@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use super::close::{LINGER_TIMEOUT, close};
 use super::connection_charge::ConnectionCharge;
 use super::deadline::Progress;
+use super::h1_scanner::FramingError;
 use super::io::{ReadFailure, TrackedIo};
 use super::peer::{Peer, RequestContext};
 use super::request_slot::{RequestSlot, over_budget};
@@ -43,6 +44,18 @@ enum ConnectionEnd {
     Http(hyper::Result<()>),
     /// No complete request head arrived in time.
     TimedOut,
+}
+
+impl ConnectionEnd {
+    /// Returns true if hyper answers the request that has ended the connection. hyper does not answer a framing error, which it gets
+    /// as an error of the stream, unless it has rejected an earlier part of the same head.
+    fn is_answered_by_hyper(&self, framing_error: Option<FramingError>) -> bool {
+        match self {
+            ConnectionEnd::Http(Err(error)) if error.is_parse() => true,
+            ConnectionEnd::Http(_) => framing_error.is_none(),
+            ConnectionEnd::TimedOut => false,
+        }
+    }
 }
 
 /// Serves one HTTP/1.1 connection until it is closed. Returns true if the connection carried a request or a rejected
@@ -107,7 +120,7 @@ where
     let unanswered = rejected.filter(|answer| answer.outcome != Outcome::Disconnected);
     let had_request = progress.had_request() || unanswered.is_some();
     let unread = progress.left_unread() || unanswered.is_some();
-    let hyper_responded = matches!(end, ConnectionEnd::Http(_)) && framing_error.is_none() && progress.has_written();
+    let hyper_responded = progress.has_written() && end.is_answered_by_hyper(framing_error);
     let response = unanswered.filter(|_| !hyper_responded).map(|answer| raw_response(&answer, state.clock.now()));
     let linger = if *phases.borrow() >= Phase::Cut { Duration::ZERO } else { LINGER_TIMEOUT };
     close(stream.into_stream(), response, unread, linger).await;
