@@ -64,8 +64,11 @@ pub fn http1(data: &[u8]) {
     // hyper reports no error if the first line of a head is malformed, because it has then received no part of this head.
     let has_malformed_head = expected.rejects_head || (stop.is_some() && !expected.ends_in_body);
     let begun = expected.requests.len() as u64 + u64::from(has_malformed_head);
+    // Whether hyper rejects a CR without LF before a head depends on the pieces in which it reads.
+    let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    let most = begun + u64::from(bytes[found.last().copied().unwrap_or_default()..].iter().all(is_line_end));
     match responses.iter().position(|response| response.closes) {
-        Some(at) => assert!(at as u64 + 1 == total && total <= begun, "{outcomes:?} {responses:?}, of {begun} requests"),
+        Some(at) => assert!(at as u64 + 1 == total && total <= most, "{outcomes:?} {responses:?}, of {begun} requests"),
         None => assert_eq!(total, begun, "{outcomes:?} {responses:?}"),
     }
     if unanswered == 0 {

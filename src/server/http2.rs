@@ -126,6 +126,9 @@ impl HeadRejections {
                 Some(OverBudget(outcome)) => self.record(outcome, unserved + partial, NO_MEMORY),
                 None => self.record(Outcome::Disconnected, unserved + partial, HEAD_INCOMPLETE),
             },
+            StreamsEnd::Http(Err(error)) if is_goaway_of_client(&error) => {
+                self.record(Outcome::Disconnected, unserved + partial, HEAD_INCOMPLETE);
+            }
             StreamsEnd::Http(Err(error)) => {
                 self.record(Outcome::BadRequest, unserved.max(1), &format!("HTTP/2: {}", cause(&error)));
                 return true;
@@ -315,6 +318,12 @@ async fn serve_in_time(
 /// Returns true if the connection failed with an I/O error, and false if the client violated the protocol.
 fn is_io(error: &hyper::Error) -> bool {
     error.source().is_some_and(|cause| cause.is::<io::Error>())
+}
+
+/// Returns true if the client has ended the connection with an error code of its own, which is no violation of the protocol.
+fn is_goaway_of_client(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|error| error.is_go_away() && error.is_remote())
 }
 
 fn cause(error: &hyper::Error) -> String {
