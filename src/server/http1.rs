@@ -25,7 +25,6 @@ use tokio::time::{Instant, sleep_until};
 use super::close::{LINGER_TIMEOUT, close};
 use super::connection_charge::ConnectionCharge;
 use super::deadline::Progress;
-use super::h1_scanner::FramingError;
 use super::io::{ReadFailure, TrackedIo};
 use super::peer::{Peer, RequestContext};
 use super::request_slot::{RequestSlot, over_budget};
@@ -44,18 +43,6 @@ enum ConnectionEnd {
     Http(hyper::Result<()>),
     /// No complete request head arrived in time.
     TimedOut,
-}
-
-impl ConnectionEnd {
-    /// Returns true if hyper answers the request that has ended the connection. hyper does not answer a framing error, which it gets
-    /// as an error of the stream, unless it has rejected an earlier part of the same head.
-    fn is_answered_by_hyper(&self, framing_error: Option<FramingError>) -> bool {
-        match self {
-            ConnectionEnd::Http(Err(error)) if error.is_parse() => true,
-            ConnectionEnd::Http(_) => framing_error.is_none(),
-            ConnectionEnd::TimedOut => false,
-        }
-    }
 }
 
 /// Serves one HTTP/1.1 connection until it is closed. Returns true if the connection carried a request or a rejected
@@ -107,7 +94,11 @@ where
     let stream = parts.io.into_inner();
     let has_partial_head = progress.stage() == Stage::Head || !parts.read_buf.trim_ascii().is_empty() || stream.has_held_head();
     drop(parts.read_buf); // before the stream, which releases the charge for this buffer
-    let (framing_error, failure) = (stream.framing_error(), stream.read_failure());
+    let failure = stream.read_failure();
+    // hyper may have ended the connection before it has met the malformed line: it has rejected an earlier part of the head, or the
+    // last response has closed the connection. A second response would then look like the response to another request.
+    let has_met_line = failure.is_some() || matches!(end, ConnectionEnd::TimedOut);
+    let framing_error = stream.framing_error().filter(|_| has_met_line);
     let rejected = match framing_error {
         Some(error) if !progress.left_unread() => Some(Answer::plain(Outcome::BadRequest).with_hint(error.to_string())),
         _ => rejected_head(&end, progress, has_partial_head, failure),
@@ -120,7 +111,7 @@ where
     let unanswered = rejected.filter(|answer| answer.outcome != Outcome::Disconnected);
     let had_request = progress.had_request() || unanswered.is_some();
     let unread = progress.left_unread() || unanswered.is_some();
-    let hyper_responded = progress.has_written() && end.is_answered_by_hyper(framing_error);
+    let hyper_responded = matches!(end, ConnectionEnd::Http(_)) && framing_error.is_none() && progress.has_written();
     let response = unanswered.filter(|_| !hyper_responded).map(|answer| raw_response(&answer, state.clock.now()));
     let linger = if *phases.borrow() >= Phase::Cut { Duration::ZERO } else { LINGER_TIMEOUT };
     close(stream.into_stream(), response, unread, linger).await;
