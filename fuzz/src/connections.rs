@@ -424,6 +424,7 @@ fn heads(bytes: &[u8]) -> SentHeads {
     let mut rest = bytes.get(PREFACE.len()..).unwrap_or_default();
     while let Some(frame) = next_frame(&mut rest) {
         match frame.kind {
+            HEADERS if frame.stream.is_multiple_of(2) => open = Some(frame.stream),
             HEADERS if frame.stream > highest => (highest, open) = (frame.stream, Some(frame.stream)),
             HEADERS => continue,
             GOAWAY => {

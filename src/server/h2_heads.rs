@@ -155,7 +155,8 @@ pub(super) struct H2FrameScanner {
     part: FramePart,
     /// Frame header of which a part has arrived.
     header: [u8; FRAME_HEADER_BYTES],
-    /// Highest stream on which a request head has arrived. A later HEADERS frame on this or a lower stream contains trailers.
+    /// Highest stream of a client on which a request head has arrived. A later HEADERS frame on this or a lower stream contains
+    /// trailers.
     last_stream: u32,
     /// True if the list of fields continues in a CONTINUATION frame. h2 has decoded the first part.
     has_split_fields: bool,
@@ -274,9 +275,14 @@ impl H2FrameScanner {
         u32::from_be_bytes([first, second, third, fourth]) & STREAM_BITS
     }
 
-    /// Returns true if the complete frame header is the one of a new request.
+    /// Returns true if the complete frame header is the one of a new request. A client has only odd streams. HEADERS on an even one is
+    /// a request that h2 rejects, and h2 then still accepts lower streams.
     fn starts_head(&self) -> bool {
-        self.header[KIND_AT] == HEADERS && self.stream() > self.last_stream
+        self.header[KIND_AT] == HEADERS && (self.stream() > self.last_stream || self.has_even_stream())
+    }
+
+    fn has_even_stream(&self) -> bool {
+        self.stream().is_multiple_of(2)
     }
 
     /// Returns the payload that follows the complete frame header.
@@ -284,7 +290,9 @@ impl H2FrameScanner {
         let [high, middle, low, kind, flags, ..] = self.header;
         let is_first = self.starts_head();
         if is_first {
-            self.last_stream = self.stream();
+            if !self.has_even_stream() {
+                self.last_stream = self.stream();
+            }
             heads.has_partial.store(true, Relaxed);
         }
         let is_head = is_first || (kind == CONTINUATION && heads.has_partial());
@@ -324,6 +332,18 @@ mod tests {
     fn frame(kind: u8, flags: u8, stream: u32, payload: usize) -> Vec<u8> {
         let length = (payload as u32).to_be_bytes();
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), &vec![HEADERS; payload]].concat()
+    }
+
+    /// Otherwise all later requests would count as trailers: without an outcome, and without a charge for their memory.
+    #[test]
+    fn a_head_on_an_even_stream_hides_no_later_head() {
+        let (heads, mut scanner) = (RequestHeads::default(), H2FrameScanner::new());
+        assert_eq!(scanner.scan(&[0; PREFACE_BYTES], &heads), PREFACE_BYTES);
+        for (stream, arrived) in [(1_000_000, 1), (1, 2), (1, 2), (1_000_000, 3), (3, 4)] {
+            scanner.scan(&frame(HEADERS, END_HEADERS, stream, 20), &heads);
+            heads.unserved();
+            assert_eq!(heads.arrived.load(Relaxed), arrived, "{stream}");
+        }
     }
 
     #[test]
