@@ -12,7 +12,7 @@ mod recipe_files;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,7 +112,7 @@ impl Default for AdminConfig {
 /// `[journal]`: the directory, the size and the retention of the write-ahead log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalConfig {
-    /// Directory of the journal. A relative path is relative to the working directory.
+    /// Directory of the journal. A relative path in the file is relative to the directory of the file.
     pub dir: PathBuf,
     /// True if the directory may be on a network file system.
     pub danger_network_filesystem: bool,
@@ -162,7 +162,7 @@ impl AdminConfig {
 /// Reads only the section `[providers]` of the file `path`, for verbs that show recipes and have no access to the sources'
 /// secrets. Returns the recipes, and the mistakes in the recipe files.
 pub fn load_providers(path: &Path) -> Result<(Providers, Vec<Diagnostic>), Diagnostics> {
-    let read = |mut root: TomlTable, _: &Diagnostics| recipe_files::take(&mut root.take_section("providers"), path);
+    let read = |mut root: TomlTable, _: &Diagnostics| recipe_files::take(&mut root.take_section("providers"));
     TomlTable::read(&path.display().to_string(), &contents(path)?, read)
 }
 
@@ -194,12 +194,14 @@ impl Config {
 }
 
 fn contents(path: &Path) -> Result<String, Diagnostics> {
-    let read = File::open(path).and_then(|file| {
+    let read = |file: &mut dyn Read| {
         let mut text = String::new();
         file.take(MAX_FILE + 1).read_to_string(&mut text)?;
         if text.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
-    });
-    read.map_err(|error| {
+    };
+    let text =
+        if path == Path::new(STDIN) { read(&mut io::stdin()) } else { File::open(path).and_then(|mut file| read(&mut file)) };
+    text.map_err(|error| {
         let remedy = match error.kind() {
             ErrorKind::NotFound => "create the file with `hookhold init`, or name another file with --config".to_owned(),
             ErrorKind::InvalidData | ErrorKind::FileTooLarge => {
@@ -212,4 +214,6 @@ fn contents(path: &Path) -> Result<String, Diagnostics> {
 }
 
 const DEFAULT_FILES: [&str; 2] = ["hookhold.toml", "/etc/hookhold/hookhold.toml"];
+/// Path that stands for standard input.
+const STDIN: &str = "-";
 const MAX_FILE: u64 = 1 << 20;

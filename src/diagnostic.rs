@@ -2,7 +2,7 @@
 //! nearest to a misspelt name. Does not depend on TOML.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -151,6 +151,15 @@ impl Location {
     pub fn below(&self, key: &str) -> Location {
         let path = if self.key.is_empty() { key.to_owned() } else { format!("{}.{key}", self.key) };
         Location { key: path, ..self.clone() }
+    }
+
+    /// Returns a path that the file names. A relative path is relative to the directory of the file.
+    pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        match Path::new(&*self.file).parent() {
+            Some(directory) if !path.as_os_str().is_empty() => directory.join(path),
+            _ => path.to_owned(),
+        }
     }
 
     /// Returns true if the list contains a diagnostic about this value or about a value inside this value.

@@ -47,7 +47,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Reads the secret to which `item` refers. `item` has the form `"env:NAME"`, `"file:PATH"` (relative to the working directory)
+/// Reads the secret to which `item` refers. `item` has the form `"env:NAME"`, `"file:PATH"` (relative to the directory of the file that contains `item`)
 /// or `{ name = "…", account = "…", from = "env:…", not_after = 2027-01-01 }`. Reports a diagnostic and returns `None` if `item`
 /// has another form, the variable is unset or empty, or the file is unreadable, empty or too large. No diagnostic contains text
 /// that may be a secret.
@@ -131,7 +131,7 @@ fn follow(item: &Item) -> Option<Secret> {
         return variable(item, name);
     }
     if let Some(path) = text.strip_prefix("file:") {
-        return file(item, Path::new(path));
+        return file(item, &item.location.resolve(path));
     }
     item.expected(REFERENCE, "another value; keep the secret itself out of this file")
 }

@@ -28,6 +28,7 @@ pub mod providers;
 pub(crate) mod public_key;
 mod read;
 pub mod recipe;
+mod secret_form;
 mod topics;
 mod type_filter;
 pub mod url;
@@ -40,6 +41,7 @@ pub use key::Key;
 pub use placeholder_ids::PlaceholderIds;
 use providers::STAND_IN;
 pub use providers::{PROVIDERS, Providers, RecipeFile, provider};
+pub use secret_form::SecretForm;
 pub use topics::SourceTopics;
 pub use type_filter::TypeFilter;
 

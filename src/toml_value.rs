@@ -8,6 +8,7 @@ mod table;
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::civil;
@@ -73,6 +74,12 @@ impl Item {
     /// the mistake and returns `None`.
     pub fn parse<T>(&self, expected: impl fmt::Display, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         self.as_str().and_then(parse).or_else(|| self.unexpected(expected))
+    }
+
+    /// Reads a path. A relative path is relative to the directory of the file that contains the value.
+    pub fn path(self) -> Option<PathBuf> {
+        let location = self.location.clone();
+        self.string().map(|path| location.resolve(path))
     }
 
     /// Reads a string, an integer or a boolean as text, for options whose types another library checks.

@@ -86,6 +86,71 @@ fn check_summarizes_a_valid_configuration_without_secrets() {
     assert!(!shown.contains("c2VjcmV0") && !json.to_string().contains("c2VjcmV0"), "a secret was printed");
 }
 
+/// Each of these mistakes lets hookhold start, and then costs deliveries.
+#[test]
+fn check_warns_about_what_does_not_fit_the_machine() {
+    let taken = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [hooks, admin] = taken.each_ref().map(|listener| listener.local_addr().unwrap());
+    let (dir, file) = configured(&format!("[server]\nlisten = \"{hooks}\"\n[admin]\nlisten = \"{admin}\"\n"));
+    std::fs::write(dir.path().join("one"), "\"c2VjcmV0IG51bWJlciBvbmU=\"\n").unwrap();
+    let huge = std::fs::read_to_string(&file).unwrap().replace("[journal]", "[journal]\nmax_size = \"4000 TiB\"");
+    std::fs::write(&file, huge).unwrap();
+    let check = hookhold(&["check", "--config", &file]);
+    let shown = text(&check.stdout);
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
+    let json = text(&hookhold(&["check", "--format", "json", "--config", &file]).stdout);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let warnings: Vec<&str> = json["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap()).collect();
+    for expected in [
+        &*format!("server.listen: cannot listen at {hooks}"),
+        &format!("admin.listen: cannot listen at {admin}"),
+        "sources.code: the secret 2026-11 is in quotation marks",
+        "sources.stripe: the secret one is in quotation marks",
+        "allow 4000.0 TiB",
+    ] {
+        assert!(warnings.iter().any(|warning| warning.contains(expected)), "{expected} in {warnings:?}");
+        assert!(shown.contains(expected), "{expected} in {shown}");
+    }
+    assert!(!shown.contains("c2VjcmV0") && !json.to_string().contains("c2VjcmV0"), "a secret was printed");
+}
+
+/// A start from another directory would otherwise create a second, empty journal, and the events of the first one would wait unseen.
+#[test]
+fn paths_are_relative_to_the_configuration_file() {
+    let (dir, file) = configured("[providers]\ndir = \"recipes\"\n");
+    std::fs::create_dir(dir.path().join("recipes")).unwrap();
+    let relative = std::fs::read_to_string(&file).unwrap().replace(&format!("{}/", dir.path().display()), "");
+    assert!(relative.contains("dir = \"journal\"") && relative.contains("\"file:one\""), "{relative}");
+    std::fs::write(&file, &relative).unwrap();
+    let whole = dir.path().join("journal").display().to_string();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let check = |args: &[&str], from: &std::path::Path, variable: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hookhold"));
+        command.args(["check", "--format", "json"]).args(args).current_dir(from).env("HOOKHOLD_CONFIG", variable);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(relative.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+        json["journal"]["dir"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(check(&["--config", &file], elsewhere.path(), "/nonexistent"), whole);
+    assert_eq!(check(&[], elsewhere.path(), &file), whole, "HOOKHOLD_CONFIG names the file");
+    assert_eq!(
+        check(&["-c", "-"], dir.path(), ""),
+        "journal",
+        "standard input has no directory, so the working directory applies"
+    );
+}
+
+#[test]
+fn check_rejects_a_file_in_place_of_the_journals_directory() {
+    let (dir, file) = configured("");
+    std::fs::write(dir.path().join("journal"), "").unwrap();
+    let check = hookhold(&["check", "--config", &file]);
+    assert_eq!(check.status.code(), Some(2));
+    assert!(text(&check.stderr).contains("journal.dir: expected a directory, found the file"), "{}", text(&check.stderr));
+}
+
 #[test]
 fn check_prints_one_json_object_per_diagnostic() {
     let (_dir, file) = configured("nonsense = 1\n[server]\nmax_headers = 1\n");

@@ -1,6 +1,7 @@
 //! `hookhold check`: prints every error in the configuration, or a summary if the configuration is valid.
 
 mod kafka;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -65,6 +66,7 @@ pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
             return Err(UsageError(format!("{} {plural} in {}", all.len(), file.display())).into());
         }
     };
+    volume::check_directory(&config.journal)?;
     if let Some(error) = volume::error(&config.journal, &volume::file_system(&config.journal)?) {
         return Err(UsageError(error).into());
     }
@@ -109,22 +111,7 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "journal  {} on {}", config.journal.dir.display(), volume::file_system(&config.journal)?.name)?;
     writeln!(out, "kafka    {}", servers(config).unwrap_or("not configured; events stay in the journal"))?;
     writeln!(out, "admin    http://{}/", config.admin.listen)?;
-    if let Some(warning) = volume::warning(&volume::file_system(&config.journal)?) {
-        writeln!(out, "\nwarning: {warning}")?;
-    }
-    for file in config.providers.files().iter().filter(|file| file.is_replacement()) {
-        writeln!(
-            out,
-            "\nwarning: {} replaces the built-in recipe {}; remove the file to use the built-in recipe",
-            file.path, file.name
-        )?;
-    }
-    for source in config.sources.iter().filter(|source| source.shadow) {
-        let what = "hookhold answers every delivery like a stored delivery, even a delivery that hookhold rejects or cannot \
-                    store; set danger_shadow = false after the trial";
-        writeln!(out, "\nwarning: sources.{}.danger_shadow is on, so {what}", source.name)?;
-    }
-    Ok(())
+    warnings::all(config)?.iter().try_for_each(|warning| writeln!(out, "\nwarning: {warning}"))
 }
 
 fn summary_json(out: &mut impl Write, config: &Config, inspection: Option<&Inspection>) -> io::Result<()> {
@@ -156,7 +143,7 @@ fn summary_json(out: &mut impl Write, config: &Config, inspection: Option<&Inspe
             "replaced": replaced,
         })),
         "kafka": inspection.map_or_else(|| json!(servers(config)), |inspection| kafka::to_json(inspection, servers(config))),
-        "warning": volume::warning(&volume::file_system(&config.journal)?),
+        "warnings": warnings::all(config)?,
     });
     writeln!(out, "{summary}")
 }

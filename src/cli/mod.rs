@@ -40,8 +40,8 @@ type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER)]
 struct Cli {
-    /// Configuration file [default: ./hookhold.toml if it exists, otherwise /etc/hookhold/hookhold.toml].
-    #[arg(long, short, global = true, value_name = "FILE")]
+    /// Configuration file, or - for standard input [default: ./hookhold.toml if it exists, otherwise /etc/hookhold/hookhold.toml].
+    #[arg(long, short, global = true, value_name = "FILE", env = "HOOKHOLD_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     /// Format of the results: text, or json with one object per line.
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
@@ -96,10 +96,19 @@ struct UsageError(String);
 
 /// The error for a journal directory that hookhold cannot read.
 #[derive(Debug, thiserror::Error)]
-#[error("journal.dir: cannot read {}: {error}; check the path, or create the journal with `hookhold run`", dir.display())]
+#[error("journal.dir: cannot read {}: {error}; {}", dir.display(), self.remedy())]
 struct NoJournal {
     dir: PathBuf,
     error: std::io::Error,
+}
+
+impl NoJournal {
+    fn remedy(&self) -> &'static str {
+        match self.error.kind() {
+            ErrorKind::PermissionDenied => "run this command as the user of hookhold, for example with `sudo -u`",
+            _ => "check the path, or create the journal with `hookhold run`",
+        }
+    }
 }
 
 /// Parses the command line, runs the named verb and returns the exit code. If the command line is invalid, ends the process

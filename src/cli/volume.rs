@@ -1,15 +1,40 @@
 //! The file system of the journal: what `check` and `run` say about it.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use hookhold::config::JournalConfig;
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{FileSystem, FileSystemKind, file_system as file_system_of};
 
+use super::UsageError;
+
 /// Returns the file system on which the journal is, or will be once hookhold creates its directory.
 pub(super) fn file_system(journal: &JournalConfig) -> io::Result<FileSystem> {
+    file_system_of(&nearest_directory(journal)?)
+}
+
+/// Returns the journal's directory, or its nearest parent that exists.
+pub(super) fn nearest_directory(journal: &JournalConfig) -> io::Result<PathBuf> {
     let whole = std::path::absolute(&journal.dir)?;
-    file_system_of(whole.ancestors().find(|dir| dir.exists()).unwrap_or(&whole))
+    Ok(whole.ancestors().find(|dir| dir.exists()).unwrap_or(&whole).to_owned())
+}
+
+/// Fails if the path of the journal's directory, or a part of it, is not a directory.
+pub(super) fn check_directory(journal: &JournalConfig) -> Result<(), UsageError> {
+    match nearest_directory(journal) {
+        Ok(nearest) if !nearest.is_dir() => {
+            let found = nearest.display();
+            Err(UsageError(format!("journal.dir: expected a directory, found the file {found}; correct the path")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the number of bytes that this process may still write to the file system of `dir`.
+pub(super) fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(dir)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Opens the journal's directory, and logs a warning if its file system is not known to honour syncs.

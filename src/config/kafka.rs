@@ -185,10 +185,11 @@ impl PropertyReader {
         }
         let (location, is_reference) = (item.location.clone(), secret::is_reference(&item));
         if let Some(path) = item.as_str().and_then(|text| text.strip_prefix("file:")) {
-            self.references.insert(name.clone(), path.into());
+            self.references.insert(name.clone(), item.location.resolve(path));
         }
         let is_secret = SECRET.contains(&name.as_str());
         let value = if is_secret || is_reference { referenced(item)? } else { item.scalar()? };
+        let value = if is_reference { value } else { files::resolved(&name, value, &location) };
         if is_secret {
             return Some((name, value));
         }

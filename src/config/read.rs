@@ -1,7 +1,6 @@
 //! Reads each section of the configuration, then checks the options against each other.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -19,7 +18,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     let mut section = |name| root.take_section(name);
     let [mut server, mut admin, mut journal, mut dedupe] = ["server", "admin", "journal", "dedupe"].map(&mut section);
     let mut providers = section("providers");
-    let (recipes, in_files) = recipe_files::take(&mut providers, Path::new(file));
+    let (recipes, in_files) = recipe_files::take(&mut providers);
     in_files.into_iter().for_each(|diagnostic| diagnostics.add(diagnostic));
     let config = Config {
         path: file.into(),
@@ -111,7 +110,7 @@ fn server(t: &mut TomlTable) -> ServerConfig {
 
 /// Reads the options of the section `[journal]`.
 pub(super) fn journal(t: &mut TomlTable) -> JournalConfig {
-    let dir = t.take_str("dir").map_or(JournalConfig::default().dir, PathBuf::from);
+    let dir = t.take_path("dir").unwrap_or(JournalConfig::default().dir);
     let danger_network_filesystem = t.take_bool("danger_network_filesystem").unwrap_or_default();
     let config = JournalConfig { dir, danger_network_filesystem, limits: JournalLimits::take(t) };
     let JournalLimits { max_size, segment_size, max_backlog, .. } = config.limits;
@@ -182,9 +181,9 @@ fn is_name(name: &str) -> bool {
 /// Reads `tls_cert` and `tls_key`, and checks that the server can use the certificate and the key. Returns `None` if either
 /// option is missing. Reports a mistake if only one of them is missing.
 fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
-    let (cert, key) = (t.take_str("tls_cert"), t.take_str("tls_key"));
+    let (cert, key) = (t.take_path("tls_cert"), t.take_path("tls_key"));
     let files = match (cert, key) {
-        (Some(cert), Some(key)) => CertificateFiles { cert: cert.into(), key: key.into() },
+        (Some(cert), Some(key)) => CertificateFiles { cert, key },
         (None, None) => return None,
         (given, _) => {
             let (missing, other) = if given.is_some() { ("tls_key", "tls_cert") } else { ("tls_cert", "tls_key") };

@@ -11,14 +11,13 @@ use crate::toml_value::TomlTable;
 use crate::units::bytes_text;
 
 /// Takes the option `dir` out of the section `[providers]` and reads the recipes in this directory. A relative path is relative
-/// to the directory of the configuration file `config`. Reports a directory that it cannot list to the section. Returns the
+/// to the directory of the configuration file. Reports a directory that it cannot list to the section. Returns the
 /// mistakes in the files.
-pub(super) fn take(section: &mut TomlTable, config: &Path) -> (Providers, Vec<Diagnostic>) {
+pub(super) fn take(section: &mut TomlTable) -> (Providers, Vec<Diagnostic>) {
     let Some(item) = section.take("dir") else { return (Providers::default(), Vec::new()) };
-    let Some(dir) = item.parse(DIRECTORY, |text| (!text.is_empty()).then(|| PathBuf::from(text))) else {
+    let Some(dir) = item.parse(DIRECTORY, |text| (!text.is_empty()).then(|| item.location.resolve(text))) else {
         return (Providers::with_unreadable_directory(PathBuf::new()), Vec::new());
     };
-    let dir = config.parent().map_or_else(|| dir.clone(), |parent| parent.join(&dir));
     read(&dir).unwrap_or_else(|what| {
         item.location.report(what);
         (Providers::with_unreadable_directory(dir), Vec::new())

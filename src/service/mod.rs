@@ -147,6 +147,7 @@ impl Service {
         gateway.rejections().set_limit(config.admin.limits.keep_rejected);
         let forwarding = Forwarding::new(journal.clone(), metrics.clone(), clock.clone());
         settings::log_replaced_recipes(&config);
+        settings::log_doubtful_secrets(&config);
         let admin_access = AdminAccess::new(config.admin.hosts.clone(), config.admin.token.clone());
         let components = Components {
             patience: config.server.limits.request_deadline,

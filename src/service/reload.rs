@@ -43,6 +43,7 @@ impl Service {
                 self.set_reloaded();
                 changes.iter().for_each(|ConfigChange { key, change, .. }| tracing::info!(key, change, "configuration changed"));
                 settings::log_replaced_recipes(&running);
+                settings::log_doubtful_secrets(&running);
                 tracing::info!(file, changes = changes.len(), "configuration reloaded");
             }
             Err(error) => {

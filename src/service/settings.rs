@@ -83,6 +83,15 @@ pub(super) fn log_replaced_recipes(config: &Config) {
     }
 }
 
+/// Logs a warning about each secret with which the sender probably does not sign.
+pub(super) fn log_doubtful_secrets(config: &Config) {
+    for source in &config.sources {
+        for (secret, reason) in source.doubtful_secrets() {
+            tracing::warn!(source = &*source.name, secret, "the secret {reason}");
+        }
+    }
+}
+
 /// Returns the longest of all configured dedupe windows. The journal must remember dedupe keys for this time.
 pub(super) fn longest_dedupe_window(config: &Config) -> Duration {
     let windows = config.sources.iter().flat_map(|source| [source.dedupe.window, source.dedupe.body.unwrap_or_default()]);

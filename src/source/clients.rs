@@ -1,7 +1,6 @@
 //! Conditions on the clients that may deliver to a source: their addresses and their certificates.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use ipnet::IpNet;
 
@@ -59,11 +58,11 @@ fn certificate(table: &mut TomlTable) -> Option<Option<ClientCondition>> {
     let is_limited = subject.is_some();
     let subject = subject.and_then(|item| item.parse(SUBJECT, SubjectPattern::parse));
     let Some(item) = file else { return Some(None) };
-    let file = item.clone().string()?;
-    match ClientCa::read(Path::new(&file)) {
+    let file = item.clone().path()?;
+    match ClientCa::read(&file) {
         Ok(ca) if is_limited == subject.is_some() => Some(Some(ClientCondition::new(ca, subject))),
         Ok(_) => None,
-        Err(what) => item.reject(format_args!("{file}: {what}")),
+        Err(what) => item.reject(format_args!("{}: {what}", file.display())),
     }
 }
 

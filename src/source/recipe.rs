@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use crate::answer::Answer;
 use crate::credentials::Credentials;
 use crate::event::Integrity;
+use crate::source::SecretForm;
 use crate::source::pointers::Pointers;
 
 mod challenge;
@@ -197,6 +198,8 @@ pub struct Setup {
     pub url: String,
     /// The dashboard page or other place where the operator finds the secret.
     pub secret: String,
+    /// The forms of the sender's secrets, at least one of which each secret has. Empty if a secret can be any text.
+    pub secret_forms: Vec<SecretForm>,
     /// The event type of sample deliveries, one of the provider's own types.
     pub sample_type: String,
     /// The documentation pages and source files that the recipe is based on.

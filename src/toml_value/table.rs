@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -105,6 +106,12 @@ impl TomlTable {
     /// Removes `key` from the table and reads its value with [`Item::string`]. Returns `None` if the key is absent.
     pub fn take_str(&mut self, key: &str) -> Option<String> {
         self.take(key)?.string()
+    }
+
+    /// Removes `key` from the table and returns the path that its value names. A relative path is relative to the directory of the
+    /// file. Returns `None` if the key is absent.
+    pub fn take_path(&mut self, key: &str) -> Option<PathBuf> {
+        self.take(key)?.path()
     }
 
     /// Removes `key` from the table and reads its value with [`Item::boolean`]. Returns `None` if the key is absent.

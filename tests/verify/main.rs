@@ -6,6 +6,7 @@ mod challenges;
 mod compressed;
 #[path = "../common/crypto.rs"]
 mod crypto;
+mod doubtful_secrets;
 mod facts;
 mod keys;
 mod proofs;

@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 
 use super::KafkaConfig;
+use crate::diagnostic::Location;
 use crate::secret;
 
 impl KafkaConfig {
@@ -38,6 +39,14 @@ impl KafkaConfig {
     }
 }
 
+/// Returns the value of a property. A relative path of a file or directory becomes relative to the directory of the configuration
+/// file.
+pub(super) fn resolved(name: &str, value: String, location: &Location) -> String {
+    let is_path = LOCATIONS.contains(&name) && value != SYSTEM_CAS;
+    let resolved = is_path.then(|| location.resolve(&value).into_os_string().into_string().ok()).flatten();
+    resolved.unwrap_or(value)
+}
+
 fn contents(path: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
@@ -55,5 +64,7 @@ const LOCATIONS: [&str; 8] = [
     "sasl.oauthbearer.assertion.private.key.file",
     "sasl.oauthbearer.assertion.jwt.template.file",
 ];
+/// Value of `ssl.ca.location` with which librdkafka looks for the CAs of the operating system.
+const SYSTEM_CAS: &str = "probe";
 /// Number of bytes of a file that hookhold compares. A CA file with all public CAs has about 220 KiB.
 const MAX_FILE: u64 = 4 << 20;
