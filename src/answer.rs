@@ -1,6 +1,7 @@
 //! The answer to one delivery: the response to its sender, and the details for the operator's log.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,14 @@ impl Answer {
         self.hint = hint.into();
         self
     }
+}
+
+/// Receives every answer of the server, for a caller that shows deliveries while they happen (`hookhold dev`).
+pub trait AnswerWatcher: Send + Sync {
+    /// Receives the answer to a request from `remote` before the server sends the response. `source` is
+    /// [`NO_SOURCE`](crate::metrics::NO_SOURCE) if the request belongs to no source. The server waits for this function, so it must
+    /// not block.
+    fn answered(&self, source: &str, remote: SocketAddr, answer: &Answer);
 }
 
 /// Action that an endpoint challenge asks for, as plain data. hookhold counts and logs the action for the operator. It fetches

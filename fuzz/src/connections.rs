@@ -161,6 +161,7 @@ impl TestGateway {
             known_senders: Arc::new(NoFile),
             clock: Arc::new(SystemClock),
             metrics: shared.metrics.clone(),
+            watcher: None,
         };
         let (runtime, before) = (runtime(), shared.outcomes());
         let server = runtime.block_on(async { ConnectionServer::new(server, Shutdown::new()) });

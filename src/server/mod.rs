@@ -76,6 +76,7 @@ pub use proxy_header::read_proxy_header;
 pub use shutdown::{Phase, Shutdown};
 pub use tls::Tls;
 
+use crate::answer::AnswerWatcher;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::in_flight::InFlightBudget;
@@ -106,6 +107,8 @@ pub struct Server {
     pub clock: Arc<dyn Clock>,
     /// Metrics that count every outcome.
     pub metrics: Arc<Metrics>,
+    /// Receiver of every answer; `None` if the answers are only counted and logged.
+    pub watcher: Option<Arc<dyn AnswerWatcher>>,
 }
 
 impl Server {
@@ -134,14 +137,14 @@ impl Server {
     }
 
     fn into_state(self) -> Arc<ServerState> {
-        let Server { gateway, limits, tls, proxies, known_senders: _, clock, metrics } = self;
+        let Server { gateway, limits, tls, proxies, known_senders: _, clock, metrics, watcher } = self;
         let in_flight = InFlightBudget::new(limits.max_in_flight).with_max_requests(limits.max_requests);
         let sender_limits = SenderLimits::new(&limits, &metrics);
         Arc::new(ServerState {
             gateway,
             limits,
             clock,
-            outcomes: OutcomeLog::new(metrics),
+            outcomes: OutcomeLog::new(metrics, watcher),
             in_flight_unknown: in_flight.part_without(RESERVED_PART),
             in_flight,
             unfinished_bodies: UnfinishedBodies::default(),

@@ -13,7 +13,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec};
 use tokio::time::Instant;
 
 use super::log_sampler::LogSampler;
-use crate::answer::{Answer, Effect, EffectKind};
+use crate::answer::{Answer, AnswerWatcher, Effect, EffectKind};
 use crate::metrics::{Metrics, NO_SOURCE};
 use crate::outcome::Outcome;
 
@@ -23,14 +23,16 @@ pub(super) struct OutcomeLog {
     /// so requests to unknown paths cannot make the map grow.
     sources: ArcSwap<HashMap<Arc<str>, Arc<SourceOutcomes>>>,
     metrics: Arc<Metrics>,
+    watcher: Option<Arc<dyn AnswerWatcher>>,
     /// Counters, histogram and log samplers for requests that belong to no source.
     pub(super) no_source: Arc<SourceOutcomes>,
 }
 
 impl OutcomeLog {
-    pub(super) fn new(metrics: Arc<Metrics>) -> OutcomeLog {
-        let no_source = Arc::new(SourceOutcomes::new(NO_SOURCE.into(), &metrics));
-        OutcomeLog { sources: ArcSwap::default(), metrics, no_source }
+    /// Creates a log without sources. `watcher` receives every answer.
+    pub(super) fn new(metrics: Arc<Metrics>, watcher: Option<Arc<dyn AnswerWatcher>>) -> OutcomeLog {
+        let no_source = Arc::new(SourceOutcomes::new(NO_SOURCE.into(), &metrics, watcher.clone()));
+        OutcomeLog { sources: ArcSwap::default(), metrics, watcher, no_source }
     }
 
     /// Returns the counters, histogram and log samplers of a configured source.
@@ -38,7 +40,7 @@ impl OutcomeLog {
         if let Some(outcomes) = self.sources.load().get(name) {
             return outcomes.clone();
         }
-        let outcomes = Arc::new(SourceOutcomes::new(name.clone(), &self.metrics));
+        let outcomes = Arc::new(SourceOutcomes::new(name.clone(), &self.metrics, self.watcher.clone()));
         self.sources.rcu(|known| {
             let mut known = HashMap::clone(known);
             known.entry(name.clone()).or_insert_with(|| outcomes.clone());
@@ -61,6 +63,7 @@ pub(super) struct SourceOutcomes {
     /// unsigned challenge.
     effects: IntCounterVec,
     effect_sampler: LogSampler,
+    watcher: Option<Arc<dyn AnswerWatcher>>,
 }
 
 struct OutcomeCounter {
@@ -69,7 +72,7 @@ struct OutcomeCounter {
 }
 
 impl SourceOutcomes {
-    fn new(source: Arc<str>, metrics: &Metrics) -> SourceOutcomes {
+    fn new(source: Arc<str>, metrics: &Metrics, watcher: Option<Arc<dyn AnswerWatcher>>) -> SourceOutcomes {
         metrics.deliveries.declare_source(&source);
         let counter = |outcome: &Outcome| OutcomeCounter {
             count: metrics.deliveries.total.with_label_values(&[&*source, outcome.word()]),
@@ -82,6 +85,7 @@ impl SourceOutcomes {
             suppressed: metrics.deliveries.rejected_log_suppressed.clone(),
             effects: metrics.deliveries.challenge_effects.clone(),
             effect_sampler: LogSampler::new(),
+            watcher,
             source,
         }
     }
@@ -95,6 +99,9 @@ impl SourceOutcomes {
         let counter = &self.counters[answer.outcome as usize];
         counter.count.inc();
         self.duration.observe((now - start).as_secs_f64());
+        if let Some(watcher) = &self.watcher {
+            watcher.answered(&self.source, remote, answer);
+        }
         if let Some(effect) = &answer.effect {
             self.report(effect, remote, now);
         }
@@ -185,7 +192,7 @@ mod tests {
     #[test]
     fn a_dropped_request_is_recorded_as_disconnected() {
         let metrics = Arc::new(Metrics::new());
-        let outcomes = OutcomeLog::new(metrics.clone());
+        let outcomes = OutcomeLog::new(metrics.clone(), None);
         drop(outcomes.source(&"stripe".into()).start(SocketAddr::from(([127, 0, 0, 1], 1)), Instant::now()));
         assert_eq!(metrics.deliveries.total.with_label_values(&["stripe", "disconnected"]).get(), 1);
     }

@@ -24,7 +24,7 @@ mod status;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::admin::{self, AdminAccess};
+use crate::answer::AnswerWatcher;
 use crate::certificate::CertificateError;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -66,6 +67,7 @@ struct Components {
     shutdown: Shutdown,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    watcher: OnceLock<Arc<dyn AnswerWatcher>>,
 }
 
 /// Open listeners that [`Service::start`] serves.
@@ -161,10 +163,16 @@ impl Service {
             shutdown,
             clock,
             metrics,
+            watcher: OnceLock::new(),
         };
         let service = Service(Arc::new(components));
         service.set_reloaded();
         Ok(service)
+    }
+
+    /// Sets the receiver of every answer of the listener for deliveries. Has an effect only before [`Service::start`], and only once.
+    pub fn watch_answers(&self, watcher: Arc<dyn AnswerWatcher>) {
+        let _ = self.0.watcher.set(watcher);
     }
 
     /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete. By then, hookhold has
@@ -295,6 +303,7 @@ impl Service {
             known_senders: Arc::new(SendersFile(self.0.journal.clone())),
             clock: clock.clone(),
             metrics: metrics.clone(),
+            watcher: self.0.watcher.get().cloned(),
         }
     }
 

@@ -66,6 +66,7 @@ async fn an_evicted_connection_closes_although_its_client_does_not_read() {
         known_senders: Arc::new(NoFile),
         clock: Arc::new(SystemClock),
         metrics: harness.metrics.clone(),
+        watcher: None,
     };
     let server = ConnectionServer::new(server, harness.shutdown.clone());
     let remote = SocketAddr::from(([192, 0, 2, 1], 1));
