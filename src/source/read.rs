@@ -168,11 +168,12 @@ fn setup(table: &mut TomlTable) -> Setup {
     let mut table = table.take_section("setup");
     let mut text = |key| table.take(key).and_then(line);
     let (url, secret) = (text("url").unwrap_or_default(), text("secret").unwrap_or_default());
+    let (cli, cli_secret) = (text("cli").unwrap_or_default(), text("cli_secret").unwrap_or_default());
     let sample_type = text("sample_type").unwrap_or_else(|| "sample.created".to_owned());
     let secret_forms = table.take_list("secret_form").unwrap_or_default().into_iter().filter_map(SecretForm::read).collect();
     let facts = table.take_list("facts").unwrap_or_default().into_iter().filter_map(line).collect();
     table.finish();
-    Setup { url, secret, secret_forms, sample_type, facts, ..Setup::default() }
+    Setup { url, secret, secret_forms, cli, cli_secret, sample_type, facts, ..Setup::default() }
 }
 
 /// Reads one line of text for operators. `hookhold init` writes such lines into comments, and commands print them on a

@@ -200,6 +200,11 @@ pub struct Setup {
     pub secret: String,
     /// The forms of the sender's secrets, at least one of which each secret has. Empty if a secret can be any text.
     pub secret_forms: Vec<SecretForm>,
+    /// The command of the provider's own tool that sends events to a local URL. Contains the placeholder `{url}`, and `{secret}`
+    /// if the tool takes the secret. Empty if there is no such tool.
+    pub cli: String,
+    /// The command that prints the secret with which this tool signs. Empty if the tool signs with the endpoint's secret.
+    pub cli_secret: String,
     /// The event type of sample deliveries, one of the provider's own types.
     pub sample_type: String,
     /// The documentation pages and source files that the recipe is based on.
