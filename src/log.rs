@@ -4,6 +4,7 @@
 //! contains a secret or a body.
 
 use std::io;
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 
@@ -32,6 +33,35 @@ pub fn start(format: Format, colour: bool) {
     }
 }
 
+/// Starts logging for a command that shows each delivery itself. Passes every log line to `print`, as text without colours. The
+/// environment variable `HOOKHOLD_LOG` sets the log filter. The default log filter admits warnings and errors, except the warnings
+/// about rejected deliveries.
+pub fn start_without_deliveries(print: impl Fn(&str) + Send + Sync + 'static) {
+    let print: LinePrinter = Arc::new(print);
+    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(WITHOUT_DELIVERIES));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || PrintedLines(print.clone()));
+    if lines.with_ansi(false).with_target(false).try_init().is_err() {
+        tracing::debug!("logging was already started");
+    }
+}
+
+/// Function that prints one log line.
+type LinePrinter = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Writer that passes each log line to a function. The log writes each line at once.
+struct PrintedLines(LinePrinter);
+
+impl io::Write for PrintedLines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        (self.0)(String::from_utf8_lossy(line).trim_end());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Truncates text from outside hookhold to [`OUTSIDE_TEXT_LIMIT`] characters, and escapes the text for safe printing on one
 /// line.
 pub fn escaped(outside: &str) -> String {
@@ -45,6 +75,8 @@ pub fn escaped(outside: &str) -> String {
 /// Maximum length of a text from outside hookhold in a log line, in characters before escaping.
 pub const OUTSIDE_TEXT_LIMIT: usize = 120;
 
+/// Default log filter of [`start_without_deliveries`].
+const WITHOUT_DELIVERIES: &str = "warn,hookhold::server::outcome_log=off";
 const FILTER_VARIABLE: &str = "HOOKHOLD_LOG";
 
 #[cfg(test)]
