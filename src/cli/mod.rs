@@ -5,6 +5,7 @@
 mod ask;
 mod check;
 mod confirm;
+mod dev;
 mod diff;
 mod doctor;
 mod init;
@@ -52,6 +53,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Dev(dev::DevArgs),
     Init(init::InitArgs),
     Run(run::RunArgs),
     Check(check::CheckArgs),
@@ -117,6 +119,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let context = Context { config: cli.config, format: cli.format };
     let result = match cli.verb {
+        Verb::Dev(args) => dev::run(&context, args),
         Verb::Init(args) => init::run(&context, args),
         Verb::Run(args) => run::run(&context, args),
         Verb::Check(args) => check::run(&context, args),
@@ -225,6 +228,7 @@ const KAFKA: KafkaCheck = hookhold::forward::check_setting;
 
 const AFTER: &str = "\
 Examples:
+  hookhold dev stripe                 receive on this machine at once, without a configuration
   hookhold init stripe github         write a configuration and show how to connect both
   hookhold providers stripe           show how to connect Stripe
   hookhold check                      report every error in ./hookhold.toml at once

@@ -174,7 +174,7 @@ pub(super) fn source_lines(name: &str, recipe: &Recipe) -> Vec<String> {
 }
 
 /// Returns the options of a source that contain its keys. A source needs at least one of these options.
-fn key_options(recipe: &Recipe) -> Vec<&'static str> {
+pub(super) fn key_options(recipe: &Recipe) -> Vec<&'static str> {
     let needs = |public: bool| recipe.proofs.iter().any(|proof| proof.needs_key() && proof.uses_public_keys() == public);
     let (secrets, public_keys) = (needs(false), needs(true) && !recipe.setup.has_public_keys);
     [(secrets, "secrets"), (public_keys, "public_keys")].into_iter().filter(|(needed, _)| *needed).map(|(_, key)| key).collect()
