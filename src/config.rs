@@ -94,7 +94,7 @@ pub struct AdminConfig {
     pub hosts: Vec<String>,
     /// Token that clients must send. `None` only if `listen` is a loopback address.
     pub token: Option<Secret>,
-    /// Limit on the memory for rejected deliveries.
+    /// Limits on the stored rejected deliveries.
     pub limits: AdminLimits,
 }
 
@@ -155,6 +155,12 @@ impl AdminConfig {
     /// Reads only the section `[admin]` of the file `path`, for verbs that query the running process.
     pub fn load(path: &Path) -> Result<AdminConfig, Diagnostics> {
         let read = |mut root: TomlTable, _: &Diagnostics| admin::read(&mut root.take_section("admin"));
+        TomlTable::read(&path.display().to_string(), &contents(path)?, read)
+    }
+
+    /// Reads only the limits in the section `[admin]` of the file `path`, for verbs that have no access to the token.
+    pub fn load_limits(path: &Path) -> Result<AdminLimits, Diagnostics> {
+        let read = |mut root: TomlTable, _: &Diagnostics| AdminLimits::take(&mut root.take_section("admin"));
         TomlTable::read(&path.display().to_string(), &contents(path)?, read)
     }
 }

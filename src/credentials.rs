@@ -1,5 +1,5 @@
 //! Determines which parts of a request contain credentials, and removes them from everything that hookhold stores, shows or
-//! forwards. hookhold stores a body byte for byte, so a credential inside a body stays there.
+//! forwards. hookhold stores the body of an event byte for byte, so a credential inside such a body stays there.
 
 use std::borrow::Cow;
 
@@ -17,12 +17,24 @@ pub struct Credentials {
     headers: Vec<HeaderName>,
     /// Decoded names of query parameters.
     parameters: Vec<String>,
+    /// True if the body contains a credential.
+    are_in_body: bool,
 }
 
 impl Credentials {
     /// Creates the list for these headers and these undecoded names of query parameters.
     pub fn new(headers: Vec<HeaderName>, parameters: &[&str]) -> Credentials {
-        Credentials { headers, parameters: parameters.iter().map(|name| decoded(name)).collect() }
+        Credentials { headers, parameters: parameters.iter().map(|name| decoded(name)).collect(), are_in_body: false }
+    }
+
+    /// Adds the body to the list.
+    pub fn with_body(self) -> Credentials {
+        Credentials { are_in_body: true, ..self }
+    }
+
+    /// Returns true if the body of a delivery contains a credential.
+    pub fn are_in_body(&self) -> bool {
+        self.are_in_body
     }
 
     /// Returns true if a header field with this name contains a credential.

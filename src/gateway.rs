@@ -119,7 +119,7 @@ impl Gateway {
             sources: ArcSwap::from_pointee(LiveSources::new(sources, &LiveSources::default(), &hash_key, &metrics.deliveries)),
             hash_key,
             appender: Appender::new(journal, hot_keys, metrics.deliveries.stored_after_answer.clone()),
-            rejections: RejectionStore::default(),
+            rejections: RejectionStore::new(metrics),
             draining: AtomicBool::new(false),
             long_verifications: LongVerifications::new(),
         }
@@ -156,7 +156,7 @@ impl Gateway {
         names
     }
 
-    /// Returns the store of rejected deliveries. The store is disabled until [`RejectionStore::set_limit`] sets a limit.
+    /// Returns the store of rejected deliveries. It stores nothing until [`RejectionStore::set_limits`] sets its limits.
     pub fn rejections(&self) -> &RejectionStore {
         &self.rejections
     }

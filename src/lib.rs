@@ -25,7 +25,7 @@
 //! 4. [`journal`] appends the event to the next commit and calls `fdatasync`. Once the sync has succeeded, [`journal`]
 //!    returns the event's [`event::Position`].
 //! 5. [`server`] sends the [`answer::Answer`]. [`server`] derives the status code, the metric label and the log field from
-//!    one [`outcome::Outcome`]. If the operator sets `keep_rejected`, [`rejections`] records rejected deliveries for
+//!    one [`outcome::Outcome`]. [`rejections`] samples rejected deliveries, and a thread of [`service`] writes them to disk for
 //!    `hookhold doctor`.
 //! 6. [`forward`] reads the events below the durable watermark and sends them to Kafka unchanged. Only an acknowledgement from
 //!    the broker moves the cursor of a topic.

@@ -112,9 +112,13 @@ limits! {
 limits! {
     /// Limits of the admin listener.
     AdminLimits {
-        /// Maximum memory for rejected deliveries, in bytes. `hookhold doctor` can explain the rejected deliveries in this
-        /// memory. If the value is 0, hookhold stores no rejected deliveries.
-        keep_rejected: usize = bytes(0, 0..=64 * MIB);
+        /// Maximum size of the files with rejected deliveries, in bytes. `hookhold doctor` can explain the rejected deliveries in
+        /// these files. If the value is 0, hookhold stores no rejected deliveries.
+        keep_rejected: u64 = bytes(64 * MIB, 0..=GIB);
+        /// Time for which hookhold stores a rejected delivery.
+        keep_rejected_for: Duration = duration(7 * DAY, SECOND..=366 * DAY);
+        /// Maximum size of the body that hookhold stores with a rejected delivery, in bytes.
+        keep_rejected_bodies: usize = bytes(256 * KIB, 0..=4 * MIB);
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub forward: ForwardMetrics,
     /// Metrics of the listener for deliveries.
     pub server: ServerMetrics,
+    /// Metrics of the rejected deliveries on disk.
+    pub rejections: RejectionMetrics,
     /// Metrics of configuration reloads: the result of the last reload, and the time of the last successful load.
     pub config: ConfigMetrics,
 }
@@ -171,6 +173,18 @@ metrics! {
 }
 
 metrics! {
+    /// Metrics of the rejected deliveries on disk.
+    RejectionMetrics {
+        /// Rejected deliveries that hookhold has written to disk, where `hookhold rejections` and `hookhold doctor` read them.
+        stored: IntCounter = counter("hookhold_rejections_stored_total");
+        /// Rejected deliveries that hookhold has not written to disk, by reason: sampled, queue_full or write_failed.
+        dropped: IntCounterVec = counters("hookhold_rejections_dropped_total", &["reason"]);
+        /// Bytes of the files with rejected deliveries.
+        bytes: IntGauge = gauge("hookhold_rejections_bytes");
+    }
+}
+
+metrics! {
     /// Metrics of configuration reloads: the result of the last reload, and the time of the last successful load.
     ConfigMetrics {
         /// 1 after startup or a successful configuration reload, 0 after a rejected reload.
@@ -189,12 +203,16 @@ impl Metrics {
             journal: JournalMetrics::register(&registry),
             forward: ForwardMetrics::register(&registry),
             server: ServerMetrics::register(&registry),
+            rejections: RejectionMetrics::register(&registry),
             config: ConfigMetrics::register(&registry),
             registry,
         };
         metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]);
         for cause in ["per_address", "max_connections"] {
             metrics.server.connections_rejected.with_label_values(&[cause]);
+        }
+        for reason in ["sampled", "queue_full", "write_failed"] {
+            metrics.rejections.dropped.with_label_values(&[reason]);
         }
         let build = Opts::new("hookhold_build_info", "Always 1, labelled with the version of this build.")
             .const_label("version", env!("CARGO_PKG_VERSION"));

@@ -1,185 +1,116 @@
-//! Stores the newest rejected deliveries as received, so `hookhold doctor` can explain them without a recording of the
-//! traffic. The store is opt-in (`[admin] keep_rejected`) and exists only in memory, so all entries are lost when the
-//! process ends.
+//! Samples rejected deliveries for the operator, who reads them with `hookhold rejections` and `hookhold doctor`, even after a
+//! restart. A thread of the service writes them to files in the journal's directory. This module neither reads nor writes files.
 //!
-//! Unknown senders cause most entries, so the store limits the share of each sender. A group consists of all entries with
-//! the same source and outcome. The store contains at most [`MAX_PER_SENDER`] entries per address, source and outcome,
-//! [`MAX_PER_GROUP`] entries per group, and [`RejectionStore::limit`] bytes in total. At the byte limit, the store drops
-//! the oldest entry of the largest group, so a flood in one group does not evict the entries of other groups. Like the
-//! journal, the store omits the credentials in headers and in the request target.
+//! Unknown senders cause most rejections, so [`RejectionStore::store`] does a bounded amount of work: it samples the rejections of
+//! each address, source and outcome, copies only sampled requests, and never waits for the disk. If the writer cannot keep up, the
+//! queue drops further entries and `hookhold_rejections_dropped_total` counts them. Like the journal, the store omits the
+//! credentials in headers and in the request target. It also omits a body that contains a credential.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod queue;
+mod rejected_delivery;
+mod sampler;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use serde_json::json;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use prometheus::IntCounterVec;
+
+pub use queue::{MAX_QUEUED, MAX_QUEUED_REQUEST_BYTES, RejectionQueue, RejectionWork};
+pub use rejected_delivery::{RejectedDelivery, RejectionCause};
+pub use sampler::{GROUP_INTERVAL, MAX_PER_GROUP, MAX_PER_SENDER, SENDER_INTERVAL};
 
 use crate::address::sender_address;
 use crate::answer::Answer;
-use crate::clock::UnixMillis;
 use crate::credentials::Credentials;
 use crate::event::Delivery;
+use crate::limits::AdminLimits;
+use crate::metrics::Metrics;
 use crate::outcome::Outcome;
+use rejected_delivery::request;
+use sampler::RejectionSampler;
 
-/// One rejected delivery.
-#[derive(Clone, Debug)]
-pub struct RejectedDelivery {
-    /// Number of the rejection, counted from 1 since the process started. The newest entry has the highest number.
-    pub number: u64,
-    /// Name of the source to which the delivery was sent.
-    pub source: Arc<str>,
-    /// Outcome of the delivery, as in `hookhold_deliveries_total`.
-    pub outcome: Outcome,
-    /// Reason for the rejection, as in the log line.
-    pub hint: String,
-    /// Address of the sender, as in the log line.
-    pub remote: SocketAddr,
-    /// Time at which the server read the first byte of the request.
-    pub received_at: UnixMillis,
-    /// The request as HTTP/1.1: request line, header fields, an empty line, and the body without chunked encoding. The body is
-    /// absent if the server did not read the body, or if the body is larger than `limit / BODY_DIVISOR`. Even then, the field
-    /// `content-length` contains the length of the body. Exception: the field is 0 if the sender announced no length and the
-    /// server did not read the whole body.
-    pub request: Vec<u8>,
-}
-
-/// Store of the newest rejected deliveries, with limits on the entries per sender, the entries per group and the total size.
-#[derive(Default)]
+/// Samples rejected deliveries, and queues them for the thread that writes them to disk.
 pub struct RejectionStore {
-    limit: AtomicUsize,
-    groups: Mutex<RejectionGroups>,
-}
-
-/// All groups of rejected deliveries, by source and outcome.
-#[derive(Default)]
-struct RejectionGroups {
-    by_outcome: BTreeMap<(Arc<str>, &'static str), RejectionGroup>,
-    bytes: usize,
-    /// Number of entries that the store has received since the process started, including dropped entries.
-    count: u64,
-}
-
-/// Rejected deliveries with the same source and outcome, oldest first.
-#[derive(Default)]
-struct RejectionGroup {
-    deliveries: VecDeque<RejectedDelivery>,
-    bytes: usize,
+    queue: Arc<RejectionQueue>,
+    sampler: Mutex<RejectionSampler>,
+    /// Counter in the lowest bits of each id.
+    count: AtomicU64,
+    /// The limits of the queue, which each rejection reads without a lock: size of the store, and size of a stored body.
+    size: AtomicU64,
+    max_body: AtomicU64,
+    start: Instant,
+    dropped: IntCounterVec,
 }
 
 impl RejectionStore {
-    /// Sets the limit of the store in bytes. A limit of 0 empties and disables the store.
-    pub fn set_limit(&self, limit: usize) {
-        self.limit.store(limit, Relaxed);
-        self.lock().shrink(limit);
+    /// Creates a store that stores nothing until [`RejectionStore::set_limits`] sets its limits.
+    pub fn new(metrics: &Metrics) -> RejectionStore {
+        let store = RejectionStore {
+            queue: Arc::default(),
+            sampler: Mutex::default(),
+            count: AtomicU64::new(0),
+            size: AtomicU64::new(0),
+            max_body: AtomicU64::new(0),
+            start: Instant::now(),
+            dropped: metrics.rejections.dropped.clone(),
+        };
+        store.set_limits(AdminLimits { keep_rejected: 0, ..AdminLimits::default() });
+        store
     }
 
-    /// Returns the limit of the store in bytes, or 0 if the store is disabled.
-    pub fn limit(&self) -> usize {
-        self.limit.load(Relaxed)
+    /// Sets the limits of the store. If `keep_rejected` is 0, the store stores nothing, and the writer deletes its files.
+    pub fn set_limits(&self, limits: AdminLimits) {
+        self.size.store(limits.keep_rejected, Relaxed);
+        self.max_body.store((limits.keep_rejected_bodies as u64).min(limits.keep_rejected / BODY_DIVISOR), Relaxed);
+        self.queue.set_limits(limits);
     }
 
-    /// Stores a rejected delivery and the reason for its rejection, but only if the delivery and the configuration alone
-    /// explain the outcome. Omits the `credentials` of the source.
+    /// Returns true if the store stores rejections.
+    pub fn is_on(&self) -> bool {
+        self.size.load(Relaxed) > 0
+    }
+
+    /// Returns the queue from which a thread writes the entries to disk.
+    pub fn queue(&self) -> &Arc<RejectionQueue> {
+        &self.queue
+    }
+
+    /// Queues a rejected delivery with the reason for its rejection, but only if the delivery and the configuration alone
+    /// explain the outcome, and if the sampler admits it. Omits the `credentials` of the source. Never waits for the disk.
     pub fn store(&self, source: &Arc<str>, credentials: &Credentials, delivery: &Delivery, answer: &Answer) {
-        let limit = self.limit();
-        if limit == 0 || !is_explained_by_delivery(answer.outcome) {
+        if !self.is_on() || !is_explained_by_delivery(answer.outcome) {
             return;
         }
-        let body = if delivery.body.len() <= limit / BODY_DIVISOR { &delivery.body[..] } else { &[] };
+        let sender = sender_address(delivery.remote.ip());
+        let mut sampler = self.sampler.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = sampler.admit(source, answer.outcome.word(), sender, self.start.elapsed());
+        drop(sampler);
+        let Some(sampled_out) = admitted else { return self.dropped.with_label_values(&["sampled"]).inc() };
+        let is_stored = !credentials.are_in_body() && delivery.body.len() as u64 <= self.max_body.load(Relaxed);
         let rejected = RejectedDelivery {
-            number: 0,
+            id: self.id(delivery),
             source: source.clone(),
             outcome: answer.outcome,
             hint: answer.hint.clone(),
             remote: delivery.remote,
             received_at: delivery.received_at,
-            request: request(credentials, delivery, body),
+            sampled_out,
+            request: request(credentials, delivery, if is_stored { &delivery.body[..] } else { &[] }),
         };
-        self.lock().add(rejected, limit);
-    }
-
-    /// Returns the entries of `source`, newest first, or the entries of all sources if `source` is `None`.
-    pub fn newest(&self, source: Option<&str>) -> Vec<RejectedDelivery> {
-        let groups = self.lock();
-        let matching = groups.by_outcome.iter().filter(|((name, _), _)| source.is_none_or(|source| *source == **name));
-        let mut all: Vec<RejectedDelivery> = matching.flat_map(|(_, group)| group.deliveries.iter().cloned()).collect();
-        all.sort_by_key(|rejected| std::cmp::Reverse(rejected.number));
-        all
-    }
-
-    /// Returns the entries of [`RejectionStore::newest`] as JSON, one entry per line. Returns `None` if the store is disabled.
-    pub fn to_json(&self, source: Option<&str>) -> Option<String> {
-        (self.limit() > 0).then(|| self.newest(source).iter().map(|rejected| format!("{}\n", rejected.json())).collect())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RejectionGroups> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl RejectionGroups {
-    fn add(&mut self, rejected: RejectedDelivery, limit: usize) {
-        self.count += 1;
-        let rejected = RejectedDelivery { number: self.count, ..rejected };
-        let group = self.by_outcome.entry((rejected.source.clone(), rejected.outcome.word())).or_default();
-        let freed = group.surplus(sender_address(rejected.remote.ip())).and_then(|at| group.remove(at)).unwrap_or_default();
-        let added = rejected.size();
-        group.bytes += added;
-        group.deliveries.push_back(rejected);
-        self.bytes = self.bytes + added - freed;
-        self.shrink(limit);
-    }
-
-    fn shrink(&mut self, limit: usize) {
-        while self.bytes > limit {
-            let Some(largest) = self.by_outcome.values_mut().max_by_key(|group| group.bytes) else { return };
-            self.bytes -= largest.remove(0).unwrap_or(largest.bytes);
+        if !self.queue.push(rejected) {
+            self.dropped.with_label_values(&["queue_full"]).inc();
         }
-        self.by_outcome.retain(|_, group| !group.deliveries.is_empty());
+    }
+
+    fn id(&self, delivery: &Delivery) -> u64 {
+        let count = self.count.fetch_add(1, Relaxed) & ((1 << COUNTER_BITS) - 1);
+        (delivery.received_at.0 << COUNTER_BITS) | count
     }
 }
 
-impl RejectionGroup {
-    /// Returns the index of the entry to drop before the store adds an entry of `sender`, or `None` if the group has space
-    /// for the new entry.
-    fn surplus(&self, sender: IpAddr) -> Option<usize> {
-        let is_own = |at: &usize| sender_address(self.deliveries[*at].remote.ip()) == sender;
-        let own: Vec<usize> = (0..self.deliveries.len()).filter(is_own).collect();
-        let of_sender = own.first().copied().filter(|_| own.len() >= MAX_PER_SENDER);
-        of_sender.or_else(|| (self.deliveries.len() >= MAX_PER_GROUP).then_some(0))
-    }
-
-    /// Removes the entry at this index and returns its size in bytes, or `None` if the group has no such entry.
-    fn remove(&mut self, at: usize) -> Option<usize> {
-        let size = self.deliveries.remove(at)?.size();
-        self.bytes -= size;
-        Some(size)
-    }
-}
-
-impl RejectedDelivery {
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "source": &*self.source,
-            "outcome": self.outcome.word(),
-            "hint": self.hint,
-            "remote": self.remote,
-            "received_at": self.received_at.rfc3339(),
-            "request_base64": STANDARD.encode(&self.request),
-        })
-    }
-
-    fn size(&self) -> usize {
-        size_of::<RejectedDelivery>() + self.hint.len() + self.request.len()
-    }
-}
-
-/// Returns true if the delivery and the configuration alone explain the outcome.
-fn is_explained_by_delivery(outcome: Outcome) -> bool {
+/// Returns true if the delivery and the configuration alone explain the outcome, so that `hookhold doctor` can explain it.
+pub fn is_explained_by_delivery(outcome: Outcome) -> bool {
     matches!(
         outcome,
         Outcome::SignatureMissing
@@ -196,99 +127,59 @@ fn is_explained_by_delivery(outcome: Outcome) -> bool {
     )
 }
 
-fn request(credentials: &Credentials, delivery: &Delivery, body: &[u8]) -> Vec<u8> {
-    let Delivery { method, target, headers, .. } = delivery;
-    let mut request = format!("{method} {} HTTP/1.1\r\n", credentials.redact(target)).into_bytes();
-    let mut field = |name: &str, value: &[u8]| request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
-    let stored = credentials.remaining_headers(headers, target);
-    for (name, value) in stored.iter().filter(|(name, _)| *name != TRANSFER_ENCODING) {
-        field(name.as_str(), value.as_bytes());
-    }
-    if !headers.contains_key(CONTENT_LENGTH) {
-        field(CONTENT_LENGTH.as_str(), delivery.body.len().to_string().as_bytes());
-    }
-    request.extend_from_slice(b"\r\n");
-    request.extend_from_slice(body);
-    request
-}
-
-/// Maximum number of stored entries with the same sender address, source and outcome.
-pub const MAX_PER_SENDER: usize = 4;
-/// Maximum number of stored entries with the same source and outcome.
-pub const MAX_PER_GROUP: usize = 64;
-/// Share of the store's limit that one body may use, as a divisor: a stored body has at most `limit / BODY_DIVISOR` bytes.
-pub const BODY_DIVISOR: usize = 4;
+/// Share of the store's size that one body may use, as a divisor: a stored body has at most `keep_rejected / BODY_DIVISOR` bytes.
+pub const BODY_DIVISOR: u64 = 16;
+/// Number of the lowest bits of an id that contain a counter. The other bits contain the time of receipt.
+const COUNTER_BITS: u32 = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
-    use http::{HeaderMap, HeaderValue, Method};
+    use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
     use super::*;
+    use crate::clock::UnixMillis;
 
-    const LIMIT: usize = 64 << 10;
+    const SIZE: u64 = 1 << 20;
 
-    fn open(limit: usize) -> RejectionStore {
-        let store = RejectionStore::default();
-        store.set_limit(limit);
+    fn open(keep_rejected: u64) -> RejectionStore {
+        let store = RejectionStore::new(&Metrics::new());
+        store.set_limits(AdminLimits { keep_rejected, ..AdminLimits::default() });
         store
     }
 
     /// Stores a rejected delivery. The tests identify the delivery by its arrival time `at`.
-    fn reject(store: &RejectionStore, source: &str, outcome: Outcome, from: [u8; 4], at: u64, size: usize) {
+    fn reject(store: &RejectionStore, credentials: &Credentials, outcome: Outcome, at: u64, size: usize) {
+        let fields = [("authorization", "a"), ("cookie", "b"), ("x-signature", "c")];
+        let fields = fields.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let delivery = Delivery {
             method: Method::POST,
             target: "/hooks/x".into(),
-            headers: HeaderMap::from_iter(
-                [("authorization", "a"), ("cookie", "b"), ("x-signature", "c")]
-                    .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))),
-            ),
+            headers: HeaderMap::from_iter(fields),
             body: Bytes::from(vec![b'x'; size]),
-            remote: (from, 1000 + at as u16).into(),
+            remote: ([192, 0, 2, at as u8], 1000).into(),
             received_at: UnixMillis(at),
         };
-        store.store(&source.into(), &Credentials::default(), &delivery, &Answer::plain(outcome));
+        store.store(&"shop".into(), credentials, &delivery, &Answer::plain(outcome));
     }
 
-    fn times(store: &RejectionStore, source: &str) -> Vec<u64> {
-        store.newest(Some(source)).iter().map(|rejected| rejected.received_at.0).collect()
-    }
-
-    #[test]
-    fn each_sender_and_each_group_has_its_own_limit() {
-        let store = open(LIMIT);
-        reject(&store, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 0, 9);
-        (1..100).for_each(|at| reject(&store, "shop", Outcome::SignatureMismatch, [2, 2, 2, 2], at, 9));
-        assert_eq!(times(&store, "shop"), [99, 98, 97, 96, 0]);
-        (0..100).for_each(|at| reject(&store, "shop", Outcome::SignatureMismatch, [3, 3, 3, at], 100 + u64::from(at), 9));
-        assert_eq!(times(&store, "shop"), (136..200).rev().collect::<Vec<_>>());
-        reject(&store, "shop", Outcome::TimestampStale, [3, 3, 3, 3], 200, 9);
-        assert_eq!(times(&store, "shop").len(), MAX_PER_GROUP + 1);
-    }
-
-    #[test]
-    fn a_flood_in_one_group_leaves_the_others_alone() {
-        let store = open(LIMIT);
-        reject(&store, "quiet", Outcome::TimestampStale, [1, 1, 1, 1], 1, 2000);
-        (0..64).for_each(|at| reject(&store, "loud", Outcome::SignatureMismatch, [2, 2, 2, at], 2, LIMIT / BODY_DIVISOR));
-        let held: usize = store.newest(None).iter().map(|rejected| rejected.request.len()).sum();
-        assert!((LIMIT / 2..=LIMIT).contains(&held), "{held} of {LIMIT}");
-        assert_eq!(times(&store, "quiet"), [1]);
-        assert!(times(&store, "loud").len() >= 2);
-        store.set_limit(LIMIT / 16);
-        assert_eq!((times(&store, "quiet").len(), times(&store, "loud").len()), (1, 0), "the larger group shrinks first");
-        store.set_limit(0);
-        reject(&store, "quiet", Outcome::TimestampStale, [1, 1, 1, 1], 3, 9);
-        assert!(store.newest(None).is_empty() && store.to_json(None).is_none());
+    /// Takes all entries out of the queue.
+    fn queued(store: &RejectionStore) -> Vec<RejectedDelivery> {
+        store.queue().close();
+        let entries = std::iter::from_fn(|| store.queue().next(Duration::ZERO));
+        entries.filter_map(|work| if let RejectionWork::Store(rejected) = work { Some(rejected) } else { None }).collect()
     }
 
     #[test]
     fn a_stored_request_omits_credentials_and_large_bodies() {
-        let store = open(LIMIT);
-        reject(&store, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 1, 3);
-        reject(&store, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 2, LIMIT / BODY_DIVISOR + 1);
-        let requests: Vec<Vec<u8>> = store.newest(None).into_iter().map(|rejected| rejected.request).collect();
-        let expected = [("16385", ""), ("3", "xxx")].map(|(length, body)| {
+        let (store, plain) = (open(SIZE), Credentials::default());
+        reject(&store, &plain, Outcome::SignatureMismatch, 1, 3);
+        reject(&store, &plain, Outcome::SignatureMismatch, 2, (SIZE / BODY_DIVISOR) as usize + 1);
+        reject(&store, &Credentials::new(Vec::new(), &[]).with_body(), Outcome::SignatureMismatch, 3, 3);
+        let requests: Vec<Vec<u8>> = queued(&store).into_iter().map(|rejected| rejected.request).collect();
+        let expected = [("3", "xxx"), ("65537", ""), ("3", "")].map(|(length, body)| {
             format!("POST /hooks/x HTTP/1.1\r\nx-signature: c\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
         });
         assert_eq!(requests, expected);
@@ -296,11 +187,11 @@ mod tests {
 
     #[test]
     fn only_rejections_that_the_delivery_explains_are_stored() {
-        let store = open(LIMIT);
+        let store = open(SIZE);
         for (at, outcome) in Outcome::ALL.iter().enumerate() {
-            reject(&store, "shop", *outcome, [1, 1, 1, 1], at as u64, 3);
+            reject(&store, &Credentials::default(), *outcome, at as u64, 3);
         }
-        let stored: Vec<&str> = store.newest(None).iter().rev().map(|rejected| rejected.outcome.word()).collect();
+        let stored: Vec<&str> = queued(&store).iter().map(|rejected| rejected.outcome.word()).collect();
         let expected = [
             "signature_missing",
             "signature_malformed",
@@ -315,5 +206,31 @@ mod tests {
             "key_unavailable",
         ];
         assert_eq!(stored, expected);
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_drops_what_does_not_fit() {
+        let store = open(1 << 30);
+        let outcomes: Vec<Outcome> = Outcome::ALL.iter().copied().filter(|outcome| is_explained_by_delivery(*outcome)).collect();
+        let large = 256 << 10;
+        for (at, outcome) in outcomes.iter().cycle().take(outcomes.len() * MAX_PER_GROUP as usize).enumerate() {
+            reject(&store, &Credentials::default(), *outcome, at as u64, large);
+        }
+        let dropped = store.dropped.with_label_values(&["queue_full"]).get();
+        let stored = queued(&store);
+        let bytes: usize = stored.iter().map(|rejected| rejected.request.len()).sum();
+        assert!(bytes <= MAX_QUEUED_REQUEST_BYTES && bytes > MAX_QUEUED_REQUEST_BYTES - 2 * large, "{bytes}");
+        assert!(dropped > 0 && stored.len() <= MAX_QUEUED, "{dropped}");
+        reject(&store, &Credentials::default(), Outcome::TooLarge, 0, 3);
+        assert!(queued(&store).is_empty(), "a closed queue accepts nothing");
+    }
+
+    #[test]
+    fn a_store_that_is_off_stores_nothing() {
+        let store = open(SIZE);
+        reject(&store, &Credentials::default(), Outcome::SignatureMismatch, 1, 3);
+        store.set_limits(AdminLimits { keep_rejected: 0, ..AdminLimits::default() });
+        reject(&store, &Credentials::default(), Outcome::SignatureMismatch, 2, 3);
+        assert!(queued(&store).is_empty() && !store.is_on());
     }
 }

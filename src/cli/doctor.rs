@@ -29,8 +29,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
+use hookhold::config::{AdminConfig, JournalConfig};
 use hookhold::event::Delivery;
 use hookhold::outcome::Outcome;
+use hookhold::rejections::RejectedDelivery;
 use hookhold::source::{Providers, Source};
 use hookhold::verify::{Rejection, Verdict, Verified, VerifiedBatch};
 use serde_json::json;
@@ -38,31 +40,33 @@ use serde_json::json;
 use super::{Context, ExitStatus, UsageError, VerbResult};
 use captured::CapturedDelivery;
 use cause::Cause;
+use recorded::RecordedRejection;
 use request::RecordedRequest;
 
 /// Explain why hookhold rejected a delivery, with a remedy for each cause.
 ///
-/// Reads a recorded HTTP request, or fetches the latest rejected deliveries from the running process. Checks each delivery as
-/// the gateway does. If the check fails, doctor tries variants of the delivery until a variant verifies. A variant differs in
-/// the secret, the decoding of the secret, the body, the URL, the provider's scheme or the time. doctor prints the names of
-/// secrets, never the secrets themselves. The exit code is 0 if every delivery verifies, otherwise 1.
+/// Reads the rejected deliveries that hookhold has stored, also if it has restarted since then, and takes the newest one with
+/// each cause. Or reads a recorded HTTP request. Checks each delivery as the gateway does. If the check fails, doctor tries
+/// variants of the delivery until a variant verifies. A variant differs in the secret, the decoding of the secret, the body,
+/// the URL, the provider's scheme or the time. doctor prints the names of secrets, never the secrets themselves. The exit code
+/// is 0 if every delivery verifies, otherwise 1.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DoctorArgs {
     /// Name of the configured source that received the delivery.
     source: String,
     /// File with the recorded request: request line, headers, an empty line and the bytes of the body. doctor also accepts
-    /// a file from `curl --trace`. If FILE is -, doctor reads standard input. If this option is absent, doctor fetches the
-    /// rejected deliveries from the running process, which stores them only if [admin] keep_rejected is set.
+    /// a file from `curl --trace`. If FILE is -, doctor reads standard input. If this option is absent, doctor reads the
+    /// rejected deliveries in the journal's directory.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
     /// Time of receipt in RFC 3339, such as 2026-11-21T07:08:13Z, or in seconds since 1970 [default: now].
     #[arg(long, value_name = "TIME", value_parser = captured::parse_time, requires = "request")]
     at: Option<UnixMillis>,
-    /// Maximum number of rejected deliveries to explain, newest first.
+    /// Maximum number of causes to explain, the one with the newest rejected delivery first.
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "request")]
     last: usize,
-    /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
+    /// URL of the admin listener of a running process, from which doctor fetches the rejected deliveries instead.
     #[arg(long, conflicts_with = "request")]
     url: Option<String>,
 }
@@ -71,9 +75,10 @@ pub(super) struct DoctorArgs {
 pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     let config = context.load()?;
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
+    let stores = (config.admin, config.journal);
     let (own, others): (Vec<_>, Vec<_>) = config.sources.into_iter().partition(|source| *source.name == *args.source);
     let source = own.into_iter().next().ok_or_else(|| super::unknown_source(&args.source, &names))?;
-    let deliveries = deliveries(context, source, others.into(), config.providers, args)?;
+    let deliveries = deliveries(context, stores, source, others.into(), config.providers, args)?;
     let mut out = anstream::stdout().lock();
     let mut status = ExitStatus::Done;
     for (number, captured) in deliveries.iter().enumerate() {
@@ -93,43 +98,63 @@ pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     Ok(status)
 }
 
-/// Returns the recorded request from the file that `--request` names. If `--request` is absent, returns the latest deliveries
-/// that the running process rejected.
+/// Returns the recorded request from the file that `--request` names. If `--request` is absent, returns the newest stored rejection
+/// with each cause.
 fn deliveries(
     context: &Context,
+    (admin, journal): (AdminConfig, JournalConfig),
     source: Arc<Source>,
     others: Arc<[Arc<Source>]>,
     providers: Providers,
     args: DoctorArgs,
 ) -> Result<Vec<CapturedDelivery>, Box<dyn Error>> {
     let unknown_address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let captured = |request: RecordedRequest, remote, at: Option<UnixMillis>, rejected_as, certificate_rejection| {
+    let captured = |request: RecordedRequest, at: Option<UnixMillis>, rejected: Option<RejectedDelivery>, alike| {
         let RecordedRequest { method, target, headers, body, declared } = request;
+        let remote = rejected.as_ref().map_or(unknown_address, |rejected| rejected.remote);
         let received_at = at.unwrap_or_else(|| SystemClock.now());
         let delivery = Delivery { method, target, headers, body, remote, received_at };
         let is_time_given = at.is_some();
         let (source, others, providers) = (source.clone(), others.clone(), providers.clone());
-        CapturedDelivery { source, others, providers, delivery, declared, is_time_given, rejected_as, certificate_rejection }
+        let certificate_rejection = rejected.as_ref().and_then(certificate_rejection);
+        let rejected_as = rejected.map(|rejected| rejected.outcome.word().to_owned());
+        CapturedDelivery {
+            source,
+            others,
+            providers,
+            delivery,
+            declared,
+            is_time_given,
+            rejected_as,
+            certificate_rejection,
+            alike,
+        }
     };
     if let Some(file) = &args.request {
-        return Ok(vec![captured(recorded_request(file)?, unknown_address, args.at, None, None)]);
+        return Ok(vec![captured(recorded_request(file)?, args.at, None, 0)]);
     }
-    let rejections = recorded::newest(context, args.url, &source.name, args.last)?;
+    let rejections = match args.url {
+        Some(url) => recorded::from_process(context, url, &source.name, args.last)?,
+        None => recorded::from_files(&admin, &journal, &source.name, args.last)?,
+    };
     if rejections.is_empty() {
         writeln!(
             anstream::stderr(),
-            "hookhold: SOURCE: expected rejected deliveries of {} in the running process, found none; have the sender send the \
-             delivery again, or pass a recorded request with --request FILE",
+            "hookhold: SOURCE: expected stored rejections of {}, found none; have the sender send the delivery again, or pass a \
+             recorded request with --request FILE",
             source.name
         )?;
     }
-    let captured = |rejection: recorded::RecordedRejection| {
-        let recorded::RecordedRejection { request, remote, received_at, rejected_as, hint } = rejection;
-        let mut by_certificate = [Outcome::ClientCertificateMissing, Outcome::ClientCertificateInvalid].into_iter();
-        let certificate = by_certificate.find(|outcome| outcome.word() == rejected_as).map(|outcome| (outcome, hint));
-        captured(request, remote, Some(received_at), Some(rejected_as), certificate)
+    let captured = |RecordedRejection { request, rejected, alike }: RecordedRejection| {
+        captured(request, Some(rejected.received_at), Some(rejected), alike)
     };
     Ok(rejections.into_iter().map(captured).collect())
+}
+
+/// Returns the outcome and the hint of a delivery that was rejected because of its client certificate.
+fn certificate_rejection(rejected: &RejectedDelivery) -> Option<(Outcome, String)> {
+    let by_certificate = [Outcome::ClientCertificateMissing, Outcome::ClientCertificateInvalid];
+    by_certificate.contains(&rejected.outcome).then(|| (rejected.outcome, rejected.hint.clone()))
 }
 
 fn recorded_request(file: &Path) -> Result<RecordedRequest, UsageError> {
@@ -159,7 +184,12 @@ fn print(
 ) -> io::Result<()> {
     let name = &captured.source.name;
     if captured.rejected_as.is_some() {
-        writeln!(out, "{} from {}", captured.delivery.received_at.rfc3339(), captured.delivery.remote)?;
+        let (at, remote) = (captured.delivery.received_at.rfc3339(), captured.delivery.remote);
+        let alike = match captured.alike {
+            0 | 1 => String::new(),
+            alike => format!(", the newest of {alike} stored rejections with this cause"),
+        };
+        writeln!(out, "{at} from {remote}{alike}")?;
     }
     match verdict {
         Ok(Verdict::Event(Verified { secret, .. }) | Verdict::Batch(VerifiedBatch { secret, .. })) => match secret {
@@ -176,7 +206,7 @@ fn print(
     }
     if let (Ok(_), Some(outcome)) = (verdict, &captured.rejected_as) {
         let since = "the configuration or the secrets have changed since then";
-        writeln!(out, "   the running process rejected the delivery as {outcome}; {since}")?;
+        writeln!(out, "   hookhold rejected the delivery as {outcome}; {since}")?;
     }
     for (number, cause) in (1..).zip(causes) {
         writeln!(out, "\n{number}. {}: {}", cause.certainty.word(), cause.what)?;
@@ -202,6 +232,7 @@ fn print_json(
         "at": captured.delivery.received_at.rfc3339(),
         "remote": captured.rejected_as.as_ref().map(|_| captured.delivery.remote),
         "refused_as": captured.rejected_as,
+        "alike": captured.alike,
         "verifies": verdict.is_ok(),
         "proved": verdict.is_ok() && !matches!(verdict, Ok(Verdict::UnsignedChallenge(_))),
         "secret": secret,
@@ -225,7 +256,7 @@ Ways to record FILE with the bytes as the sender sent them (an editor may change
   curl --trace FILE …        for a request that you send yourself
 
 Examples:
-  hookhold doctor stripe                               the latest rejections (needs [admin] keep_rejected)
+  hookhold doctor stripe                               the newest rejection with each cause
   hookhold doctor stripe --request rejected.http
   hookhold doctor stripe --request rejected.http --at 2026-11-21T07:08:13Z   with the time from the log
   hookhold doctor github --request - --format json < rejected.http";

@@ -154,9 +154,9 @@ listen = \"0.0.0.0:8080\"
 [admin]
 # Serves /metrics and /readyz. An address that other machines can reach needs a token.
 listen = \"127.0.0.1:9464\"
-# Memory for the latest rejected deliveries, which `hookhold doctor` explains. Every client that
-# can reach this listener can read these deliveries.
-#keep_rejected = \"4 MiB\"
+# Disk space for rejected deliveries, which `hookhold doctor` explains. Every client that can reach
+# this listener can read these deliveries. \"0 B\" turns this off.
+#keep_rejected = \"64 MiB\"
 #token = \"file:/run/secrets/hookhold-admin\"
 
 [journal]

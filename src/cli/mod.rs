@@ -12,10 +12,12 @@ mod init;
 mod journal;
 mod parked;
 mod providers;
+mod rejections;
 mod run;
 mod send;
 mod table;
 mod tail;
+mod time_bound;
 mod volume;
 
 use std::error::Error;
@@ -60,6 +62,7 @@ enum Verb {
     Send(send::SendArgs),
     Tail(tail::TailArgs),
     Doctor(doctor::DoctorArgs),
+    Rejections(rejections::RejectionsArgs),
     Journal(journal::JournalArgs),
     Parked(parked::ParkedArgs),
     Providers(providers::ProvidersArgs),
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Verb::Send(args) => send::run(&context, args),
         Verb::Tail(args) => tail::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
+        Verb::Rejections(args) => rejections::run(&context, args),
         Verb::Journal(args) => journal::run(&context, args),
         Verb::Parked(args) => parked::run(&context, args),
     };
@@ -235,6 +239,7 @@ Examples:
   hookhold run                        receive, store and forward until SIGTERM
   hookhold send stripe --count 100    send 100 genuine deliveries to the running gateway
   hookhold tail --follow              print events as they are stored
+  hookhold rejections                 list the rejected deliveries, grouped by their cause
   hookhold doctor stripe              explain why recent deliveries were rejected
   hookhold parked list                list the events that Kafka has rejected
 

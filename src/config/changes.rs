@@ -113,5 +113,13 @@ fn new_secret(key: String, what: &str) -> ConfigChange {
 }
 
 /// Options that a reload applies, in addition to `[providers]`, `[sources]`, the properties in `[kafka]` and a new certificate.
-const RELOADED: &[&str] =
-    &["server.public_url", "server.max_body", "admin.hosts", "admin.keep_rejected", "admin.token", "dedupe.window"];
+const RELOADED: &[&str] = &[
+    "server.public_url",
+    "server.max_body",
+    "admin.hosts",
+    "admin.keep_rejected",
+    "admin.keep_rejected_for",
+    "admin.keep_rejected_bodies",
+    "admin.token",
+    "dedupe.window",
+];

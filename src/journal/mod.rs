@@ -51,6 +51,7 @@ mod random;
 mod read_only;
 mod reader;
 mod recovery;
+mod rejection_files;
 mod replaced_segments;
 mod scanned_cursors;
 mod scanned_frame;
@@ -109,6 +110,9 @@ use planted::is_planted;
 pub use random::{Random, SystemRandom};
 pub use read_only::{DamagedRange, JournalStat, ReadOnlyJournal, TopicStat, VerifyReport};
 pub use reader::{ReadError, ReadStep, Reader, StoredEvent, Topics};
+pub use rejection_files::{
+    MAX_REJECTION_BYTES, RejectionAppender, RejectionEntries, RejectionFile, RejectionFiles, rejection_space,
+};
 use segment_file::JournalIdentity;
 use segment_map::SegmentMap;
 pub use segment_map::TopicCursor;

@@ -16,6 +16,7 @@ use super::log_sampler::LogSampler;
 use crate::answer::{Answer, AnswerWatcher, Effect, EffectKind};
 use crate::metrics::{Metrics, NO_SOURCE};
 use crate::outcome::Outcome;
+use crate::rejections::is_explained_by_delivery;
 
 /// Log of the outcomes of all requests, for all sources.
 pub(super) struct OutcomeLog {
@@ -109,10 +110,17 @@ impl SourceOutcomes {
         if !is_rejection(answer.outcome) {
             tracing::debug!(source, outcome, status, %remote, seq = answer.seq, hint = %answer.hint, "delivery");
         } else if let Some(suppressed) = counter.sampler.admit(now) {
-            tracing::warn!(source, outcome, status, %remote, suppressed, hint = %answer.hint, "rejected");
+            let explain = self.explain(answer.outcome);
+            tracing::warn!(source, outcome, status, %remote, suppressed, hint = %answer.hint, explain, "rejected");
         } else {
             self.suppressed.inc();
         }
+    }
+
+    /// Returns the command that explains a rejection to the operator; `None` if the delivery alone does not explain it.
+    fn explain(&self, outcome: Outcome) -> Option<String> {
+        let is_explained = is_explained_by_delivery(outcome) && *self.source != *NO_SOURCE;
+        is_explained.then(|| format!("hookhold doctor {}", self.source))
     }
 
     /// Counts the bytes of a request body.

@@ -253,7 +253,7 @@ impl ServerState {
         rejected: Answer,
     ) -> Answer {
         let rejections = self.gateway.rejections();
-        if rejections.limit() > 0 {
+        if rejections.is_on() {
             let delivery = delivery(head, Bytes::new(), context, arrival);
             rejections.store(&source.name, &source.recipe.credentials, &delivery, &rejected);
         }

@@ -17,10 +17,12 @@
 mod forwarding;
 mod kafka_files;
 mod maintenance;
+mod rejection_writer;
 mod reload;
 mod senders_file;
 mod settings;
 mod status;
+mod stored_rejections;
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,10 +45,12 @@ use crate::journal::{Journal, OpenError, UnforwardedEvents};
 use crate::metrics::Metrics;
 use crate::server::{self, Proxies, Server, Shutdown, Tls};
 use forwarding::Forwarding;
+use rejection_writer::RejectionWriter;
 use senders_file::SendersFile;
 
 pub use maintenance::{give_up_events, renew_journal_identity};
 pub use settings::{forward_settings, forward_topics, load_config};
+pub use stored_rejections::read_rejections;
 
 /// Running gateway. A clone is cheap and refers to the same gateway.
 #[derive(Clone)]
@@ -59,6 +63,9 @@ struct Components {
     patience: Duration,
     journal: Journal,
     gateway: Arc<Gateway>,
+    /// Directory of the journal, from which the admin API reads the rejected deliveries.
+    disk: Arc<dyn Disk>,
+    rejections: RejectionWriter,
     forwarding: Forwarding,
     /// Events that wait for a topic although there is no `[kafka]`.
     unforwarded: Mutex<Vec<UnforwardedEvents>>,
@@ -98,9 +105,9 @@ pub enum StartError {
     /// hookhold cannot use the TLS certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// The process cannot start the forwarder's thread.
+    /// The process cannot start a thread.
     #[error(
-        "forwarder: expected a thread, found none; raise the limit on threads (TasksMax in systemd, --pids-limit of a container)"
+        "threads: expected another thread, found none; raise the limit on threads (TasksMax in systemd, --pids-limit of a container)"
     )]
     Thread(#[source] io::Error),
 }
@@ -139,14 +146,17 @@ impl Service {
     /// inside a tokio runtime, a task of that runtime completes deliveries; otherwise the journal's own thread completes them.
     pub fn open(config: Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, shutdown: Shutdown) -> Result<Service, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let journal = Journal::open(disk, settings::journal_options(&config), clock.clone(), metrics.clone())?;
+        let journal = Journal::open(disk.clone(), settings::journal_options(&config), clock.clone(), metrics.clone())?;
         let files = config.server.tls.clone();
         let tls = files.map(|files| Tls::open(files, clock.clone(), metrics.clone())).transpose();
         let tls = tls.inspect_err(|_| journal.close())?;
         tls.iter().for_each(|tls| tls.request_client_certificates(settings::needs_client_certificates(&config)));
         let sources = config.sources.iter().cloned();
         let gateway = Arc::new(Gateway::new(sources, journal.clone(), config.dedupe.hot_keys, &metrics));
-        gateway.rejections().set_limit(config.admin.limits.keep_rejected);
+        gateway.rejections().set_limits(config.admin.limits);
+        let rejections = gateway.rejections().queue().clone();
+        let rejections = RejectionWriter::start(rejections, disk.clone(), clock.clone(), metrics.clone());
+        let rejections = rejections.inspect_err(|_| journal.close()).map_err(StartError::Thread)?;
         let forwarding = Forwarding::new(journal.clone(), metrics.clone(), clock.clone());
         settings::log_replaced_recipes(&config);
         settings::log_doubtful_secrets(&config);
@@ -157,6 +167,8 @@ impl Service {
             unforwarded: Mutex::new(journal.unforwarded()),
             journal,
             gateway,
+            disk,
+            rejections,
             forwarding,
             tls,
             admin_access,
@@ -227,6 +239,7 @@ impl Service {
             if self.forwarding().is_some() {
                 self.stop_forwarding(LAST_ACKNOWLEDGEMENTS);
             }
+            self.0.rejections.stop();
             self.0.journal.close();
         }
         if self.0.journal.failed() { Err(JournalFailed) } else { Ok(()) }

@@ -82,7 +82,7 @@ impl Service {
         self.journal().extend_dedupe_window(settings::longest_dedupe_window(next));
         self.gateway().replace_sources(next.sources.iter().cloned(), self.metrics());
         self.0.admin_access.replace(next.admin.hosts.clone(), next.admin.token.clone());
-        self.gateway().rejections().set_limit(next.admin.limits.keep_rejected);
+        self.gateway().rejections().set_limits(next.admin.limits);
         self.gateway().warn_of_expiry(self.0.clock.now());
         self.tls().into_iter().for_each(|tls| tls.request_client_certificates(settings::needs_client_certificates(next)));
         if let (Some(tls), Some(files), Some(certificate)) = (self.tls(), &next.server.tls, certificate) {

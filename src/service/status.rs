@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Service, forwarding};
+use super::{Service, forwarding, stored_rejections};
 use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness, ReleaseError};
+use crate::clock::UnixMillis;
 use crate::forward::{self, Blocked, ConnectionFailure};
 use crate::journal::{Journal, UnforwardedEvents};
 
@@ -30,7 +31,18 @@ impl AdminQueries for Service {
     }
 
     fn rejections(&self, source: Option<&str>) -> Option<String> {
-        self.gateway().rejections().to_json(source)
+        let queue = self.gateway().rejections().queue();
+        let limits = queue.limits();
+        if limits.keep_rejected == 0 {
+            return None;
+        }
+        queue.flush(LAST_REJECTIONS);
+        let not_before = UnixMillis(self.0.clock.now().0.saturating_sub(limits.keep_rejected_for.as_millis() as u64));
+        let page = stored_rejections::page(self.0.disk.clone(), source, not_before);
+        Some(page.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the files with rejected deliveries");
+            String::new()
+        }))
     }
 
     fn release(&self, topic: &str, below: u64) -> Result<u64, ReleaseError> {
@@ -103,3 +115,6 @@ fn connection_problem(connection: &forward::ConnectionSnapshot) -> Option<String
         None => Some(format!("connecting to the Kafka cluster for {seconds} s")),
     }
 }
+
+/// Maximum time for which the page with the rejections waits until the newest ones are on disk.
+const LAST_REJECTIONS: Duration = Duration::from_secs(5);

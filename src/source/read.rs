@@ -67,18 +67,19 @@ pub(super) fn template(table: &mut TomlTable) -> Option<Recipe> {
 }
 
 /// Returns the headers and query parameters that contain the tokens of the proofs, user and password, or a secret text of a
-/// challenge.
+/// challenge. Also notes whether the body contains one of them.
 fn credentials(proofs: &[Proof], challenges: &[Challenge]) -> Credentials {
-    let (mut headers, mut parameters) = (Vec::new(), Vec::new());
+    let (mut headers, mut parameters, mut are_in_body) = (Vec::new(), Vec::new(), false);
     headers.extend(proofs.iter().any(|proof| matches!(proof, Proof::Basic)).then_some(AUTHORIZATION));
     for locator in proofs.iter().flat_map(Proof::tokens).chain(challenges.iter().flat_map(Challenge::secrets)) {
         match locator {
             Locator::Header(name) => headers.push(name.clone()),
             Locator::Query(name) => parameters.push(name.as_str()),
-            _ => {}
+            other => are_in_body = are_in_body || other.is_in_body(),
         }
     }
-    Credentials::new(headers, &parameters)
+    let credentials = Credentials::new(headers, &parameters);
+    if are_in_body { credentials.with_body() } else { credentials }
 }
 
 /// The error for a TOML value that is present but invalid. The reader has already reported the mistake.

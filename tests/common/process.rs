@@ -93,7 +93,18 @@ impl Home {
     /// Runs `hookhold` with the arguments `args` in the directory of this `Home`, waits until the command exits and returns the
     /// output of the command.
     pub fn verb(&self, args: &[&str]) -> Output {
+        if args.first().is_some_and(|verb| ["doctor", "rejections"].contains(verb)) {
+            self.settle_rejections();
+        }
         self.command(args).output().expect("the binary has just been built")
+    }
+
+    /// Waits until the running process, if there is one, has written the rejections of all earlier requests: its page waits for them.
+    pub fn settle_rejections(&self) {
+        if let Some(mut line) = Line::try_open(self.admin) {
+            line.send(b"GET /api/rejections?source=none HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            line.rest();
+        }
     }
 
     /// Returns a shell that runs `command` in the directory of this `Home`, as for an operator who pastes it. The directory of the

@@ -59,6 +59,8 @@ const RUNNING: &[Step] = &[
     ("hookhold check", Run::Ends(0, "no errors")),
     ("hookhold check --diff", Run::Ends(0, "server.max_body")),
     ("kill -HUP PID", Run::Ends(0, "")),
+    ("hookhold rejections --since yesterday", Run::Ends(0, "signature_mismatch")),
+    ("hookhold rejections --each", Run::Ends(0, "signature_mismatch")),
     ("hookhold doctor", Run::Named),
     ("hookhold doctor --help", Run::Ends(0, "tcpdump")),
     ("hookhold doctor stripe", Run::Ends(1, "signature_mismatch")),
@@ -134,7 +136,7 @@ fn the_commands_that_release_a_topic_work() {
 
 #[test]
 fn the_commands_for_a_gateway_work() {
-    let config = format!("admin.keep_rejected = \"1 MiB\"\n{}", fixture::config(&[("stripe", "webhooks.stripe")], None));
+    let config = fixture::config(&[("stripe", "webhooks.stripe")], None);
     let home = Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config);
     let process = home.start();
     deliver(&home, "stripe", 12);

@@ -21,12 +21,14 @@ pub(super) struct CapturedDelivery {
     pub(super) declared: Option<u64>,
     /// True if the time of receipt is known.
     pub(super) is_time_given: bool,
-    /// Outcome with which the running process rejected the delivery. `None` for a request from a file. The sender's address of
+    /// Outcome with which hookhold rejected the delivery. `None` for a request from a file. The sender's address of
     /// such a request is unknown, so `judge` does not check the address.
     pub(super) rejected_as: Option<String>,
-    /// Outcome and hint of a delivery that the running process rejected because of its client certificate. A stored delivery does
+    /// Outcome and hint of a delivery that hookhold rejected because of its client certificate. A stored delivery does
     /// not contain the certificate, so `judge` cannot check the certificate again.
     pub(super) certificate_rejection: Option<(Outcome, String)>,
+    /// Number of the stored rejections with the same cause. 0 for a request from a file.
+    pub(super) alike: u64,
 }
 
 impl CapturedDelivery {

@@ -30,7 +30,7 @@ pub(super) fn causes(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<
     each.take(1).collect()
 }
 
-/// Returns the cause if the running process rejected the delivery for its token or credentials, which it does not store.
+/// Returns the cause if hookhold rejected the delivery for its token or credentials, which it does not store.
 pub(super) fn not_stored(captured: &CapturedDelivery, rejection: &Rejection) -> Option<Cause> {
     let rejected_as = captured.rejected_as.as_deref()?;
     let has_token = |proof: &Proof| matches!(proof, Proof::Jwt(_) | Proof::Token(_) | Proof::Basic);
@@ -40,7 +40,7 @@ pub(super) fn not_stored(captured: &CapturedDelivery, rejection: &Rejection) -> 
         return None;
     }
     let what = format!(
-        "the running process rejected the delivery as {rejected_as}, but it does not store the token or the credentials of a request"
+        "hookhold rejected the delivery as {rejected_as}, but it does not store the token or the credentials of a request"
     );
     let advice = "record a request between the sender and hookhold, and pass it with --request FILE --at TIME";
     Some(Cause::certain("credentials_not_stored", what, advice))

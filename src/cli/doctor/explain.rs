@@ -129,7 +129,13 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
     let body = &captured.delivery.body;
     if let Some(declared) = captured.declared.filter(|declared| *declared != body.len() as u64) {
         let what = format!("the recording contains only {} of the body's {declared} bytes", body.len());
-        causes.push(Cause::likely("body_incomplete", what, "record the complete request again, byte for byte"));
+        let advice = match captured.rejected_as {
+            Some(_) => {
+                "raise [admin] keep_rejected_bodies, or record a request in front of hookhold and pass it with --request FILE"
+            }
+            None => "record the complete request again, byte for byte",
+        };
+        causes.push(Cause::likely("body_incomplete", what, advice));
     }
     if has_lost_characters(body) {
         let what = "the body is not UTF-8 or contains U+FFFD, probably because its characters were converted in transit";

@@ -21,7 +21,7 @@ use super::{POISON, Shared, ownership, spawn};
 use crate::clock::Clock;
 use key_merging::RunningMerges;
 use reserve::Reserve;
-pub(super) use reserve::{release_reserve, restore_reserve, write_with_reserve};
+pub(super) use reserve::{RESERVE_FILE, release_reserve, restore_reserve, write_with_reserve};
 use retention::{Retention, Space, SpaceGuard};
 pub(super) use spares::Spare;
 use spares::SpareSlot;

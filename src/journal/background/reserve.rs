@@ -77,4 +77,5 @@ pub(crate) fn restore_reserve(disk: &dyn Disk, size: u64) -> bool {
         .is_ok()
 }
 
-const RESERVE_FILE: &str = "reserve";
+/// Name of the file of the reserve.
+pub(crate) const RESERVE_FILE: &str = "reserve";

@@ -269,6 +269,11 @@ impl DiskFile for File {
         if state.files[index].is_unwritable(&(start..start + bytes.len())) {
             return Err(io::Error::from_raw_os_error(EIO));
         }
+        let growth = (start + bytes.len()).saturating_sub(state.files[index].bytes().len());
+        if growth > 0 && state.used() + growth as u64 > state.limit {
+            state.happened("full disk", 1);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         match fate {
             StepFate::Completes => {
                 state.files[index].write(bytes, start);
