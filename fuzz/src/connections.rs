@@ -11,15 +11,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hookhold::clock::SystemClock;
 use hookhold::gateway::Gateway;
 use hookhold::journal::{Journal, Options};
-use hookhold::limits::{JournalLimits, ServerLimits};
+use hookhold::limits::{AdminLimits, JournalLimits, ServerLimits};
 use hookhold::metrics::Metrics;
 use hookhold::outcome::Outcome;
+use hookhold::rejections::RejectionWork;
 use hookhold::server::{ConnectionServer, FramingError, KnownSendersFile, Proxies, RequestScanner, Server, Shutdown};
+use hookhold::source::Source;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -119,13 +122,15 @@ pub fn http2_heads(data: &[u8]) {
 struct TestGateway {
     runtime: Runtime,
     server: ConnectionServer,
-    shared: &'static SharedGateway,
+    gateway: Arc<Gateway>,
+    shared: &'static SharedJournal,
     before: BTreeMap<&'static str, u64>,
 }
 
-/// The gateway that all inputs share, because a journal takes long to open.
-struct SharedGateway {
-    gateway: Arc<Gateway>,
+/// The parts of the gateway that all inputs share, because they take long to create.
+struct SharedJournal {
+    journal: Journal,
+    sources: Vec<Arc<Source>>,
     metrics: Arc<Metrics>,
 }
 
@@ -149,12 +154,13 @@ impl KnownSendersFile for NoFile {
 
 impl TestGateway {
     fn new() -> TestGateway {
-        static SHARED: OnceLock<SharedGateway> = OnceLock::new();
-        let shared = SHARED.get_or_init(SharedGateway::open);
-        shared.gateway.rejections().set_limit(0);
-        shared.gateway.rejections().set_limit(REJECTION_BYTES);
+        static SHARED: OnceLock<SharedJournal> = OnceLock::new();
+        let shared = SHARED.get_or_init(SharedJournal::open);
+        let sources = shared.sources.iter().cloned();
+        let gateway = Arc::new(Gateway::new(sources, shared.journal.clone(), 1000, &shared.metrics));
+        gateway.rejections().set_limits(AdminLimits { keep_rejected: REJECTION_BYTES, ..AdminLimits::default() });
         let server = Server {
-            gateway: shared.gateway.clone(),
+            gateway: gateway.clone(),
             limits: limits(),
             tls: None,
             proxies: Proxies::default(),
@@ -165,7 +171,7 @@ impl TestGateway {
         };
         let (runtime, before) = (runtime(), shared.outcomes());
         let server = runtime.block_on(async { ConnectionServer::new(server, Shutdown::new()) });
-        TestGateway { runtime, server, shared, before }
+        TestGateway { runtime, server, gateway, shared, before }
     }
 
     /// Sends the bytes over one connection, and returns what the server has sent.
@@ -192,29 +198,35 @@ impl TestGateway {
         outcomes
     }
 
-    /// Returns the bodies of the deliveries with a wrong signature, the oldest first.
+    /// Returns the bodies of the deliveries with a wrong signature that the gateway has sampled, the oldest first.
     fn rejected_bodies(&self) -> Vec<Vec<u8>> {
-        let rejected = self.shared.gateway.rejections().newest(None).into_iter().rev();
-        let with_body = rejected.filter(|rejected| rejected.outcome == Outcome::SignatureMismatch);
-        with_body
-            .map(|rejected| {
-                let end = find(&rejected.request, b"\r\n\r\n").expect("a request has a head");
-                rejected.request[end + 4..].to_vec()
-            })
-            .collect()
+        let queue = self.gateway.rejections().queue();
+        let (mut bodies, mut has_seen_limits) = (Vec::new(), false);
+        loop {
+            match queue.next(Duration::ZERO) {
+                Some(RejectionWork::Store(rejected)) if rejected.outcome == Outcome::SignatureMismatch => {
+                    let end = find(&rejected.request, b"\r\n\r\n").expect("a request has a head");
+                    bodies.push(rejected.request[end + 4..].to_vec());
+                }
+                Some(RejectionWork::Store(_)) => {}
+                // The first one announces the limits, and the second one says that the queue is empty.
+                Some(RejectionWork::Tidy) if !has_seen_limits => has_seen_limits = true,
+                Some(RejectionWork::Tidy) | None => return bodies,
+            }
+        }
     }
 }
 
-impl SharedGateway {
-    fn open() -> SharedGateway {
+impl SharedJournal {
+    fn open() -> SharedJournal {
         let metrics = Arc::new(Metrics::new());
         let disk = SimDisk::default().start();
         let limits = JournalLimits { max_size: 64 << 20, segment_size: 1 << 20, ..JournalLimits::default() };
         let options = Options { limits, ..Options::default() };
         let journal = Journal::open(disk, options, Arc::new(SystemClock), metrics.clone());
         let journal = journal.unwrap_or_else(|error| panic!("{error}"));
-        let sources = SOURCES.iter().map(|(name, entry)| compile_as(name, entry));
-        SharedGateway { gateway: Arc::new(Gateway::new(sources, journal, 1000, &metrics)), metrics }
+        let sources = SOURCES.iter().map(|(name, entry)| compile_as(name, entry)).collect();
+        SharedJournal { journal, sources, metrics }
     }
 
     fn outcomes(&self) -> BTreeMap<&'static str, u64> {
@@ -563,8 +575,8 @@ const DESCRIBED: u8 = 0x10;
 const UNOPENED: u8 = 0x20;
 /// Number of bytes that an in-memory stream holds in each direction.
 const STREAM_BYTES: usize = 64 << 10;
-/// Memory for rejected deliveries. Large enough for every body of an input.
-const REJECTION_BYTES: usize = 4 << 20;
+/// Size of the store of rejected deliveries. One body may take a sixteenth of it, which is enough for every body of an input.
+const REJECTION_BYTES: u64 = 64 << 20;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;

@@ -89,7 +89,9 @@ mod tests {
     #[test]
     fn an_allowance_refills_and_counts_what_was_sampled_out() {
         let mut sampler = RejectionSampler::default();
-        (0..10).for_each(|_| drop(admitted(&mut sampler, "a", 1, START)));
+        for _ in 0..10 {
+            admitted(&mut sampler, "a", 1, START);
+        }
         let later = START + SENDER_INTERVAL;
         assert!(!admitted(&mut sampler, "a", 1, later - Duration::from_millis(1)));
         assert_eq!(sampler.admit(&"shop".into(), "a", [192, 0, 2, 1].into(), later), Some(7));
