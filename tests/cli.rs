@@ -93,7 +93,7 @@ fn check_warns_about_what_does_not_fit_the_machine() {
     let [hooks, admin] = taken.each_ref().map(|listener| listener.local_addr().unwrap());
     let (dir, file) = configured(&format!("[server]\nlisten = \"{hooks}\"\n[admin]\nlisten = \"{admin}\"\n"));
     std::fs::write(dir.path().join("one"), "\"c2VjcmV0IG51bWJlciBvbmU=\"\n").unwrap();
-    let huge = std::fs::read_to_string(&file).unwrap().replace("[journal]", "[journal]\nmax_size = \"4000 TiB\"");
+    let huge = std::fs::read_to_string(&file).unwrap().replace("[journal]", "[journal]\nmax_size = \"256 TiB\"");
     std::fs::write(&file, huge).unwrap();
     let check = hookhold(&["check", "--config", &file]);
     let shown = text(&check.stdout);
@@ -106,7 +106,7 @@ fn check_warns_about_what_does_not_fit_the_machine() {
         &format!("admin.listen: cannot listen at {admin}"),
         "sources.code: the secret 2026-11 is in quotation marks",
         "sources.stripe: the secret one is in quotation marks",
-        "allow 4000.0 TiB",
+        "allow 256.0 TiB",
     ] {
         assert!(warnings.iter().any(|warning| warning.contains(expected)), "{expected} in {warnings:?}");
         assert!(shown.contains(expected), "{expected} in {shown}");

@@ -259,7 +259,7 @@ fn a_program_that_was_down_gets_every_event_in_order_and_unchanged() {
     let dev = Dev::start(&args, &[]);
     let providers = dev.wait_for("provider", 2);
     let secret = |index: usize| providers[index]["secrets"][0].as_str().expect("a reference").to_owned();
-    let mut samples = vec![
+    let mut samples = [
         signed("stripe", &secret(0), "evt_1", None),
         signed("github", &secret(1), "evt_2", None),
         signed("stripe", &secret(0), "evt_3", None),

@@ -52,7 +52,7 @@ fn build(disk: &SimDisk, clock: TestClock) -> Harness {
 fn reject(harness: &Harness, source: &str, outcome: Outcome, from: u8, body: usize) {
     let delivery = Delivery {
         method: Method::POST,
-        target: format!("/hooks/{source}").into(),
+        target: format!("/hooks/{source}"),
         headers: HeaderMap::new(),
         body: Bytes::from(vec![b'x'; body]),
         remote: SocketAddr::from(([192, 0, 2, from], 1000)),

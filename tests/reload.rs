@@ -219,10 +219,12 @@ fn changed_kafka_settings_replace_the_client_and_lose_nothing() {
     let home = Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(5));
     let process = home.start();
     let load = Load::start(fixture::order(&home, "stripe"), Ledger::new("resettled"));
-    for linger in [20, 50, 5] {
+    let rebuilds = || process.metric("hookhold_producer_rebuilds_total{reason=\"settings\"}");
+    for (linger, count) in [(20, 1.0), (50, 2.0), (5, 3.0)] {
         load.wait_until_sent(load.sent() + 500);
         home.configure(&config(linger));
         assert!(process.reload(), "{}", home.log());
+        wait_until("a new client has the new settings", || rebuilds() == Some(count));
     }
     load.wait_until_sent(load.sent() + 500);
     let ledger = load.stop();

@@ -43,8 +43,9 @@ type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER)]
 struct Cli {
-    /// Configuration file, or - for standard input [default: ./hookhold.toml if it exists, otherwise /etc/hookhold/hookhold.toml].
-    #[arg(long, short, global = true, value_name = "FILE", env = "HOOKHOLD_CONFIG", hide_env_values = true)]
+    /// Configuration file, or - for standard input [default: the file that HOOKHOLD_CONFIG names, else ./hookhold.toml if it exists,
+    /// else /etc/hookhold/hookhold.toml].
+    #[arg(long, short, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Format of the results: text, or json with one object per line.
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
@@ -120,7 +121,8 @@ impl NoJournal {
 /// with code 2.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let context = Context { config: cli.config, format: cli.format };
+    let named = std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
+    let context = Context { config: cli.config.or(named), format: cli.format };
     let result = match cli.verb {
         Verb::Dev(args) => dev::run(&context, args),
         Verb::Init(args) => init::run(&context, args),
@@ -229,6 +231,9 @@ fn invalid_recipes(in_files: Vec<Diagnostic>) -> Diagnostics {
 /// Function that checks one librdkafka property. The command line passes this function to `config`, because `config` does not
 /// depend on librdkafka.
 const KAFKA: KafkaCheck = hookhold::forward::check_setting;
+
+/// Environment variable with the path of the configuration file.
+const CONFIG_VARIABLE: &str = "HOOKHOLD_CONFIG";
 
 const AFTER: &str = "\
 Examples:

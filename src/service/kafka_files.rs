@@ -21,11 +21,9 @@ struct FileChecks {
 }
 
 impl Service {
-    /// Checks the files of the Kafka client at an interval. Never returns. Does nothing without `[kafka]`, which a reload cannot add.
+    /// Checks the files of the Kafka client at an interval. Never returns. Only a thread of its own takes the lock on the
+    /// configuration, which a reload may hold for long.
     pub(super) async fn watch_kafka_files(&self) {
-        if self.config().kafka.is_none() {
-            return future::pending().await;
-        }
         let mut interval = interval(FILE_CHECK_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut checks = FileChecks::default();

@@ -198,10 +198,11 @@ impl Service {
         // caller handles SIGHUP.
         self.start_forwarding()?;
         let serving = self.server().serve(listeners.deliveries, self.0.shutdown.clone());
-        Ok(self.clone().serve(serving, listeners.admin))
+        let has_kafka = self.config().kafka.is_some();
+        Ok(self.clone().serve(serving, listeners.admin, has_kafka))
     }
 
-    async fn serve(self, serving: impl Future<Output = ()>, admin: TcpListener) -> Result<(), ServeError> {
+    async fn serve(self, serving: impl Future<Output = ()>, admin: TcpListener, has_kafka: bool) -> Result<(), ServeError> {
         let journal_failed = self.notify_of_journal_failure();
         let close_admin = Arc::new(Notify::new());
         let (queries, closed, access) = (Arc::new(self.clone()), close_admin.clone(), self.0.admin_access.clone());
@@ -223,7 +224,7 @@ impl Service {
             }
             () = &mut serving => {}
             () = self.warn_of_expiring_secrets() => {}
-            () = self.watch_kafka_files() => {}
+            () = self.watch_kafka_files(), if has_kafka => {}
         }
         spawn_blocking(move || self.stop_forwarding(LAST_ACKNOWLEDGEMENTS)).await?;
         close_admin.notify_one();

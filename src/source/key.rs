@@ -16,7 +16,6 @@ use crate::secret::Secret;
 use crate::source::key_kind;
 use crate::source::public_key::{self, JwtKey, PublicKey};
 use crate::source::recipe::{Algorithm, Encoding, KeyFormat, Proof};
-use crate::source::secret_form;
 
 /// A configured secret or public key, decoded for every proof that can use it.
 #[derive(Clone)]
@@ -50,8 +49,8 @@ impl Key {
     /// error never contains the secret.
     pub fn decode(configured: &Secret, is_public: bool, proofs: &[Proof]) -> Result<Key, String> {
         let (text, name) = (&configured.bytes[..], &configured.name);
-        if let Some(mistake) = secret_form::encoding_mistake(text).filter(|_| !is_public) {
-            return Err(format!("{name}, {mistake}"));
+        if let Some(error) = key_kind::encoding_error(text).filter(|_| !is_public) {
+            return Err(format!("{name}, {error}"));
         }
         let (mut decoded, mut first_error) = (Vec::with_capacity(proofs.len()), None);
         for proof in proofs {

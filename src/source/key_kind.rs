@@ -9,6 +9,17 @@ pub fn foreign_kind(text: &[u8]) -> Option<&'static str> {
     by_prefix.or_else(|| is_sid(text).then_some(IDENTIFIER)).or_else(|| is_jwt(text).then_some("a JSON Web Token"))
 }
 
+/// Returns the text that follows `found` in a diagnostic if an editor has saved the secret with bytes that belong to no secret: a byte
+/// order mark or UTF-16.
+pub fn encoding_error(text: &[u8]) -> Option<&'static str> {
+    let unmarked = [[0xff, 0xfe], [0xfe, 0xff]].iter().find_map(|mark| text.strip_prefix(mark)).unwrap_or(text);
+    let is_zero = |first: usize| unmarked.iter().skip(first).step_by(2).all(|byte| *byte == 0);
+    if unmarked.len() >= 4 && (is_zero(0) || is_zero(1)) {
+        return Some("which is UTF-16 text; save the file as UTF-8");
+    }
+    text.starts_with(BYTE_ORDER_MARK).then_some("which begins with a byte order mark; save the file as UTF-8 without one")
+}
+
 /// Returns true for an identifier such as `AC` or `SK`, followed by 32 hexadecimal digits (Twilio).
 fn is_sid(text: &str) -> bool {
     let digits = ["AC", "SK", "PN", "MG"].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or_default();
@@ -21,6 +32,8 @@ fn is_jwt(text: &str) -> bool {
     parts.len() == 3 && parts[0].starts_with("eyJ") && parts[1].starts_with("eyJ")
 }
 
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const API_KEY: &str = "an API key";
 const ACCESS_TOKEN: &str = "an access token";
 const IDENTIFIER: &str = "an identifier";

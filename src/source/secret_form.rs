@@ -86,17 +86,6 @@ impl Source {
     }
 }
 
-/// Returns the text that follows `found` in a diagnostic if an editor has saved the secret with bytes that belong to no secret: a byte
-/// order mark or UTF-16.
-pub(super) fn encoding_mistake(text: &[u8]) -> Option<&'static str> {
-    let unmarked = [[0xff, 0xfe], [0xfe, 0xff]].iter().find_map(|mark| text.strip_prefix(mark)).unwrap_or(text);
-    let is_zero = |first: usize| unmarked.iter().skip(first).step_by(2).all(|byte| *byte == 0);
-    if unmarked.len() >= 4 && (is_zero(0) || is_zero(1)) {
-        return Some("which is UTF-16 text; save the file as UTF-8");
-    }
-    text.starts_with(BYTE_ORDER_MARK).then_some("which begins with a byte order mark; save the file as UTF-8 without one")
-}
-
 /// Returns true for texts that examples contain in place of a secret.
 fn is_placeholder(text: &[u8]) -> bool {
     let text = String::from_utf8_lossy(text).to_ascii_lowercase();
@@ -108,7 +97,5 @@ fn is_placeholder(text: &[u8]) -> bool {
 
 const PLACEHOLDERS: [&str; 8] =
     ["changeme", "change_me", "todo", "placeholder", "your_secret", "your_signing_secret", "your_webhook_secret", "replace_me"];
-/// U+FEFF in UTF-8.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const MAX_DIGITS: usize = 1024;
 const EXPECTED: &str = "\"starts-with:TEXT\" or \"hex:NUMBER\"";

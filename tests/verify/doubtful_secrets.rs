@@ -61,9 +61,8 @@ fn a_placeholder_and_a_text_of_another_kind_are_named() {
 
 /// A recipe can say that the sender signs with its API keys, and an operator's own recipe may describe such a sender.
 #[test]
-fn a_sender_that_signs_with_its_api_key_is_believed() {
-    let own =
-        "auth = \"mac\"\nalgorithm = \"sha256\"\ncontent = [\"body\"]\nsignature = \"header:X-Sig\"\nevent.id = \"json:/id\"\n";
+fn a_sender_that_signs_with_its_api_key_is_trusted() {
+    let own = "auth = \"mac\"\nalgorithm = \"sha256\"\ncontent = [\"body\"]\nsignature = { from = \"header:X-Sig\" }\nevent.id = \"json:/id\"\n";
     let doubts = |entry: &str| compile(entry, &[("secret", "sk_live_51H0123456789")]).expect("a source").doubtful_secrets().len();
     assert_eq!(doubts(own), 0);
     assert_eq!(doubts("provider = \"stripe\""), 1);
