@@ -62,9 +62,10 @@ fn plain_over_tls_opens_the_way_to_kafka() {
 
 #[test]
 fn a_token_is_renewed_before_it_ends() {
-    let (secured, topic) = (shared(), "oidc");
-    let endpoint = TokenEndpoint::start(TOKEN_LIFETIME);
-    let home = home(secured, topic, &secured.oidc(&endpoint.url()));
+    let (secured, topic, authority) = (shared(), "oidc", Authority::new());
+    let endpoint = TokenEndpoint::start_with_tls(TOKEN_LIFETIME, &authority.issue_server("tokens", "IP:127.0.0.1"));
+    let client = secured.oidc(&endpoint.url()).with("https.ca.location", authority.file("ca.pem").display());
+    let home = home(secured, topic, &client);
     let process = home.start();
     wait_until_connected(&home, &process);
     deliver(&home, &["evt_0"]);

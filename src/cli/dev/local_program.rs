@@ -1,6 +1,7 @@
 //! Posts each stored event to a program on this machine (`--forward`), in order, with the headers and the bytes that the provider
 //! sent. Reads the events from the journal, so no event is missed while the program is down.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ impl LocalProgram {
     /// Creates a program that receives the events that the journal stores from now on.
     pub(super) fn new(url: Url, journal: Journal, updates: Sender<DevUpdate>) -> reqwest::Result<LocalProgram> {
         let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
-        // The program may present any certificate, because it runs on this machine.
-        let client = client.danger_accept_invalid_certs(true).timeout(RESPONSE_TIMEOUT).build()?;
+        // A program on this machine may present any certificate.
+        let client = client.danger_accept_invalid_certs(is_on_this_machine(&url)).timeout(RESPONSE_TIMEOUT).build()?;
         let stored = Arc::new(Notify::new());
         let weak = Arc::downgrade(&stored);
         journal.on_commit(Box::new(move || weak.upgrade().map(|stored| stored.notify_one()).is_some()));
@@ -143,6 +144,12 @@ impl LocalProgram {
     }
 }
 
+/// Returns true if the URL names a loopback address or `localhost`.
+fn is_on_this_machine(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
 /// Returns the reason for a missing answer, without the URL, which the line contains anyway.
 fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
@@ -167,3 +174,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Time for the last answers at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_program_on_this_machine_may_present_any_certificate() {
+        let is_local = |url: &str| is_on_this_machine(&url.parse().expect("a URL"));
+        assert!(["https://localhost:3000/", "https://127.0.0.2/", "https://[::1]:3000/hook"].into_iter().all(is_local));
+        assert!(!["https://example.com/", "https://10.0.0.1/", "https://localhost.example.com/"].into_iter().any(is_local));
+    }
+}
