@@ -17,6 +17,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use bytes::Bytes;
 use disk::{SimDisk, Step};
@@ -29,6 +30,7 @@ use kafka::{Kafka, Record, wait_until};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use shop::{AT, Shop};
+use tokio::time::timeout;
 
 fn bytes_of(random: &mut fastrand::Rng, size: usize) -> Vec<u8> {
     std::iter::repeat_with(|| random.u8(..)).take(size).collect()
@@ -284,7 +286,8 @@ async fn a_panic_of_the_forwarder_ends_the_gateway() {
     let config = shop::config(&[("bootstrap.servers", "localhost:1")], JournalLimits::default());
     let mut harness = Harness::build(config, SimDisk::default(), TestClock::PanicsIn("forward"));
     harness.serve();
-    let ended = harness.served().await.expect_err("the forwarder panics in its first turn");
+    let ended = timeout(Duration::from_secs(60), harness.served()).await.expect("the gateway ends");
+    let ended = ended.expect_err("the forwarder panics in its first turn");
     assert!(matches!(ended, ServeError::Forwarder), "{ended}");
 }
 
