@@ -128,7 +128,8 @@ fn paths_are_relative_to_the_configuration_file() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hookhold"));
         command.args(["check", "--format", "json"]).args(args).current_dir(from).env("HOOKHOLD_CONFIG", variable);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(relative.as_bytes()).unwrap();
+        // A command that reads no standard input may have ended already.
+        let _ = child.stdin.take().unwrap().write_all(relative.as_bytes());
         let output = child.wait_with_output().unwrap();
         let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
         json["journal"]["dir"].as_str().unwrap().to_owned()

@@ -294,8 +294,16 @@ impl Kafka {
         let java = words.collect::<Vec<_>>().join(" ");
         let functions: String = SCRIPTS.iter().map(|(name, class)| format!("{name}() {{ {java} {class} \"$@\"; }}\n")).collect();
         let mut shell = Command::new("bash");
-        let output = shell.current_dir(&self.home).args(["-c", &(functions + command)]).output().expect("bash can be run");
-        assert!(output.status.success(), "{command}: {output:?}");
+        shell.current_dir(&self.home).args(["-c", &(functions + command)]);
+        // A broker cannot describe its log directory while it deletes files in it, and then the command has changed nothing.
+        for attempt in 1.. {
+            let output = shell.output().expect("bash can be run");
+            let is_busy = String::from_utf8_lossy(&output.stdout).contains("UnknownServerException for log directory");
+            if output.status.success() {
+                return;
+            }
+            assert!(is_busy && attempt < 5, "{command}: {output:?}");
+        }
     }
 
     /// Returns every record of a topic, ordered by partition and offset.
