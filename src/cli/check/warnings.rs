@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 
 use hookhold::config::Config;
 use hookhold::journal::disk::{Disk, LocalDisk};
@@ -13,8 +14,9 @@ use crate::cli::volume;
 /// Returns all warnings, each with its remedy. Opens each listener for a moment, unless hookhold runs with this journal.
 pub(super) fn all(config: &Config) -> io::Result<Vec<String>> {
     let mut warnings: Vec<String> = volume::warning(&volume::file_system(&config.journal)?).into_iter().collect();
-    warnings.extend(unwritable(config)?);
-    warnings.extend(lack_of_space(config)?);
+    let nearest = volume::nearest_directory(&config.journal)?;
+    warnings.extend(unwritable(&nearest));
+    warnings.extend(lack_of_space(config, &nearest)?);
     if !is_running(config) {
         warnings.extend(unusable_address("server.listen", config.server.listen));
         warnings.extend(unusable_address("admin.listen", config.admin.listen));
@@ -33,30 +35,20 @@ pub(super) fn all(config: &Config) -> io::Result<Vec<String>> {
 }
 
 /// Returns a warning if the user of this process may not write to the journal's directory, or may not create it.
-fn unwritable(config: &Config) -> io::Result<Option<String>> {
-    let nearest = volume::nearest_directory(&config.journal)?;
+fn unwritable(nearest: &Path) -> Option<String> {
     let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-    Ok(rustix::fs::access(&nearest, wanted).err().map(|error| {
-        let error = io::Error::from(error);
-        format!(
-            "journal.dir: cannot write to {}: {error}; change its owner, or run this command as the user of hookhold",
-            nearest.display()
-        )
-    }))
+    let error = io::Error::from(rustix::fs::access(nearest, wanted).err()?);
+    let remedy = "change its owner, or run this command as the user of hookhold";
+    Some(format!("journal.dir: cannot write to {}: {error}; {remedy}", nearest.display()))
 }
 
 /// Returns a warning if the files of the journal may outgrow their volume.
-fn lack_of_space(config: &Config) -> io::Result<Option<String>> {
-    let nearest = volume::nearest_directory(&config.journal)?;
+fn lack_of_space(config: &Config, nearest: &Path) -> io::Result<Option<String>> {
     let limits = &config.journal.limits;
     let needed = limits.max_size.saturating_add(limits.max_parked).saturating_add(config.dedupe.max_disk);
-    let used = match std::path::absolute(&config.journal.dir)? == nearest {
-        true => {
-            LocalDisk::existing(&nearest).and_then(|disk| disk.list()).map_or(0, |files| files.iter().map(|(_, size)| size).sum())
-        }
-        false => 0,
-    };
-    let room = volume::free_bytes(&nearest)?.saturating_add(used);
+    let files = LocalDisk::existing(&config.journal.dir).and_then(|disk| disk.list()).unwrap_or_default();
+    let used = files.iter().map(|(_, size)| size).sum();
+    let room = volume::free_bytes(nearest)?.saturating_add(used);
     Ok((room < needed).then(|| {
         format!(
             "journal.dir: journal.max_size, journal.max_parked and dedupe.max_disk allow {}, but the volume of {} has room for {}; \
