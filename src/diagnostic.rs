@@ -1,7 +1,9 @@
 //! Collects diagnostics about files that operators write: one diagnostic for each mistake. Also finds the known name that is
 //! nearest to a misspelt name. Does not depend on TOML.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -52,6 +54,10 @@ struct DiagnosticList {
     misspelt: Vec<MisspeltKey>,
     /// True if the current pass over the file has found misspelt keys.
     has_new_misspelt: bool,
+    /// True if the reader of the file must not read secrets, because this machine does not have them.
+    is_without_secrets: bool,
+    /// Hash of each value that a reference in the file stands for, by the dotted path of its key.
+    references: BTreeMap<String, u64>,
 }
 
 /// The diagnostic of a misspelt key, and the valid key that replaces the misspelt key in the next pass over the file.
@@ -68,6 +74,25 @@ impl Diagnostics {
         let (file, key) = (file.display().to_string(), key.to_owned());
         diagnostics.add(Diagnostic { file, line, key, what, known: Vec::new() });
         diagnostics
+    }
+
+    /// Returns an empty list for a file whose secrets are not read. See [`Diagnostics::is_without_secrets`].
+    pub fn without_secrets() -> Diagnostics {
+        let diagnostics = Diagnostics::default();
+        diagnostics.lock().is_without_secrets = true;
+        diagnostics
+    }
+
+    /// Returns true if the reader of the file does not read secrets. Each secret is then empty, and the checks of its content and of
+    /// the files for TLS are left out.
+    pub fn is_without_secrets(&self) -> bool {
+        self.lock().is_without_secrets
+    }
+
+    /// Returns the hash of each value that a reference in the file stands for, by the dotted path of its key. Secrets are no such
+    /// values.
+    pub(crate) fn references(&self) -> BTreeMap<String, u64> {
+        self.lock().references.clone()
     }
 
     /// Returns true if the list contains no diagnostic.
@@ -160,6 +185,19 @@ impl Location {
             Some(directory) if !path.as_os_str().is_empty() => directory.join(path),
             _ => path.to_owned(),
         }
+    }
+
+    /// Returns true if the reader of the file does not read secrets.
+    pub(crate) fn is_without_secrets(&self) -> bool {
+        self.diagnostics.is_without_secrets()
+    }
+
+    /// Notes the value that a reference at this position stands for.
+    pub(crate) fn note_reference(&self, value: &str) {
+        let mut hasher = DefaultHasher::new();
+        value.hash(&mut hasher);
+        let key = self.key.split('[').next().unwrap_or_default().to_owned();
+        self.diagnostics.lock().references.insert(key, hasher.finish());
     }
 
     /// Returns true if the list contains a diagnostic about this value or about a value inside this value.

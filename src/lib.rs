@@ -116,6 +116,7 @@ pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod outcome;
+pub mod reference;
 pub mod rejections;
 pub mod secret;
 pub mod sender_standing;

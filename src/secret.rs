@@ -3,11 +3,10 @@
 //! contain the bytes of a secret.
 
 use std::fmt;
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::UnixMillis;
+use crate::reference::{self, REFERENCE};
 use crate::toml_value::Item;
 
 /// A secret with its name and its expiry time.
@@ -20,7 +19,8 @@ pub struct Secret {
     pub id: Option<Arc<str>>,
     /// Account of the sender to which the secret belongs; `None` if the operator has configured no account.
     pub account: Option<Arc<str>>,
-    /// Bytes of the environment variable, or of the file without its final line break.
+    /// Bytes of the environment variable, or of the file without its final line break. Empty only if the reader of the configuration
+    /// does not read secrets.
     pub bytes: Vec<u8>,
     /// Time at which the secret expires; `None` if the secret does not expire. At and after this time, the verifier rejects
     /// signatures made with the secret.
@@ -31,6 +31,11 @@ impl Secret {
     /// Returns a secret that has no key id and no account, and that does not expire.
     pub fn new(name: impl Into<Arc<str>>, bytes: impl Into<Vec<u8>>) -> Secret {
         Secret { name: name.into(), id: None, account: None, bytes: bytes.into(), not_after: None }
+    }
+
+    /// Returns true if the reader of the configuration has not read the secret.
+    pub fn is_absent(&self) -> bool {
+        self.bytes.is_empty()
     }
 
     /// Returns true if the secret is wrapped in whitespace or quotes, which is usually a copy-paste mistake.
@@ -59,7 +64,7 @@ pub fn read(item: Item) -> Option<Secret> {
 /// contain its text. A table may also contain the key's `id`. `name` is the name of such a key if `item` names none.
 pub fn read_public(item: Item, name: &str) -> Option<Secret> {
     let literal = |text: &str| Secret::new(name, text);
-    let follow_public = |item: &Item| match item.as_str() {
+    let follow_public = |item: &Item| match item.as_written() {
         Some(text) if !text.is_empty() && !is_reference(item) => Some(literal(text)),
         _ => follow(item),
     };
@@ -68,7 +73,7 @@ pub fn read_public(item: Item, name: &str) -> Option<Secret> {
 
 /// Returns true if `item` refers to an environment variable or to a file.
 pub fn is_reference(item: &Item) -> bool {
-    item.as_str().is_some_and(|text| ["env:", "file:"].iter().any(|scheme| text.starts_with(scheme)))
+    item.as_written().is_some_and(reference::is_reference)
 }
 
 fn read_with(item: Item, may_have_id: bool, follow: impl Fn(&Item) -> Option<Secret>) -> Option<Secret> {
@@ -126,66 +131,18 @@ fn key_id(item: Item) -> Option<Arc<str>> {
 }
 
 fn follow(item: &Item) -> Option<Secret> {
-    let text = item.as_str().unwrap_or_default();
-    if let Some(name) = text.strip_prefix("env:") {
-        return variable(item, name);
+    let text = item.as_written().unwrap_or_default();
+    let name = reference::referenced_variable(text).map(str::to_owned).or_else(|| {
+        let path = reference::referenced_file(text, &item.location)?;
+        Some(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
+    });
+    if let Some(name) = name.clone().filter(|_| item.location.is_without_secrets()) {
+        return Some(Secret::new(name, Vec::new()));
     }
-    if let Some(path) = text.strip_prefix("file:") {
-        return file(item, &item.location.resolve(path));
-    }
-    item.expected(REFERENCE, "another value; keep the secret itself out of this file")
-}
-
-fn variable(item: &Item, name: &str) -> Option<Secret> {
-    use std::os::unix::ffi::OsStringExt;
-    let legal = |name: &str| !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
-    if !legal(name) {
-        return item.unexpected("env:NAME, where NAME consists of letters, digits and \"_\"");
-    }
-    match std::env::var_os(name).map(OsStringExt::into_vec) {
-        Some(bytes) if !bytes.is_empty() => Some(Secret::new(name, bytes)),
-        Some(_) => item.expected(variable_of(name), "the variable empty; set it in hookhold's environment"),
-        None => item.expected(variable_of(name), "the variable unset; set it in hookhold's environment"),
-    }
-}
-
-fn variable_of(name: &str) -> String {
-    format!("a secret in the environment variable {name}")
-}
-
-fn file(item: &Item, path: &Path) -> Option<Secret> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    match read_file(path) {
-        Ok(bytes) => Some(Secret::new(name, bytes)),
+    match reference::follow(text, &item.location, "secret") {
+        Ok(bytes) => Some(Secret::new(name.unwrap_or_default(), bytes)),
         Err(what) => item.reject(what),
     }
-}
-
-/// Reads the secret in a file. The error describes the problem, and never contains the secret.
-pub fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let file = path.display();
-    match contents(path) {
-        Ok(bytes) if bytes.is_empty() => {
-            Err(format!("expected {FILE}, found {file}, which is empty; write the secret to this file"))
-        }
-        Ok(bytes) if bytes.len() as u64 > MAX_FILE => {
-            Err(format!("expected {FILE}, found {file}, which is larger; check the path"))
-        }
-        Ok(bytes) => Ok(bytes),
-        Err(error) => Err(format!("cannot read {file}: {error}; check the path and its permissions")),
-    }
-}
-
-fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.ends_with(b"\n") {
-        bytes.pop();
-    }
-    if bytes.ends_with(b"\r") {
-        bytes.pop();
-    }
-    Ok(bytes)
 }
 
 const MAX_NAME: usize = 64;
@@ -193,7 +150,3 @@ const MAX_NAME: usize = 64;
 const MAX_ACCOUNT: usize = 64;
 /// Maximum length of a key id in bytes. A key id may be a URL.
 const MAX_ID: usize = 512;
-/// Maximum size of a file with a secret, in bytes. A PEM key has only a few KiB, so a larger file is not the intended file.
-const MAX_FILE: u64 = 64 << 10;
-const REFERENCE: &str = "\"env:NAME\" or \"file:PATH\"";
-const FILE: &str = "a file of 1 B to 64 KiB with the secret";

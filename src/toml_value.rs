@@ -4,6 +4,7 @@
 //! This module contains no names of keys. Messages never repeat a string that hookhold cannot parse, because an operator may
 //! have put a secret in the wrong place. Messages do show numbers. They also show durations and sizes that are out of range.
 
+mod reference;
 mod table;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::clock::UnixMillis;
 use crate::diagnostic::did_you_mean;
 pub use crate::diagnostic::{Diagnostic, Diagnostics, Location};
 use crate::units::{Rate, bytes_text, duration_text, parse_bytes, parse_duration};
+use reference::TomlText;
 pub use table::TomlTable;
 
 /// One TOML value and its position in the file. Methods such as [`Item::string`] read the value as one type, and report a
@@ -32,7 +34,7 @@ pub struct Item {
 
 #[derive(Clone)]
 enum TomlValue {
-    String(String),
+    String(TomlText),
     /// Value of the integer, or `None` for an integer beyond 128 bits. No method accepts such an integer.
     Integer(Option<i128>),
     Float,
@@ -44,9 +46,16 @@ enum TomlValue {
 
 impl Item {
     /// Returns the string, or `None` without a report if the value has another type. Options that accept several types use this
-    /// method.
+    /// method. For a reference such as `"env:NAME"`, returns the text that it stands for. If there is no such text, reports the
+    /// reason and returns `None`.
     pub fn as_str(&self) -> Option<&str> {
-        if let TomlValue::String(text) = &self.value { Some(text) } else { None }
+        if let TomlValue::String(text) = &self.value { text.resolved(&self.location) } else { None }
+    }
+
+    /// Returns the string as the file contains it, even if it is a reference. Options that follow references themselves, such as
+    /// secrets, use this method. Returns `None` without a report if the value has another type.
+    pub fn as_written(&self) -> Option<&str> {
+        if let TomlValue::String(text) = &self.value { Some(&text.written) } else { None }
     }
 
     /// Returns the boolean, or `None` without a report if the value has another type.
@@ -67,7 +76,7 @@ impl Item {
     /// Returns the string. If the value has another type, reports the mistake and returns `None`. `expected` describes the
     /// string in the report.
     pub fn string_as(self, expected: &str) -> Option<String> {
-        if let TomlValue::String(text) = self.value { Some(text) } else { self.mismatch(expected) }
+        self.as_str().map(str::to_owned).or_else(|| self.mismatch(expected))
     }
 
     /// Reads a string and returns the result of `parse`. If the value is not a string, or `parse` rejects the string, reports
@@ -84,8 +93,8 @@ impl Item {
 
     /// Reads a string, an integer or a boolean as text, for options whose types another library checks.
     pub fn scalar(self) -> Option<String> {
-        match self.value {
-            TomlValue::String(text) => Some(text),
+        match &self.value {
+            TomlValue::String(_) => self.string(),
             TomlValue::Integer(Some(number)) => Some(number.to_string()),
             TomlValue::Boolean(on) => Some(on.to_string()),
             _ => self.mismatch("a string, an integer or a boolean"),
@@ -160,12 +169,16 @@ impl Item {
     /// Adds a diagnostic that the value has the wrong type or is an invalid string, and returns `None`. The message does not
     /// show the value.
     pub fn unexpected<T>(&self, expected: impl fmt::Display) -> Option<T> {
-        self.expected(expected, self.as_str().map_or(self.kind(), |_| "an invalid string"))
+        self.expected(expected, self.as_written().map_or(self.kind(), |_| "an invalid string"))
     }
 
-    /// Adds the diagnostic `expected X, found Y` and returns `None`. `found` may end with a semicolon and a remedy.
+    /// Adds the diagnostic `expected X, found Y` and returns `None`. `found` may end with a semicolon and a remedy. Adds nothing about
+    /// a reference that stands for no text, because that reason is reported already.
     pub fn expected<T>(&self, expected: impl fmt::Display, found: impl fmt::Display) -> Option<T> {
-        self.location.expected(expected, found);
+        match &self.value {
+            TomlValue::String(text) if text.is_unresolved() => {}
+            _ => self.location.expected(expected, found),
+        }
         None
     }
 
@@ -204,7 +217,7 @@ impl Item {
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
-            TomlValue::String(text) => write!(f, "{text:?}"),
+            TomlValue::String(text) => write!(f, "{:?}", text.written),
             TomlValue::Integer(number) => number.map_or(Ok(()), |number| write!(f, "{number}")),
             TomlValue::Float => f.write_str("a float"),
             TomlValue::Boolean(on) => write!(f, "{on}"),

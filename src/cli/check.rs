@@ -5,10 +5,11 @@ mod warnings;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use hookhold::config::Config;
-use hookhold::diagnostic::Diagnostic;
+use hookhold::diagnostic::{Diagnostic, Diagnostics};
 use hookhold::forward::Inspection;
 use hookhold::source::Source;
 use serde_json::json;
@@ -20,6 +21,9 @@ use super::{Context, ExitStatus, UsageError, VerbResult, table, volume};
 /// Prints all errors of the configuration in one run: file, line and key, expected value, found value, and remedy. If there is
 /// no error, prints one row per source, with the URL to paste, the topic and the names of the secrets. After these rows, prints
 /// the directory and the file system of the journal, the Kafka servers and the admin URL. Never prints a secret.
+///
+/// The option --no-secrets checks everything except the secrets, for a machine that does not have them, such as a CI runner. It reads
+/// neither the secrets nor the files for TLS, and compares the configuration with no volume and no port of this machine.
 ///
 /// The option --diff compares the configuration file with the configuration of the running process, and marks the changes that
 /// need a restart. The running process itself reads the file, in its own environment, and applies nothing. The exit code is 0
@@ -37,6 +41,9 @@ pub(super) struct CheckArgs {
     /// Compare the configuration file with the configuration of the running process.
     #[arg(long)]
     diff: bool,
+    /// Check everything except the secrets, which need not be set.
+    #[arg(long, conflicts_with_all = ["diff", "kafka"])]
+    no_secrets: bool,
     /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
     #[arg(long, requires = "diff")]
     url: Option<String>,
@@ -56,16 +63,25 @@ pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     }
     let file = context.file()?;
     let mut out = anstream::stdout().lock();
-    let config = match hookhold::service::load_config(&file) {
-        Ok(config) => config,
-        Err(diagnostics) => {
-            let all = diagnostics.sorted();
-            all.iter().try_for_each(|diagnostic| report(&mut out, diagnostic, context.json()))?;
-            out.flush()?;
-            let plural = if all.len() == 1 { "error" } else { "errors" };
-            return Err(UsageError(format!("{} {plural} in {}", all.len(), file.display())).into());
-        }
+    let loaded = match args.no_secrets {
+        true => Config::load_without_secrets(&file, super::KAFKA),
+        false => hookhold::service::load_config(&file),
     };
+    let config = match loaded {
+        Ok(config) => config,
+        Err(diagnostics) => return report_all(context, &file, &diagnostics, args.no_secrets, &mut out),
+    };
+    if args.no_secrets {
+        match context.json() {
+            true => summary_json(&mut out, &config, None, &[])?,
+            false => {
+                print_sources(&mut out, &config)?;
+                writeln!(out, "not checked: the secrets, the files for TLS, and the volume and the ports of this machine")?;
+            }
+        }
+        out.flush()?;
+        return Ok(ExitStatus::Done);
+    }
     volume::check_directory(&config.journal)?;
     if let Some(error) = volume::error(&config.journal, &volume::file_system(&config.journal)?) {
         return Err(UsageError(error).into());
@@ -74,7 +90,7 @@ pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     let inspect = || settings.as_ref().map(|settings| kafka::inspect(&config, settings, args.kafka_timeout)).transpose();
     let inspection = if context.json() {
         let inspection = inspect()?;
-        summary_json(&mut out, &config, inspection.as_ref())?;
+        summary_json(&mut out, &config, inspection.as_ref(), &warnings::all(&config)?)?;
         inspection
     } else {
         summary(&mut out, &config)?;
@@ -87,11 +103,22 @@ pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     Ok(inspection.as_ref().map_or(ExitStatus::Done, kafka::status))
 }
 
+/// Prints all errors, and returns the usage error with their number. Tells if only secrets are missing.
+fn report_all(context: &Context, file: &Path, diagnostics: &Diagnostics, no_secrets: bool, out: &mut impl Write) -> VerbResult {
+    let all = diagnostics.sorted();
+    all.iter().try_for_each(|diagnostic| report(out, diagnostic, context.json()))?;
+    out.flush()?;
+    let plural = if all.len() == 1 { "error" } else { "errors" };
+    let only_secrets = !no_secrets && Config::load_without_secrets(file, super::KAFKA).is_ok();
+    let remedy = if only_secrets { "; all other options are valid; --no-secrets checks them without the secrets" } else { "" };
+    Err(UsageError(format!("{} {plural} in {}{remedy}", all.len(), file.display())).into())
+}
+
 fn report(out: &mut impl Write, diagnostic: &Diagnostic, json: bool) -> io::Result<()> {
     if json { writeln!(out, "{}", json!(diagnostic)) } else { writeln!(out, "{diagnostic}") }
 }
 
-fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
+fn print_sources(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "{}: no errors\n", config.path.display())?;
     let mut sources = table::new(&["SOURCE", "URL", "TOPIC", "SECRETS"], &[]);
     for source in &config.sources {
@@ -102,7 +129,11 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
             secret_names(source).join(", "),
         ]);
     }
-    writeln!(out, "{}\n", sources.trim_fmt())?;
+    writeln!(out, "{}\n", sources.trim_fmt())
+}
+
+fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
+    print_sources(out, config)?;
     if let Some(dir) = config.providers.directory() {
         let names: Vec<&str> = config.providers.files().iter().map(|file| file.name.as_str()).collect();
         let names = if names.is_empty() { "no recipes".to_owned() } else { names.join(", ") };
@@ -114,7 +145,7 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
     warnings::all(config)?.iter().try_for_each(|warning| writeln!(out, "\nwarning: {warning}"))
 }
 
-fn summary_json(out: &mut impl Write, config: &Config, inspection: Option<&Inspection>) -> io::Result<()> {
+fn summary_json(out: &mut impl Write, config: &Config, inspection: Option<&Inspection>, warnings: &[String]) -> io::Result<()> {
     let source = |source: &Source| {
         let (name, url) = (source.name.as_ref(), url(config, source));
         let names: Vec<&str> = source.keys.iter().map(|secret| &*secret.name).collect();
@@ -143,14 +174,14 @@ fn summary_json(out: &mut impl Write, config: &Config, inspection: Option<&Inspe
             "replaced": replaced,
         })),
         "kafka": inspection.map_or_else(|| json!(servers(config)), |inspection| kafka::to_json(inspection, servers(config))),
-        "warnings": warnings::all(config)?,
+        "warnings": warnings,
     });
     writeln!(out, "{summary}")
 }
 
 /// Returns the URL that the operator pastes into the provider's dashboard. If the configuration contains no host, the URL
 /// contains the placeholder `HOST`.
-fn url(config: &Config, source: &Source) -> String {
+pub(super) fn url(config: &Config, source: &Source) -> String {
     let (listen, path) = (config.server.listen, &source.path);
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     match &source.public_url {
@@ -168,7 +199,8 @@ fn secret_names(source: &Source) -> Vec<String> {
         .collect()
 }
 
-fn servers(config: &Config) -> Option<&str> {
+/// Returns the configured list of Kafka servers; `None` without `[kafka]`.
+pub(super) fn servers(config: &Config) -> Option<&str> {
     let all = &config.kafka.as_ref()?.librdkafka;
     all.iter()
         .find(|(name, _)| name == "bootstrap.servers" || name == "metadata.broker.list")
@@ -178,6 +210,7 @@ fn servers(config: &Config) -> Option<&str> {
 const EXAMPLES: &str = "\
 Examples:
   hookhold check                          report every error in the configuration file
+  hookhold check --no-secrets             the same without the secrets, for example in CI
   hookhold check --diff                   show what a reload would change
   hookhold check --kafka                  also check the Kafka cluster and its topics
   hookhold check --kafka --format json    print the same as one JSON object, with kafka.findings";

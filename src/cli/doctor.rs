@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::config::{AdminConfig, JournalConfig};
+use hookhold::diagnostic::Diagnostics;
 use hookhold::event::Delivery;
 use hookhold::outcome::Outcome;
 use hookhold::rejections::RejectedDelivery;
@@ -73,11 +74,14 @@ pub(super) struct DoctorArgs {
 
 /// Verifies each delivery and prints the causes of each rejection.
 pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
-    let config = context.load()?;
+    let (config, missing_secrets) = context.load_any()?;
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
     let stores = (config.admin, config.journal);
     let (own, others): (Vec<_>, Vec<_>) = config.sources.into_iter().partition(|source| *source.name == *args.source);
     let source = own.into_iter().next().ok_or_else(|| super::unknown_source(&args.source, &names))?;
+    if let Some(missing) = missing_secrets {
+        return without_secrets(context, stores, &source.name, args, missing);
+    }
     let deliveries = deliveries(context, stores, source, others.into(), config.providers, args)?;
     let mut out = anstream::stdout().lock();
     let mut status = ExitStatus::Done;
@@ -96,6 +100,57 @@ pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     }
     out.flush()?;
     Ok(status)
+}
+
+/// Prints the stored rejections as hookhold has recorded them, because the secrets to test them are missing.
+fn without_secrets(
+    context: &Context,
+    (admin, journal): (AdminConfig, JournalConfig),
+    source: &str,
+    args: DoctorArgs,
+    missing: Diagnostics,
+) -> VerbResult {
+    if args.request.is_some() {
+        return Err(missing.into());
+    }
+    let mut out = anstream::stdout().lock();
+    for recorded in stored(context, args.url, &admin, &journal, source, args.last)? {
+        let RejectedDelivery { received_at, remote, outcome, hint, .. } = &recorded.rejected;
+        let (at, outcome) = (received_at.rfc3339(), outcome.word());
+        match context.json() {
+            true => {
+                writeln!(out, "{}", json!({ "source": source, "at": at, "remote": remote, "refused_as": outcome, "hint": hint }))?
+            }
+            false => writeln!(out, "{at} from {remote}\n{source}: the gateway has rejected the delivery as {outcome}: {hint}\n")?,
+        }
+    }
+    out.flush()?;
+    let note = "doctor finds the cause only with the secrets; set them in this shell, as the process of `hookhold run` has them";
+    writeln!(anstream::stderr(), "{missing}\nhookhold: {note}")?;
+    Ok(ExitStatus::Usage)
+}
+
+/// Returns the newest stored rejection with each cause.
+fn stored(
+    context: &Context,
+    url: Option<String>,
+    admin: &AdminConfig,
+    journal: &JournalConfig,
+    source: &str,
+    last: usize,
+) -> Result<Vec<RecordedRejection>, Box<dyn Error>> {
+    let rejections = match url {
+        Some(url) => recorded::from_process(context, url, source, last)?,
+        None => recorded::from_files(admin, journal, source, last)?,
+    };
+    if rejections.is_empty() {
+        writeln!(
+            anstream::stderr(),
+            "hookhold: SOURCE: expected stored rejections of {source}, found none; have the sender send the delivery again, or pass a \
+             recorded request with --request FILE"
+        )?;
+    }
+    Ok(rejections)
 }
 
 /// Returns the recorded request from the file that `--request` names. If `--request` is absent, returns the newest stored rejection
@@ -133,18 +188,7 @@ fn deliveries(
     if let Some(file) = &args.request {
         return Ok(vec![captured(recorded_request(file)?, args.at, None, 0)]);
     }
-    let rejections = match args.url {
-        Some(url) => recorded::from_process(context, url, &source.name, args.last)?,
-        None => recorded::from_files(&admin, &journal, &source.name, args.last)?,
-    };
-    if rejections.is_empty() {
-        writeln!(
-            anstream::stderr(),
-            "hookhold: SOURCE: expected stored rejections of {}, found none; have the sender send the delivery again, or pass a \
-             recorded request with --request FILE",
-            source.name
-        )?;
-    }
+    let rejections = stored(context, args.url, &admin, &journal, &source.name, args.last)?;
     let captured = |RecordedRejection { request, rejected, alike }: RecordedRejection| {
         captured(request, Some(rejected.received_at), Some(rejected), alike)
     };

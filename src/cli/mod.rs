@@ -172,6 +172,16 @@ impl Context {
         Ok(Config::load(&self.file()?, KAFKA)?)
     }
 
+    /// Reads and checks the configuration file as [`Context::load`] does. If the file has no error except for secrets that this
+    /// process cannot read, returns the configuration without secrets, and the errors.
+    fn load_any(&self) -> Result<(Config, Option<Diagnostics>), Box<dyn Error>> {
+        let file = self.file()?;
+        Config::load(&file, KAFKA).map(|config| (config, None)).or_else(|errors| {
+            let config = Config::load_without_secrets(&file, KAFKA).map_err(|_| errors.clone())?;
+            Ok((config, Some(errors)))
+        })
+    }
+
     /// Returns the built-in recipes and the recipes in the directory `dir`, and the mistakes in the recipe files. If `dir` is
     /// `None`, reads the directory that the configuration file names, if there is such a file. If the configuration file or the
     /// directory is unreadable, returns the built-in recipes with this mistake.

@@ -44,7 +44,8 @@ fn token(item: Item) -> Option<Secret> {
         return item.unexpected("\"env:NAME\" or \"file:PATH\"");
     }
     let token = secret::read(item.clone())?;
-    let is_usable = token.bytes.iter().all(u8::is_ascii_graphic) && TOKEN_BYTES.contains(&token.bytes.len());
+    let is_usable =
+        token.is_absent() || (token.bytes.iter().all(u8::is_ascii_graphic) && TOKEN_BYTES.contains(&token.bytes.len()));
     if is_usable { Some(token) } else { item.expected(TOKEN, "another text; write the output of `openssl rand -hex 32` to it") }
 }
 

@@ -26,6 +26,7 @@ impl Config {
         for (old, new) in self.sources.iter().filter_map(|old| Some((old, named(next, &old.name)?))) {
             changes.extend(changed_secrets(old, new));
         }
+        changes.extend(self.changed_references(next));
         changes.extend(changed_recipes(&self.providers, &next.providers));
         if self.admin.token != next.admin.token && self.stated.get("admin.token") == next.stated.get("admin.token") {
             changes.push(new_secret("admin.token".to_owned(), "the secret"));
@@ -37,6 +38,19 @@ impl Config {
         changes.sort();
         changes.dedup();
         changes
+    }
+
+    /// Lists the options whose reference is unchanged, but stands for another value.
+    fn changed_references(&self, next: &Config) -> Vec<ConfigChange> {
+        let is_changed = |(key, value): &(&String, &u64)| {
+            self.stated.get(*key) == next.stated.get(*key) && next.references.get(*key).is_some_and(|next| next != *value)
+        };
+        let change = |key: &String| ConfigChange {
+            key: key.clone(),
+            change: "the value behind the reference has changed".to_owned(),
+            needs_restart: self.needs_restart(next, key),
+        };
+        self.references.iter().filter(is_changed).map(|(key, _)| change(key)).collect()
     }
 
     fn option(&self, next: &Config, key: &str) -> Option<ConfigChange> {

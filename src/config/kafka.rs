@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::diagnostic::nearest;
+use crate::reference;
 use crate::secret;
 use crate::source::{Source, SourceTopics};
 use crate::toml_value::{Item, Location, TomlTable};
@@ -184,11 +185,13 @@ impl PropertyReader {
             return item.reject(format_args!("cannot be set: {why}; remove this line"));
         }
         let (location, is_reference) = (item.location.clone(), secret::is_reference(&item));
-        if let Some(path) = item.as_str().and_then(|text| text.strip_prefix("file:")) {
-            self.references.insert(name.clone(), item.location.resolve(path));
-        }
+        let path = item.as_written().and_then(|text| reference::referenced_file(text, &location));
+        self.references.extend(path.map(|path| (name.clone(), path)));
         let is_secret = SECRET.contains(&name.as_str());
         let value = if is_secret || is_reference { referenced(item)? } else { item.scalar()? };
+        if is_reference && location.is_without_secrets() {
+            return Some((name, value));
+        }
         let value = if is_reference { value } else { files::resolved(&name, value, &location) };
         if is_secret {
             return Some((name, value));

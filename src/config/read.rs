@@ -30,6 +30,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
         providers: recipes,
         sources: Vec::new(),
         stated,
+        references: BTreeMap::new(),
     };
     let (port, public) = (config.admin.listen.port(), config.server.listen.port());
     if port == public && port != 0 && server.accepts(&["listen"]) && admin.accepts(&["listen"]) {
@@ -49,7 +50,8 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     let sources = read_sources(&mut root, &defaults(&config, topic), &bounds, lacks_tls, diagnostics);
     root.finish();
     kafka.iter().for_each(|kafka| kafka.check_dead_letter(&sources));
-    Config { kafka: kafka.map(|kafka| kafka.config), sources, ..config }
+    let references = diagnostics.references();
+    Config { references, kafka: kafka.map(|kafka| kafka.config), sources, ..config }
 }
 
 /// Upper bounds for the size of a body, in bytes, that follow from other options. A bound is `None` if one of these options has
@@ -193,6 +195,9 @@ fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
             return None;
         }
     };
+    if t.location.is_without_secrets() {
+        return Some(files);
+    }
     match files.read() {
         Ok(_) => {}
         Err(error @ CertificateError::Certificate { .. }) => t.report("tls_cert", error),

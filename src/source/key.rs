@@ -49,6 +49,9 @@ impl Key {
     /// error never contains the secret.
     pub fn decode(configured: &Secret, is_public: bool, proofs: &[Proof]) -> Result<Key, String> {
         let (text, name) = (&configured.bytes[..], &configured.name);
+        if configured.is_absent() {
+            return Ok(Key::absent(configured, is_public, proofs));
+        }
         if let Some(error) = key_kind::encoding_error(text).filter(|_| !is_public) {
             return Err(format!("{name}, {error}"));
         }
@@ -71,6 +74,12 @@ impl Key {
         }
         let id = configured.id.clone().or_else(|| public_key::jwk_id(text).filter(|_| is_public));
         Ok(Key { name: name.clone(), id, not_after: configured.not_after, is_public, configured: configured.clone(), decoded })
+    }
+
+    /// Returns a key that verifies nothing, for a secret that the reader of the configuration has not read.
+    fn absent(configured: &Secret, is_public: bool, proofs: &[Proof]) -> Key {
+        let Secret { name, id, not_after, .. } = configured.clone();
+        Key { name, id, not_after, is_public, configured: configured.clone(), decoded: vec![None; proofs.len()] }
     }
 
     /// Returns a secret with the same name and the decoded bytes `bytes`, which never expires, so that `hookhold doctor` can

@@ -51,7 +51,7 @@ impl fmt::Display for SecretForm {
 impl Source {
     /// Returns the name of each secret with which the sender probably does not sign, and the reason with a remedy.
     pub fn doubtful_secrets(&self) -> Vec<(&str, String)> {
-        let secrets = self.keys.iter().filter(|key| !key.is_public);
+        let secrets = self.keys.iter().filter(|key| !key.is_public && !key.configured().is_absent());
         secrets.filter_map(|key| Some((&*key.name, self.doubt(key)?))).collect()
     }
 

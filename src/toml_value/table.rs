@@ -9,6 +9,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::reference::TomlText;
 use super::{Item, TomlValue, alternatives};
 use crate::diagnostic::{Diagnostics, Location, nearest};
 use crate::units::Rate;
@@ -34,7 +35,16 @@ impl TomlTable {
     /// Parses `text` as TOML and passes the root table to `read`. If a pass finds misspelt keys, another pass reads them as the
     /// nearest known keys. Diagnostics show `file` as the name of the text.
     pub fn read<T>(file: &str, text: &str, read: impl Fn(TomlTable, &Diagnostics) -> T) -> Result<T, Diagnostics> {
-        let diagnostics = Diagnostics::default();
+        TomlTable::read_into(Diagnostics::default(), file, text, read)
+    }
+
+    /// Does the same as [`TomlTable::read`], and adds the diagnostics to an empty list.
+    pub fn read_into<T>(
+        diagnostics: Diagnostics,
+        file: &str,
+        text: &str,
+        read: impl Fn(TomlTable, &Diagnostics) -> T,
+    ) -> Result<T, Diagnostics> {
         loop {
             let value = TomlTable::parse(file, text, &diagnostics).map(|root| read(root, &diagnostics));
             if !diagnostics.read_again() {
@@ -52,7 +62,7 @@ impl TomlTable {
             Ok(root) => Some(TomlTable::of(root.into_inner(), location(1), &lines)),
             Err(error) => {
                 let line = error.span().map_or(1, |span| lines.at(span.start));
-                location(line).report(format_args!("not TOML: {}", error.message()));
+                location(line).report(foreign_format(file, text).unwrap_or_else(|| format!("not TOML: {}", error.message())));
                 None
             }
         }
@@ -233,6 +243,24 @@ impl fmt::Display for TomlTable {
     }
 }
 
+/// Returns the message about a text in YAML or JSON; `None` if the text looks like neither.
+fn foreign_format(file: &str, text: &str) -> Option<String> {
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#') && *line != "---")?;
+    let is_yaml_key = |line: &str| {
+        let name = line.split_once(':').filter(|(_, rest)| rest.is_empty() || rest.starts_with(' ')).map(|(name, _)| name);
+        name.is_some_and(|name| {
+            !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-.".contains(letter))
+        })
+    };
+    let ends_with = |ending: &str| file.to_ascii_lowercase().ends_with(ending);
+    let (format, example) = match first {
+        _ if is_yaml_key(first) || ends_with(".yaml") || ends_with(".yml") => ("YAML", "[server] and listen = \"0.0.0.0:8080\""),
+        _ if first.starts_with('{') || ends_with(".json") => ("JSON", "[server] and listen = \"0.0.0.0:8080\""),
+        _ => return None,
+    };
+    Some(format!("expected TOML, found {format}; write sections and keys such as {example}, or run `hookhold init`"))
+}
+
 /// Returns the message about an unknown key. The message suggests the nearest known key, `near`. If no known key is near, the
 /// message lists the known keys. Instead of more than [`FEW`] keys, the message names the file that explains every key.
 fn unknown_key(near: Option<&str>, known: &[String]) -> String {
@@ -247,7 +275,7 @@ fn unknown_key(near: Option<&str>, known: &[String]) -> String {
 
 fn item(raw: Spanned<DeValue<'_>>, location: Location, lines: &Lines) -> Item {
     let value = match raw.into_inner() {
-        DeValue::String(text) => TomlValue::String(text.into_owned()),
+        DeValue::String(text) => TomlValue::String(TomlText::new(text.into_owned())),
         DeValue::Integer(number) => TomlValue::Integer(i128::from_str_radix(number.as_str(), number.radix()).ok()),
         DeValue::Boolean(on) => TomlValue::Boolean(on),
         DeValue::Array(items) => {

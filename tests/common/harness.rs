@@ -194,6 +194,7 @@ pub fn config(sources: Vec<Source>) -> Config {
         providers: Default::default(),
         sources: sources.into_iter().map(Arc::new).collect(),
         stated: BTreeMap::new(),
+        references: BTreeMap::new(),
     }
 }
 

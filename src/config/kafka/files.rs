@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use super::KafkaConfig;
 use crate::diagnostic::Location;
-use crate::secret;
+use crate::reference;
 
 impl KafkaConfig {
     /// Reads the files again, and returns the configuration with their present contents. Its fingerprint shows whether they have
@@ -16,7 +16,7 @@ impl KafkaConfig {
         let mut next = self.clone();
         for (name, value) in &mut next.librdkafka {
             if let Some(path) = self.references.get(name) {
-                let bytes = secret::read_file(path).map_err(|error| format!("kafka.{name}: {error}"))?;
+                let bytes = reference::read_file(path, "value").map_err(|error| format!("kafka.{name}: {error}"))?;
                 *value = String::from_utf8(bytes)
                     .map_err(|_| format!("kafka.{name}: expected a value in UTF-8, found invalid UTF-8 in {}", path.display()))?;
             }

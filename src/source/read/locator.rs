@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use http::HeaderName;
 
-use crate::secret;
 use crate::source::pointers::Pointers;
 use crate::source::recipe::{Choice, EventArray, Locator};
 use crate::toml_value::{Item, TomlTable};
@@ -90,17 +89,13 @@ impl LocatorParser {
     }
 }
 
-/// Reads one of the `values`: a text, `env:NAME` or `file:PATH`.
+/// Reads one of the `values`. A reader that does not read secrets may lack the text behind a reference.
 fn configured_text(item: Item) -> Option<String> {
-    let text = item.clone().string()?;
-    if text.is_empty() {
-        return item.expected("a text", "an empty string");
+    match item.clone().string() {
+        Some(text) if text.is_empty() => item.expected("a text", "an empty string"),
+        None if item.location.is_without_secrets() => Some(String::new()),
+        text => text,
     }
-    if !["env:", "file:"].iter().any(|scheme| text.starts_with(scheme)) {
-        return Some(text);
-    }
-    let secret = secret::read(item.clone())?;
-    String::from_utf8(secret.bytes).ok().or_else(|| item.expected("a text in UTF-8", "other bytes"))
 }
 
 /// Parses a locator of the form `header:NAME`.
