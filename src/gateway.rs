@@ -179,6 +179,13 @@ impl Gateway {
         self.sources.load().all().for_each(|live| live.update_metrics(now));
     }
 
+    /// Returns the names of all sources, sorted.
+    pub fn source_names(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<_> = self.sources.load().all().map(|live| live.source.name.clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Verifies one complete delivery, deduplicates the event and passes it to the journal. Returns a future that waits for the
     /// result and returns the answer. If the result is not known by the deadline in `terms`, the answer has the outcome `deadline`.
     /// The journal may still store the event after this answer. Dropping the future does not cancel the append. The caller must poll

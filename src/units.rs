@@ -1,5 +1,5 @@
 //! Parses and formats durations, sizes and rates such as `"5m"`, `"64 MiB"` and `"600/m"`. Formatted text parses back to the
-//! same value, except for the text of [`bytes_about`].
+//! same value, except for the text of [`bytes_about`] and [`seconds_about`].
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -78,6 +78,16 @@ pub fn bytes_about(size: u64) -> String {
     }
 }
 
+/// Formats a time in seconds for people, in its two largest units, such as `3h 12m`.
+pub fn seconds_about(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -109,6 +119,7 @@ mod tests {
         assert_eq!(duration_text(Duration::from_secs(300)), "5m");
         assert_eq!(bytes_text(64 << 20), "64 MiB");
         assert_eq!([0, 1023, 1536, 20 << 30].map(bytes_about), ["0 B", "1023 B", "1.5 KiB", "20.0 GiB"]);
+        assert_eq!([0, 59, 61, 3700, 90_000].map(seconds_about), ["0s", "59s", "1m 1s", "1h 1m", "1d 1h"]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Listener for operators and their tools. Serves `/metrics`, `/livez`, `/readyz`, `/api/changes` and `/api/rejections`, and on `/`
-//! the list of these pages. A POST request to `/api/release` gives up the events of a topic; all other pages are read-only. The
+//! Listener for operators and their tools. Serves `/metrics`, `/livez`, `/readyz`, `/api/status`, `/api/changes` and
+//! `/api/rejections`, and on `/` the list of these pages. A POST request to `/api/release` gives up the events of a topic; all other pages are read-only. The
 //! listener has a port of its own, separate from the listener for deliveries, and stays open until the end of a drain.
 //!
 //! [`AdminAccess`] decides which clients may read the pages. The admin pages query the running gateway through
@@ -9,6 +9,7 @@ mod access;
 mod connections;
 mod pages;
 mod readiness;
+mod status_report;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::time::sleep;
 
 pub use access::AdminAccess;
 pub use readiness::{ComponentHealth, HealthState, Readiness};
+pub use status_report::{StatusJournal, StatusLoss, StatusProblem, StatusProcess, StatusReport, StatusSource, StatusTopic};
 
 use connections::AdminConnections;
 use pages::Pages;
@@ -30,6 +32,9 @@ pub trait AdminQueries: Send + Sync {
 
     /// Returns the health of each component, for `/readyz`. Must not block.
     fn readiness(&self) -> Readiness;
+
+    /// Returns what is lost, what does not work and why, for `/api/status`. Must not block.
+    fn status(&self) -> StatusReport;
 
     /// Compares the configuration file with the running configuration. Returns the changes as one JSON object. May block.
     fn changes(&self) -> String;

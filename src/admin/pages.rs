@@ -34,6 +34,7 @@ enum AdminPage {
     Metrics,
     Livez,
     Readyz,
+    Status,
     Changes,
     Rejections,
     Release,
@@ -54,6 +55,7 @@ const PAGES: &[(&str, AdminPage, &str)] = &[
     ("/metrics", AdminPage::Metrics, "metrics in the text format of Prometheus"),
     ("/livez", AdminPage::Livez, "200 while the process runs"),
     ("/readyz", AdminPage::Readyz, "200 while hookhold can store deliveries, otherwise 503"),
+    ("/api/status", AdminPage::Status, "what is lost, what does not work, since when and why, as `hookhold status` shows it"),
     ("/api/changes", AdminPage::Changes, "changes that a reload of the configuration would apply"),
     ("/api/rejections", AdminPage::Rejections, "latest rejected deliveries; ?source=NAME selects a source"),
     ("/api/release", AdminPage::Release, "POST {\"topic\": NAME, \"below\": SEQ} gives up the waiting events of a topic"),
@@ -131,6 +133,10 @@ impl Pages {
                     AccessLevel::Status(_) => format!("{{\"ready\":{is_ready}}}\n"),
                 };
                 respond(status, JSON, text)
+            }
+            AdminPage::Status => {
+                let report = serde_json::to_string(&self.queries.status()).expect("strings and numbers can be written as JSON");
+                respond(StatusCode::OK, JSON, report + "\n")
             }
             AdminPage::Release => self.release(head, body).await,
             AdminPage::Changes => {

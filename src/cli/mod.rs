@@ -4,6 +4,7 @@
 
 mod ask;
 mod check;
+mod completions;
 mod confirm;
 mod dev;
 mod diff;
@@ -15,9 +16,11 @@ mod providers;
 mod rejections;
 mod run;
 mod send;
+mod status;
 mod table;
 mod tail;
 mod time_bound;
+mod unknown_verb;
 mod volume;
 
 use std::error::Error;
@@ -61,12 +64,14 @@ enum Verb {
     Run(run::RunArgs),
     Check(check::CheckArgs),
     Send(send::SendArgs),
+    Status(status::StatusArgs),
     Tail(tail::TailArgs),
     Doctor(doctor::DoctorArgs),
     Rejections(rejections::RejectionsArgs),
     Journal(journal::JournalArgs),
     Parked(parked::ParkedArgs),
     Providers(providers::ProvidersArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 /// Format in which a verb prints its results.
@@ -120,7 +125,7 @@ impl NoJournal {
 /// Parses the command line, runs the named verb and returns the exit code. If the command line is invalid, ends the process
 /// with code 2.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| unknown_verb::explain(error).exit());
     let named = std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
     let context = Context { config: cli.config.or(named), format: cli.format };
     let result = match cli.verb {
@@ -130,11 +135,13 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(&context, args),
         Verb::Providers(args) => providers::run(&context, args),
         Verb::Send(args) => send::run(&context, args),
+        Verb::Status(args) => status::run(&context, args),
         Verb::Tail(args) => tail::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Rejections(args) => rejections::run(&context, args),
         Verb::Journal(args) => journal::run(&context, args),
         Verb::Parked(args) => parked::run(&context, args),
+        Verb::Completions(args) => completions::run(args),
     };
     let status = result.unwrap_or_else(|error| report(error.as_ref()));
     ExitCode::from(status as u8)
@@ -213,6 +220,11 @@ impl Context {
     }
 }
 
+/// Returns true if standard error may have colours: it is a terminal, and `NO_COLOR` is unset or empty (<https://no-color.org>).
+fn stderr_has_colour() -> bool {
+    anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+}
+
 /// Opens the existing directory of the journal.
 fn journal_disk(config: &JournalConfig) -> Result<Arc<LocalDisk>, NoJournal> {
     let opened = LocalDisk::existing(&config.dir);
@@ -256,6 +268,7 @@ Examples:
   hookhold tail --follow              print events as they are stored
   hookhold rejections                 list the rejected deliveries, grouped by their cause
   hookhold doctor stripe              explain why recent deliveries were rejected
+  hookhold status                     show what is lost or stuck, since when, why, and what to do
   hookhold parked list                list the events that Kafka has rejected
 
 Exit codes:

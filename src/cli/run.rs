@@ -1,5 +1,7 @@
 //! `hookhold run`: runs a [`Service`], and handles the arguments, the log, the open-file limit, the signals and the exit code.
 
+mod start_lines;
+
 use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use hookhold::config::Config;
 use hookhold::journal::{MAX_PINNED_SEGMENTS, OpenError};
 use hookhold::log;
 use hookhold::server::Shutdown;
-use hookhold::service::{self, LAST_RESPONSES, Listeners, ServeError, Service, StartError};
+use hookhold::service::{self, DeliveryLog, LAST_RESPONSES, Listeners, ServeError, Service, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
@@ -23,11 +25,42 @@ use super::{Context, ExitStatus, UsageError, VerbResult, volume};
 ///
 /// SIGHUP reloads the configuration and its secrets. If the file is invalid, or if a change in the file needs a restart,
 /// hookhold applies nothing and logs the reason. `hookhold check --diff` shows the changes beforehand.
+///
+/// The log is on standard error. The environment variable HOOKHOLD_LOG sets its level, such as debug or warn. A rejected delivery
+/// always has a line, although hookhold limits the number of such lines per second.
 #[derive(clap::Args)]
 pub struct RunArgs {
     /// Format of log lines on standard error: text or json.
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// Accepted deliveries in the log: each (a line with type, id and sequence), summary (a line per source and minute) or off
+    /// [default: each if standard error is a terminal, else summary].
+    #[arg(long, value_enum, value_name = "WHICH", hide_possible_values = true)]
+    log_deliveries: Option<LoggedDeliveries>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LoggedDeliveries {
+    Each,
+    Summary,
+    Off,
+}
+
+impl LoggedDeliveries {
+    /// Returns the deliveries that the log contains if the operator has not chosen.
+    fn by_default(is_terminal: bool) -> LoggedDeliveries {
+        if is_terminal { LoggedDeliveries::Each } else { LoggedDeliveries::Summary }
+    }
+}
+
+impl From<LoggedDeliveries> for DeliveryLog {
+    fn from(logged: LoggedDeliveries) -> DeliveryLog {
+        match logged {
+            LoggedDeliveries::Each => DeliveryLog::Each,
+            LoggedDeliveries::Summary => DeliveryLog::Summary,
+            LoggedDeliveries::Off => DeliveryLog::Off,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -43,7 +76,9 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
-    log::start(format, io::stderr().is_terminal());
+    let is_terminal = io::stderr().is_terminal();
+    log::start(format, super::stderr_has_colour());
+    start_lines::log_config(&config);
     raise_file_limit(files_needed(&config));
     let shutdown = Shutdown::new();
     let in_journal = |error: &(dyn Error + 'static)| format!("{}: {}", config.journal.dir.display(), super::causes(error));
@@ -64,6 +99,8 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
         }
         Err(error) => return Err(error.into()),
     };
+    start_lines::log_journal(&config, &service);
+    service.log_deliveries(args.log_deliveries.unwrap_or(LoggedDeliveries::by_default(is_terminal)).into())?;
     let served: Result<(), Box<dyn Error>> = runtime.block_on(async {
         let listeners = Listeners::open(&config)?;
         let serving = service.start(listeners)?;

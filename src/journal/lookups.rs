@@ -48,4 +48,10 @@ impl Journal {
              check the disk",
         )
     }
+
+    /// Returns the number of lost events: those that were stored, but can no longer be read, although Kafka has not acknowledged them.
+    /// Includes earlier processes while the journal remembers the keys of the lost events.
+    pub fn lost_events(&self) -> u64 {
+        self.0.keys.lost_events()
+    }
 }

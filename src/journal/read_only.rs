@@ -62,6 +62,8 @@ pub struct JournalStat {
     pub oldest: u64,
     /// Sequence of the next event.
     pub next: u64,
+    /// Number of lost events, as [`VerifyReport::lost`] counts them.
+    pub lost: u64,
     /// All topics with events or a cursor.
     pub topics: Vec<TopicStat>,
 }
@@ -188,6 +190,7 @@ impl ReadOnlyJournal {
             events: 0,
             oldest: scan.segments.first().map_or(0, |segment| segment.name.first_seq),
             next: self.published_watermark()?.map_or_else(|| self.readable_end(&scan), Ok)?,
+            lost: scan.lost.iter().map(|range| range.end - range.start).sum(),
             topics: Vec::new(),
         };
         for (topic, cursor) in &scan.cursors.cursors {

@@ -21,6 +21,8 @@ pub(super) struct Forwarding {
     /// Running forwarder; `None` if `[kafka]` is not configured, and after forwarding has stopped.
     forwarder: Mutex<Option<Forwarder>>,
     panicked: Arc<Notify>,
+    /// Events that wait for a topic although there is no `[kafka]`.
+    unforwarded: Mutex<Vec<UnforwardedEvents>>,
     journal: Journal,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
@@ -28,7 +30,8 @@ pub(super) struct Forwarding {
 
 impl Forwarding {
     pub(super) fn new(journal: Journal, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Forwarding {
-        Forwarding { forwarder: Mutex::new(None), panicked: Arc::default(), journal, metrics, clock }
+        let unforwarded = Mutex::new(journal.unforwarded());
+        Forwarding { forwarder: Mutex::new(None), panicked: Arc::default(), unforwarded, journal, metrics, clock }
     }
 
     /// Starts a forwarder. Must not be called while another forwarder runs. Fails if the process cannot start a thread.
@@ -74,6 +77,11 @@ impl Forwarding {
     /// Returns the state of the forwarder and of every topic; `None` if no forwarder runs.
     pub(super) fn status(&self) -> Option<forward::Status> {
         self.lock().as_ref().map(Forwarder::status)
+    }
+
+    /// Returns the events that waited when the process started, although there is no `[kafka]`.
+    pub(super) fn unforwarded(&self) -> MutexGuard<'_, Vec<UnforwardedEvents>> {
+        self.unforwarded.lock().expect(POISON)
     }
 
     /// Updates the forwarding metrics that hookhold computes at scrape time.

@@ -14,6 +14,7 @@
 //! configuration lock may wait for Kafka. No function waits while it holds the forwarder lock, because `/metrics` and `/readyz`
 //! take the forwarder lock.
 
+mod delivery_log;
 mod forwarding;
 mod kafka_files;
 mod maintenance;
@@ -22,10 +23,12 @@ mod reload;
 mod senders_file;
 mod settings;
 mod status;
+mod status_report;
 mod stored_rejections;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -36,18 +39,20 @@ use tokio::task::{JoinError, spawn_blocking};
 use crate::admin::{self, AdminAccess};
 use crate::answer::AnswerWatcher;
 use crate::certificate::CertificateError;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::config::Config;
 use crate::forward;
 use crate::gateway::Gateway;
 use crate::journal::disk::Disk;
-use crate::journal::{Journal, OpenError, UnforwardedEvents};
+use crate::journal::{Journal, OpenError};
 use crate::metrics::Metrics;
 use crate::server::{self, Proxies, Server, Shutdown, Tls};
+use delivery_log::DeliveryLogger;
 use forwarding::Forwarding;
 use rejection_writer::RejectionWriter;
 use senders_file::SendersFile;
 
+pub use delivery_log::{DeliveryLog, LINES_PER_SECOND};
 pub use maintenance::{give_up_events, renew_journal_identity};
 pub use settings::{forward_settings, forward_topics, load_config};
 pub use stored_rejections::read_rejections;
@@ -59,22 +64,41 @@ pub struct Service(Arc<Components>);
 struct Components {
     /// Configuration that the gateway currently uses.
     config: Mutex<Config>,
-    /// Time after which a running disk operation of the journal makes the gateway not ready.
-    patience: Duration,
+    facts: ProcessFacts,
     journal: Journal,
     gateway: Arc<Gateway>,
     /// Directory of the journal, from which the admin API reads the rejected deliveries.
     disk: Arc<dyn Disk>,
     rejections: RejectionWriter,
     forwarding: Forwarding,
-    /// Events that wait for a topic although there is no `[kafka]`.
-    unforwarded: Mutex<Vec<UnforwardedEvents>>,
     tls: Option<Tls>,
     admin_access: AdminAccess,
     shutdown: Shutdown,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     watcher: OnceLock<Arc<dyn AnswerWatcher>>,
+    delivery_logger: OnceLock<DeliveryLogger>,
+}
+
+/// What does not change while the process runs.
+struct ProcessFacts {
+    started: UnixMillis,
+    config_file: String,
+    journal_dir: String,
+    /// Time after which a running disk operation of the journal makes the gateway not ready.
+    patience: Duration,
+}
+
+impl ProcessFacts {
+    fn new(config: &Config, started: UnixMillis) -> ProcessFacts {
+        let text = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+        ProcessFacts {
+            started,
+            config_file: text(&config.path),
+            journal_dir: text(&config.journal.dir),
+            patience: config.server.limits.request_deadline,
+        }
+    }
 }
 
 /// Open listeners that [`Service::start`] serves.
@@ -162,9 +186,8 @@ impl Service {
         settings::log_doubtful_secrets(&config);
         let admin_access = AdminAccess::new(config.admin.hosts.clone(), config.admin.token.clone());
         let components = Components {
-            patience: config.server.limits.request_deadline,
+            facts: ProcessFacts::new(&config, clock.now()),
             config: Mutex::new(config),
-            unforwarded: Mutex::new(journal.unforwarded()),
             journal,
             gateway,
             disk,
@@ -176,6 +199,7 @@ impl Service {
             clock,
             metrics,
             watcher: OnceLock::new(),
+            delivery_logger: OnceLock::new(),
         };
         let service = Service(Arc::new(components));
         service.set_reloaded();
@@ -185,6 +209,17 @@ impl Service {
     /// Sets the receiver of every answer of the listener for deliveries. Has an effect only before [`Service::start`], and only once.
     pub fn watch_answers(&self, watcher: Arc<dyn AnswerWatcher>) {
         let _ = self.0.watcher.set(watcher);
+    }
+
+    /// Starts to log accepted deliveries. Has an effect only before [`Service::start`], and only once. [`DeliveryLog::Each`] uses the
+    /// receiver of [`Service::watch_answers`]. Fails if the process cannot start a thread.
+    pub fn log_deliveries(&self, log: DeliveryLog) -> Result<(), StartError> {
+        let logger = DeliveryLogger::start(log, self.journal()).map_err(StartError::Thread)?;
+        if let DeliveryLogger::Each(lines) = &logger {
+            self.watch_answers(lines.clone());
+        }
+        let _ = self.0.delivery_logger.set(logger);
+        Ok(())
     }
 
     /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete. By then, hookhold has
@@ -225,7 +260,9 @@ impl Service {
             () = &mut serving => {}
             () = self.warn_of_expiring_secrets() => {}
             () = self.watch_kafka_files(), if has_kafka => {}
+            () = self.summarize_deliveries() => {}
         }
+        self.0.delivery_logger.get().iter().for_each(|logger| logger.stop(self.metrics()));
         spawn_blocking(move || self.stop_forwarding(LAST_ACKNOWLEDGEMENTS)).await?;
         close_admin.notify_one();
         Ok(admin.await?)
@@ -256,7 +293,7 @@ impl Service {
                 tracing::info!(
                     "no [kafka] section; hookhold only stores events, and deletes the oldest events after journal.retain"
                 );
-                self.unforwarded().iter().for_each(|waiting| tracing::warn!("{}", forwarding::unforwarded(waiting)));
+                self.0.forwarding.unforwarded().iter().for_each(|waiting| tracing::warn!("{}", forwarding::unforwarded(waiting)));
                 Ok(())
             }
         }
@@ -293,10 +330,6 @@ impl Service {
     /// Returns the state of the forwarder; `None` if no forwarder runs.
     pub fn forwarding(&self) -> Option<forward::Status> {
         self.0.forwarding.status()
-    }
-
-    fn unforwarded(&self) -> MutexGuard<'_, Vec<UnforwardedEvents>> {
-        self.0.unforwarded.lock().expect(POISON)
     }
 
     /// Locks the configuration and returns the guard. While the guard exists, no reload starts, and forwarding neither
@@ -336,6 +369,14 @@ impl Service {
             failed.notify_one();
         }
         failed
+    }
+
+    /// Logs summaries of the deliveries, if the operator has asked for them. Never returns.
+    async fn summarize_deliveries(&self) {
+        match self.0.delivery_logger.get() {
+            Some(logger) => logger.summarize(self.metrics()).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Warns in the log about secrets that expire soon or have expired. Never returns.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Service, forwarding, stored_rejections};
-use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness, ReleaseError};
+use super::{Service, forwarding, status_report, stored_rejections};
+use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness, ReleaseError, StatusReport};
 use crate::clock::UnixMillis;
 use crate::forward::{self, Blocked, ConnectionFailure};
 use crate::journal::{Journal, UnforwardedEvents};
@@ -21,9 +21,13 @@ impl AdminQueries for Service {
     fn readiness(&self) -> Readiness {
         Readiness {
             draining: self.0.shutdown.begun(),
-            journal: journal_health(self.journal(), self.0.patience),
-            kafka: self.forwarding().map_or_else(|| health_without_kafka(&self.unforwarded()), kafka_health),
+            journal: journal_health(self.journal(), self.0.facts.patience),
+            kafka: self.forwarding().map_or_else(|| health_without_kafka(&self.0.forwarding.unforwarded()), kafka_health),
         }
+    }
+
+    fn status(&self) -> StatusReport {
+        status_report::report(self)
     }
 
     fn changes(&self) -> String {
@@ -58,7 +62,7 @@ impl AdminQueries for Service {
         if known.cursor < below {
             tracing::warn!(topic, events, from = known.cursor, below, "gave up the waiting events of a topic");
             self.0.forwarding.release(&known.name, below);
-            self.unforwarded().retain(|waiting| waiting.topic != known.name);
+            self.0.forwarding.unforwarded().retain(|waiting| waiting.topic != known.name);
         }
         Ok(events)
     }

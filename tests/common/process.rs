@@ -82,11 +82,20 @@ impl Home {
         self.launch_with(&[])
     }
 
+    /// Starts `hookhold run` with these further arguments, without waiting until the process is ready.
+    pub fn launch_args(&self, args: &[&str]) -> Process<'_> {
+        self.spawn(self.command(&[&["run"], args].concat()))
+    }
+
     /// Starts `hookhold run` through another command, such as `strace`. `by` contains the name and the first arguments of
     /// that command. The function appends `hookhold run` to these arguments.
     pub fn launch_with(&self, by: &[&str]) -> Process<'_> {
+        self.spawn(self.command_with(by, &["run"]))
+    }
+
+    fn spawn(&self, mut command: Command) -> Process<'_> {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).expect("target/ can be written to");
-        let child = self.command_with(by, &["run"]).stderr(log).spawn().expect("the binary has just been built");
+        let child = command.stderr(log).spawn().expect("the binary has just been built");
         Process { home: self, child }
     }
 

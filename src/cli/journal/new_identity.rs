@@ -1,13 +1,13 @@
 //! `hookhold journal new-identity`: draws another id for the journal of a cloned volume.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 
 use hookhold::config::JournalConfig;
 use hookhold::journal::{ReadOnlyJournal, RenewedIdentity, id_text};
 use hookhold::{log, service};
 use serde_json::json;
 
-use super::super::{Context, ExitStatus, UsageError, VerbResult};
+use super::super::{Context, ExitStatus, UsageError, VerbResult, stderr_has_colour};
 use super::{disk_for_changes, report_open_error};
 
 /// Draw another id for the journal of a cloned volume.
@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context, _args: &NewIdentityArgs, out: &mut impl Wri
         let dir = config.dir.display();
         return Err(UsageError(format!("journal.dir: expected a journal in {dir}, found none; correct the path")).into());
     }
-    log::start(log::Format::Text, io::stderr().is_terminal());
+    log::start(log::Format::Text, stderr_has_colour());
     let RenewedIdentity { previous, id } = match service::renew_journal_identity(&config, disk) {
         Ok(renewed) => renewed,
         Err(error) => return Ok(report_open_error(&config, &error)),

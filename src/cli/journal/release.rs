@@ -1,7 +1,7 @@
 //! `hookhold journal release`: gives up the events that wait for a topic to which hookhold does not forward any more.
 
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use hookhold::config::{JournalConfig, KafkaConfig};
 use hookhold::journal::{ReadOnlyJournal, TopicStat};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::ask::RunningProcess;
 use super::super::confirm::confirm;
-use super::super::{Context, ExitStatus, UsageError, VerbResult, unknown_name};
+use super::super::{Context, ExitStatus, UsageError, VerbResult, stderr_has_colour, unknown_name};
 use super::{disk_for_changes, report_open_error};
 
 /// Give up the events that wait for a topic to which hookhold does not forward any more.
@@ -73,7 +73,7 @@ pub(super) fn run(context: &Context, args: &ReleaseArgs, out: &mut impl Write) -
         waiting.print(context, out, true)?;
         return Ok(ExitStatus::Done);
     }
-    log::start(log::Format::Text, io::stderr().is_terminal());
+    log::start(log::Format::Text, stderr_has_colour());
     match service::give_up_events(&config, topics.is_some(), disk, &args.topic, below) {
         Ok(_) => {
             waiting.print(context, out, true)?;

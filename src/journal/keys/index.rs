@@ -223,6 +223,11 @@ impl KeyIndex {
         self.lost.contains(seen.seq)
     }
 
+    /// Returns the number of all lost events that this process knows.
+    pub(crate) fn lost_events(&self) -> u64 {
+        ranges::len(&self.lost.snapshot())
+    }
+
     /// Returns the sequences of lost events whose keys may still be in a key file.
     pub(crate) fn lost_ranges(&self) -> Vec<Range<u64>> {
         self.lost.stored()

@@ -1,0 +1,106 @@
+//! Formats a status report for people: losses and problems first, then sizes, topics and sources.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use hookhold::admin::{StatusJournal, StatusProblem, StatusReport, StatusSource, StatusTopic};
+use hookhold::log::escaped;
+use hookhold::units::{bytes_about, seconds_about};
+
+use super::super::table;
+
+/// Prints the report. `out` removes the colours if it is no terminal.
+pub(super) fn print(out: &mut impl Write, report: &StatusReport) -> io::Result<()> {
+    match &report.process {
+        Some(process) => {
+            let state = if process.draining { "stopping after" } else { "running for" };
+            let since = seconds_about(process.seconds);
+            writeln!(out, "hookhold {}, {state} {since}, {}\n", escaped(&process.version), process.config)?;
+        }
+        None => writeln!(out, "hookhold is not running\n")?,
+    }
+    print_losses(out, report)?;
+    print_problems(out, &report.problems)?;
+    let StatusJournal { dir, events, bytes, max_bytes, .. } = &report.journal;
+    writeln!(out, "stored    {events} events, {} of {} in {dir}", bytes_about(*bytes), bytes_about(*max_bytes))?;
+    writeln!(out, "parked    {} events, {}", report.parked_events, bytes_about(report.parked_bytes))?;
+    writeln!(out, "Kafka     {}", kafka_text(&report.kafka))?;
+    if !report.topics.is_empty() {
+        print_topics(out, &report.topics)?;
+    }
+    if !report.sources.is_empty() {
+        print_sources(out, &report.sources)?;
+    }
+    Ok(())
+}
+
+fn print_losses(out: &mut impl Write, report: &StatusReport) -> io::Result<()> {
+    if report.lost_events == 0 {
+        return writeln!(out, "lost      {GOOD}nothing{GOOD:#}");
+    }
+    let counts: Vec<String> = report.losses.iter().map(|loss| format!("{} by {}", loss.events, loss.cause)).collect();
+    let causes = if counts.is_empty() { "before the last start".to_owned() } else { counts.join(", ") };
+    writeln!(out, "lost      {BAD}{} events{BAD:#} ({causes})", report.lost_events)?;
+    writeln!(out, "{INDENT}→ run `hookhold journal verify`, and ask the providers to send these events again")
+}
+
+fn print_problems(out: &mut impl Write, problems: &[StatusProblem]) -> io::Result<()> {
+    if problems.is_empty() {
+        return writeln!(out, "stuck     {GOOD}nothing{GOOD:#}");
+    }
+    for (index, StatusProblem { what, seconds, why, remedy }) in problems.iter().enumerate() {
+        let label = if index == 0 { "stuck     " } else { INDENT };
+        let since = seconds.map(|seconds| format!(" for {}", seconds_about(seconds))).unwrap_or_default();
+        writeln!(out, "{label}{BAD}{}{BAD:#}{since}: {}", escaped(what), escaped_lines(why))?;
+        if !remedy.is_empty() {
+            writeln!(out, "{INDENT}→ {}", escaped_lines(remedy))?;
+        }
+    }
+    Ok(())
+}
+
+fn print_topics(out: &mut impl Write, topics: &[StatusTopic]) -> io::Result<()> {
+    let mut rows = table::new(&["TOPIC", "WAITING", "BYTES", "OLDEST", "ACKNOWLEDGED", "STATE"], &[1, 2, 3]);
+    for topic in topics {
+        rows.add_row([
+            topic.topic.clone(),
+            topic.waiting_events.to_string(),
+            bytes_about(topic.waiting_bytes),
+            topic.oldest_seconds.map_or_else(dash, seconds_about),
+            topic.acknowledged_at.clone().unwrap_or_else(dash),
+            topic.state.clone(),
+        ]);
+    }
+    writeln!(out, "\n{}", rows.trim_fmt())
+}
+
+fn print_sources(out: &mut impl Write, sources: &[StatusSource]) -> io::Result<()> {
+    let mut rows = table::new(&["SOURCE", "STORED", "DUPLICATES", "REJECTED", "LAST VERIFIED"], &[1, 2, 3]);
+    for StatusSource { source, stored, duplicates, rejected, verified_at } in sources {
+        let counts = [stored, duplicates, rejected].map(u64::to_string);
+        let [stored, duplicates, rejected] = counts;
+        rows.add_row([source.clone(), stored, duplicates, rejected, verified_at.clone().unwrap_or_else(dash)]);
+    }
+    writeln!(out, "\n{}", rows.trim_fmt())
+}
+
+fn kafka_text(state: &str) -> &str {
+    match state {
+        "off" => "not configured; events stay in the journal",
+        "unknown" => "unknown, because hookhold is not running",
+        state => state,
+    }
+}
+
+/// Escapes each word of a text that may contain a message from outside hookhold. Such a message has one line.
+fn escaped_lines(text: &str) -> String {
+    text.chars().flat_map(|letter| if letter.is_control() { letter.escape_debug().collect() } else { vec![letter] }).collect()
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+const INDENT: &str = "          ";
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
