@@ -78,7 +78,7 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
 
 const VARIABLE: &str = "env:";
 const FILE: &str = "file:";
-/// What a secret in the configuration must be.
+/// The forms of a reference, for messages.
 pub const REFERENCE: &str = "\"env:NAME\" or \"file:PATH\"";
 const SIZE: &str = "a file of 1 B to 64 KiB";
 /// Maximum size of a referenced file, in bytes. A PEM key has only a few KiB, so a larger file is not the intended file.

@@ -1,6 +1,8 @@
 //! Tests `hookhold dev` as an operator and a provider see it: the lines without a terminal, the screen and the keys on a
 //! pseudo-terminal, the local program of `--forward`, and the files that remain at the end.
 
+#[path = "common/kafka.rs"]
+mod kafka;
 #[path = "common/ports.rs"]
 mod ports;
 #[path = "common/process.rs"]
@@ -18,6 +20,7 @@ use bytes::Bytes;
 use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::Config;
 use hookhold::verify::sign::{Sample, SampleOptions, Tamper, sign};
+use kafka::{Kafka, Record};
 use process::{Line, post, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -283,6 +286,30 @@ fn a_program_that_was_down_gets_every_event_in_order_and_unchanged() {
         assert_eq!((&forwarded[seq]["seq"], &forwarded[seq]["status"]), (&seq.into(), &code.into()));
     }
     assert!(dev.objects("forwarded")[0]["attempts"].as_u64() > Some(1));
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+#[test]
+fn with_kafka_each_event_shows_its_topic_partition_and_offset() {
+    let kafka = Kafka::start();
+    kafka.create_topic("webhooks.stripe", 3, &[]);
+    let (address, _reserved) = ports::reserve();
+    let args = ["stripe", "--listen", &address.to_string(), "--kafka", &kafka.bootstrap(), "--format", "json"];
+    let dev = Dev::start(&args, &[]);
+    assert_eq!(dev.wait_for("listening", 1)[0]["kafka"], kafka.bootstrap());
+    let secret = dev.wait_for("provider", 1)[0]["secrets"][0].as_str().expect("a reference").to_owned();
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        assert_eq!(send(address, &signed("stripe", &secret, id, None)), 200);
+    }
+    let mut shown = dev.wait_for("acknowledged", 3);
+    shown.sort_by_key(|event| event["seq"].as_u64());
+    let mut records = kafka.wait_for_records("webhooks.stripe", 3);
+    records.sort_by_key(Record::seq);
+    for (event, record) in shown.iter().zip(&records) {
+        let place = (&event["seq"], &event["topic"], &event["partition"], &event["offset"]);
+        let expected = (record.seq(), "webhooks.stripe", record.partition, record.offset);
+        assert_eq!(place, (&expected.0.into(), &expected.1.into(), &expected.2.into(), &expected.3.into()));
+    }
     assert_eq!(dev.stop().code(), Some(0));
 }
 

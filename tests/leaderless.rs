@@ -197,7 +197,7 @@ fn rerouted_events_do_not_wait_for_a_leader_of_the_former_topic() {
     let (journal, metrics, clock) = (harness.journal.clone(), harness.metrics.clone(), Arc::new(harness.clock.clone()));
     let panicked = || panic!("the forwarder panicked");
     let forwarder =
-        forward::start(journal, settings.clone(), metrics, clock, Box::new(panicked)).expect("a thread can be started");
+        forward::start(journal, settings.clone(), metrics, clock, Box::new(panicked), None).expect("a thread can be started");
     wait_until("a probe has found the partition", || leaderless(&harness, "former") == Some(1.0));
     harness.wait_until_acked("former", of_first(200));
     forwarder.reconfigure(Settings { reroute: HashMap::from([("former".into(), "other".into())]), ..settings });

@@ -176,9 +176,10 @@ fn completions_and_man_pages_cover_every_command() {
     let missing = verb(&home, &["completions", "man"], 2);
     assert!(missing.contains("add --dir DIR"), "{missing}");
     assert!(verb(&home, &["completions", "man", "--dir", "absent"], 1).contains("cannot write to absent"));
-    let written = verb(&home, &["completions", "man", "--dir", "."], 0);
+    verb(&home, &["completions", "man", "--dir", "."], 0);
+    let written = |page: &str| home.journal().with_file_name(page).exists();
     for name in names.iter().filter(|name| **name != "help") {
-        assert!(written.contains(&format!("hookhold-{name}.1")), "{name}: {written}");
+        assert!(written(&format!("hookhold-{name}.1")), "{name}");
     }
     let page = std::fs::read_to_string(home.journal().with_file_name("hookhold-send.1")).expect("just written");
     assert!(page.contains(".SH SYNOPSIS") && page.contains("repeat\\-percent"), "{page}");

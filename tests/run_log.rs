@@ -96,9 +96,9 @@ fn without_a_terminal_the_log_summarizes_the_deliveries_of_each_source() {
     assert!(process.wait().success());
     let fields = ["source", "stored", "duplicates", "rejected"];
     let summaries = logged(&home, "deliveries since the last summary", &fields);
-    let sums = |field: usize| summaries.iter().map(|line| line[field].as_u64().expect("a count")).sum::<u64>();
+    let total = |field: usize| summaries.iter().map(|line| line[field].as_u64().expect("a count")).sum::<u64>();
     assert!(summaries.iter().all(|line| line[0] == "stripe"), "a source without deliveries has no line: {summaries:?}");
-    assert_eq!([1, 2, 3].map(sums), [5, 0, 2]);
+    assert_eq!([1, 2, 3].map(total), [5, 0, 2]);
     assert!(logged(&home, "accepted", &[]).is_empty());
 }
 

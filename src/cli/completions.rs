@@ -1,6 +1,5 @@
 //! `hookhold completions`: writes completions for shells and the man pages. Both come from the definition of the command line.
 
-use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -48,7 +47,7 @@ impl CompletionTarget {
     }
 }
 
-/// Prints the completions, or writes the files and prints their paths.
+/// Prints the completions, or writes the files.
 pub(super) fn run(args: CompletionsArgs) -> VerbResult {
     let mut out = anstream::stdout().lock();
     match (args.target.shell(), args.dir) {
@@ -58,43 +57,21 @@ pub(super) fn run(args: CompletionsArgs) -> VerbResult {
             out.write_all(&completions)?;
         }
         (None, None) => {
-            return Err(UsageError("--dir: expected a directory for the man pages, found none; add --dir DIR".into()).into());
+            let what = "--dir: expected a directory for the man pages, found none; add --dir DIR";
+            return Err(UsageError(what.to_owned()).into());
         }
         (shell, Some(dir)) => {
-            let in_dir = |error: std::io::Error| -> Box<dyn Error> {
-                format!("--dir: cannot write to {}: {error}; create the directory, or check its permissions", dir.display())
-                    .into()
-            };
             let written = match shell {
-                Some(shell) => vec![clap_complete::generate_to(shell, &mut Cli::command(), NAME, &dir).map_err(in_dir)?],
-                None => write_man_pages(&dir).map_err(in_dir)?,
+                Some(shell) => clap_complete::generate_to(shell, &mut Cli::command(), NAME, &dir),
+                None => clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), &dir).map(|()| dir.clone()),
             };
-            for path in written {
-                writeln!(out, "{}", path.display())?;
-            }
+            let remedy = "create the directory, or check its permissions";
+            let written = written.map_err(|error| format!("--dir: cannot write to {}: {error}; {remedy}", dir.display()))?;
+            writeln!(out, "wrote {}", written.display())?;
         }
     }
     out.flush()?;
     Ok(ExitStatus::Done)
-}
-
-/// Writes a man page for hookhold and for each verb. Returns the paths.
-fn write_man_pages(dir: &std::path::Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut command = Cli::command().disable_help_subcommand(true);
-    command.build();
-    let mut written = Vec::new();
-    write_man_page(&command, dir, &mut written)?;
-    Ok(written)
-}
-
-fn write_man_page(command: &clap::Command, dir: &std::path::Path, written: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    let page = clap_mangen::Man::new(command.clone());
-    let path = dir.join(page.get_filename());
-    let mut text = Vec::new();
-    page.render(&mut text)?;
-    std::fs::write(&path, text)?;
-    written.push(path);
-    command.get_subcommands().filter(|verb| !verb.is_hide_set()).try_for_each(|verb| write_man_page(verb, dir, written))
 }
 
 const NAME: &str = "hookhold";

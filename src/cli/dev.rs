@@ -46,7 +46,8 @@ use view::DevView;
 /// in UTC.
 ///
 /// With --forward, dev posts each stored event to a program on this machine, in order. If the program is down, dev tries again
-/// until the program answers. dev does not forward to Kafka: use `hookhold init` and `hookhold run`.
+/// until the program answers. With --kafka, dev also forwards each event to Kafka, as `hookhold run` does, and prints the topic, the
+/// partition and the offset of its record. The topics webhooks.PROVIDER must exist.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DevArgs {
@@ -65,6 +66,9 @@ pub(super) struct DevArgs {
     /// URL of a local program that receives each stored event with its original headers and body.
     #[arg(long, value_name = "URL")]
     forward: Option<String>,
+    /// Kafka servers to which dev forwards each stored event, such as localhost:9092.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
     /// URL that providers call, such as that of a tunnel. Providers that sign the URL need it [default: the listener's URL].
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
@@ -141,7 +145,9 @@ impl DevGateway {
         received: Receiver<DevUpdate>,
     ) -> Result<(), Box<dyn Error>> {
         let hidden = Arc::new(AtomicU64::new(0));
-        self.service.watch_answers(Arc::new(AnswerStream::new(self.updates.clone(), hidden.clone())));
+        let answers = Arc::new(AnswerStream::new(self.updates.clone(), hidden.clone()));
+        self.service.watch_answers(answers.clone());
+        self.service.watch_acknowledgements(answers);
         let admin = server::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let (samples, requests) = mpsc::channel(MAX_SAMPLES);
         let providers = self.setup.providers.clone();
@@ -204,5 +210,6 @@ Examples:
   hookhold dev stripe
   hookhold dev stripe github --forward http://localhost:3000/hook
   STRIPE_WEBHOOK_SECRET=$(stripe listen --print-secret) hookhold dev stripe --secret stripe=env:STRIPE_WEBHOOK_SECRET
+  hookhold dev stripe --kafka localhost:9092
   hookhold dev twilio --public-url https://my-tunnel.example --journal ./events
   hookhold dev github --format json | jq 'select(.kind == \"delivery\")'";

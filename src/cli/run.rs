@@ -1,5 +1,6 @@
 //! `hookhold run`: runs a [`Service`], and handles the arguments, the log, the open-file limit, the signals and the exit code.
 
+mod signals;
 mod start_lines;
 
 use std::error::Error;
@@ -12,8 +13,7 @@ use hookhold::journal::{MAX_PINNED_SEGMENTS, OpenError};
 use hookhold::log;
 use hookhold::server::Shutdown;
 use hookhold::service::{self, DeliveryLog, LAST_RESPONSES, Listeners, ServeError, Service, StartError};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::spawn_blocking;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, ExitStatus, UsageError, VerbResult, volume};
 
@@ -72,7 +72,7 @@ enum LogFormat {
 /// Runs the gateway and returns the exit status of the process.
 pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Catches SIGHUP before recovery starts. Otherwise, a SIGHUP during recovery would end the process. See `handle_signals`.
+    // Catches SIGHUP before recovery starts. Otherwise, a SIGHUP during recovery would end the process. See `signals`.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
@@ -104,7 +104,7 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let served: Result<(), Box<dyn Error>> = runtime.block_on(async {
         let listeners = Listeners::open(&config)?;
         let serving = service.start(listeners)?;
-        handle_signals(service.clone(), shutdown, hangups)?;
+        signals::handle(service.clone(), shutdown, hangups)?;
         match serving.await {
             // `Service::stop`, below, returns the journal's error again.
             Err(ServeError::Journal(_)) => Ok(()),
@@ -141,37 +141,6 @@ fn raise_file_limit(needed: u64) {
                     max_connections; until then, connections above the limit wait";
         tracing::warn!(limit, needed, hint, "open-file limit: expected at least {needed}, found {limit}");
     }
-}
-
-fn handle_signals(service: Service, shutdown: Shutdown, mut hangups: Signal) -> io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        loop {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-                _ = hangups.recv() => {
-                    let service = service.clone();
-                    spawn_blocking(move || service.reload());
-                    continue;
-                }
-            };
-            let again = shutdown.begun();
-            tracing::info!(signal = name, again, "stopping; a second signal ends the process at once");
-            shutdown.signal();
-            if again {
-                tokio::spawn(exit_by_force());
-            }
-        }
-    });
-    Ok(())
-}
-
-/// Ends the process even if a disk or a broker hangs. Every delivery that hookhold answered with 2xx is already on disk.
-async fn exit_by_force() {
-    tokio::time::sleep(LAST_RESPONSES).await;
-    tracing::warn!("shutdown timed out; exiting");
-    std::process::exit(ExitStatus::Failed as i32);
 }
 
 /// Number of file descriptors for key files, for connections of the admin listener and of the Kafka client, and for the

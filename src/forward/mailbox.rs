@@ -53,11 +53,20 @@ pub(super) struct Updates {
     pub(super) stop_by: Option<Instant>,
 }
 
+/// Receives the place of each event in Kafka, for a caller that shows events while they happen (`hookhold dev`).
+pub trait AckWatcher: Send + Sync {
+    /// Receives the topic, the partition and the offset of the record that Kafka has acknowledged for the event with sequence `seq`. The
+    /// Kafka client waits for this function, so it must not block.
+    fn acknowledged(&self, seq: u64, topic: &str, partition: i32, offset: i64);
+}
+
 /// Mailbox that the forwarder shares with poll threads, metadata probes and the journal's writer.
 #[derive(Default)]
 pub(super) struct Mailbox {
     contents: Mutex<MailboxContents>,
     wakeup: Condvar,
+    /// Receiver of the place of each acknowledged event; `None` without a watcher.
+    watcher: Option<Arc<dyn AckWatcher>>,
 }
 
 #[derive(Default)]
@@ -78,6 +87,20 @@ enum MailboxPhase {
 }
 
 impl Mailbox {
+    /// Creates an empty mailbox.
+    pub(super) fn new(watcher: Option<Arc<dyn AckWatcher>>) -> Mailbox {
+        Mailbox { watcher, ..Mailbox::default() }
+    }
+
+    /// Passes the place of an acknowledged event to the watcher, if there is one. A copy for the dead-letter topic is no such event.
+    pub(super) fn watch(&self, ticket: usize, topic: &str, partition: i32, offset: i64) {
+        if let (Some(watcher), (index, seq)) = (&self.watcher, unpack_ticket(ticket))
+            && index != DEAD_LETTERS
+        {
+            watcher.acknowledged(seq, topic, partition, offset);
+        }
+    }
+
     /// Posts an update, and wakes the forwarder if the forwarder sleeps.
     pub(super) fn post(&self, update: impl FnOnce(&mut Updates)) {
         let mut contents = self.lock();

@@ -59,6 +59,7 @@ use serde::Serialize;
 pub use connection::{ConnectionFailure, ConnectionSnapshot};
 pub use dead_letters::DeadLetterProblem;
 pub use inspection::{Finding, FindingLevel, ForwardTopic, InspectedTopic, Inspection, WritePermission, inspect};
+pub use mailbox::AckWatcher;
 pub use partitioner::partition;
 pub use redrive::{RedriveError, Redriver};
 pub use settings::{check_setting, check_settings};
@@ -151,7 +152,8 @@ pub struct Forwarder {
 /// restarts.
 pub type PanicHandler = Box<dyn FnOnce() + Send>;
 
-/// Starts a forwarder, which resumes each topic at the topic's cursor. Kafka need not be reachable. Fails if the process cannot
+/// Starts a forwarder, which resumes each topic at the topic's cursor. Kafka need not be reachable. `watcher` receives the place of each
+/// event in Kafka. Fails if the process cannot
 /// start a thread.
 pub fn start(
     journal: Journal,
@@ -159,8 +161,9 @@ pub fn start(
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     on_panic: PanicHandler,
+    watcher: Option<Arc<dyn AckWatcher>>,
 ) -> io::Result<Forwarder> {
-    let (mailbox, status_table) = (Arc::<Mailbox>::default(), Arc::<StatusTable>::default());
+    let (mailbox, status_table) = (Arc::new(Mailbox::new(watcher)), Arc::<StatusTable>::default());
     let weak = Arc::downgrade(&mailbox);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let work = {

@@ -16,6 +16,7 @@ use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tracing::debug;
 
@@ -125,7 +126,10 @@ impl ProducerContext for ProducerCallbacks {
 
     fn delivery(&self, delivery: &DeliveryResult<'_>, ticket: usize) {
         let result = match delivery {
-            Ok(_) => Ok(()),
+            Ok(record) => {
+                self.mailbox.watch(ticket, record.topic(), record.partition(), record.offset());
+                Ok(())
+            }
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
         };
         let generation = self.generation;

@@ -23,7 +23,7 @@ use crate::log::escaped;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
-/// What the log contains about accepted deliveries.
+/// The lines of the log about accepted deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryLog {
     /// A line per delivery, at most [`LINES_PER_SECOND`] lines per second.

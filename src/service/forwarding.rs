@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::POISON;
 use crate::clock::Clock;
-use crate::forward::{self, Forwarder};
+use crate::forward::{self, AckWatcher, Forwarder};
 use crate::journal::{Journal, UnforwardedEvents};
 use crate::metrics::Metrics;
 use crate::units::bytes_about;
@@ -35,10 +35,11 @@ impl Forwarding {
     }
 
     /// Starts a forwarder. Must not be called while another forwarder runs. Fails if the process cannot start a thread.
-    pub(super) fn start(&self, settings: forward::Settings) -> io::Result<()> {
+    pub(super) fn start(&self, settings: forward::Settings, watcher: Option<Arc<dyn AckWatcher>>) -> io::Result<()> {
         let panicked = self.panicked.clone();
         let on_panic = Box::new(move || panicked.notify_one());
-        let forwarder = forward::start(self.journal.clone(), settings, self.metrics.clone(), self.clock.clone(), on_panic)?;
+        let (journal, metrics, clock) = (self.journal.clone(), self.metrics.clone(), self.clock.clone());
+        let forwarder = forward::start(journal, settings, metrics, clock, on_panic, watcher)?;
         *self.lock() = Some(forwarder);
         Ok(())
     }

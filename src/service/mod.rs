@@ -41,7 +41,7 @@ use crate::answer::AnswerWatcher;
 use crate::certificate::CertificateError;
 use crate::clock::{Clock, UnixMillis};
 use crate::config::Config;
-use crate::forward;
+use crate::forward::{self, AckWatcher};
 use crate::gateway::Gateway;
 use crate::journal::disk::Disk;
 use crate::journal::{Journal, OpenError};
@@ -76,11 +76,18 @@ struct Components {
     shutdown: Shutdown,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    watcher: OnceLock<Arc<dyn AnswerWatcher>>,
+    watchers: Watchers,
     delivery_logger: OnceLock<DeliveryLogger>,
 }
 
-/// What does not change while the process runs.
+/// Receivers of what happens to events, for a caller that shows it.
+#[derive(Default)]
+struct Watchers {
+    answers: OnceLock<Arc<dyn AnswerWatcher>>,
+    acknowledgements: OnceLock<Arc<dyn AckWatcher>>,
+}
+
+/// Facts that do not change while the process runs.
 struct ProcessFacts {
     started: UnixMillis,
     config_file: String,
@@ -198,7 +205,7 @@ impl Service {
             shutdown,
             clock,
             metrics,
-            watcher: OnceLock::new(),
+            watchers: Watchers::default(),
             delivery_logger: OnceLock::new(),
         };
         let service = Service(Arc::new(components));
@@ -208,7 +215,13 @@ impl Service {
 
     /// Sets the receiver of every answer of the listener for deliveries. Has an effect only before [`Service::start`], and only once.
     pub fn watch_answers(&self, watcher: Arc<dyn AnswerWatcher>) {
-        let _ = self.0.watcher.set(watcher);
+        let _ = self.0.watchers.answers.set(watcher);
+    }
+
+    /// Sets the receiver of the place of each event that Kafka has acknowledged. Has an effect only before [`Service::start`], and only
+    /// once.
+    pub fn watch_acknowledgements(&self, watcher: Arc<dyn AckWatcher>) {
+        let _ = self.0.watchers.acknowledgements.set(watcher);
     }
 
     /// Starts to log accepted deliveries. Has an effect only before [`Service::start`], and only once. [`DeliveryLog::Each`] uses the
@@ -288,7 +301,9 @@ impl Service {
     pub fn start_forwarding(&self) -> Result<(), StartError> {
         let config = self.config();
         match settings::forward_settings(&config) {
-            Some(settings) => self.0.forwarding.start(settings).map_err(StartError::Thread),
+            Some(settings) => {
+                self.0.forwarding.start(settings, self.0.watchers.acknowledgements.get().cloned()).map_err(StartError::Thread)
+            }
             None => {
                 tracing::info!(
                     "no [kafka] section; hookhold only stores events, and deletes the oldest events after journal.retain"
@@ -350,7 +365,7 @@ impl Service {
             known_senders: Arc::new(SendersFile(self.0.journal.clone())),
             clock: clock.clone(),
             metrics: metrics.clone(),
-            watcher: self.0.watcher.get().cloned(),
+            watcher: self.0.watchers.answers.get().cloned(),
         }
     }
 

@@ -7,7 +7,7 @@ use hookhold::log::escaped;
 use hookhold::outcome::Outcome;
 use serde_json::{Value, json};
 
-use super::update::{AnsweredRequest, ProgramResult, ProgramUpdate};
+use super::update::{AcknowledgedEvent, AnsweredRequest, ProgramResult, ProgramUpdate};
 
 /// A delivery with its answer. The type and the id are those of the stored event, because only a verified delivery has them.
 pub(super) struct DeliveryLine {
@@ -58,6 +58,19 @@ impl DeliveryLine {
             "remote": remote.to_string(),
         })
     }
+}
+
+/// Returns the line about an event that Kafka has acknowledged.
+pub(super) fn kafka_text(event: &AcknowledgedEvent, has_colour: bool) -> String {
+    let AcknowledgedEvent { at, seq, topic, partition, offset } = event;
+    let place = painted(&format!("{topic}/{partition}@{offset}"), AnsiColor::Green.on_default(), has_colour);
+    format!("{}  ack  #{seq} in Kafka: {place}", time(*at))
+}
+
+/// Returns the place of an event in Kafka as a JSON object.
+pub(super) fn kafka_json(event: &AcknowledgedEvent) -> Value {
+    let AcknowledgedEvent { at, seq, topic, partition, offset } = event;
+    json!({ "kind": "acknowledged", "time": at.rfc3339(), "seq": seq, "topic": topic, "partition": partition, "offset": offset })
 }
 
 /// Returns the line about a result of the local program at `url`.

@@ -120,6 +120,9 @@ impl DevSetup {
         let mut draft = DevDraft { text: String::new(), directory, secrets: Vec::new() };
         let public_url = args.public_url.as_deref().unwrap_or(&local_url).trim_end_matches('/');
         draft.common(args.journal.as_deref(), public_url)?;
+        if let Some(servers) = &args.kafka {
+            draft.option("kafka.\"bootstrap.servers\"", servers)?;
+        }
         if let Some(dir) = known.directory() {
             draft.option("providers.dir", path_text(&std::path::absolute(dir)?)?)?;
         }
@@ -243,6 +246,7 @@ fn first_error(diagnostics: Vec<hookhold::diagnostic::Diagnostic>) -> Box<dyn Er
     let option = match &*first.key {
         key if key.contains("public_url") => "--public-url",
         key if key.contains("journal") => "--journal",
+        key if key.contains("kafka") => "--kafka",
         _ => "--secret",
     };
     UsageError(format!("{option}: {} ({})", first.what, first.key)).into()

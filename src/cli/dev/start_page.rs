@@ -26,6 +26,9 @@ pub(super) fn text(setup: &DevSetup, forward: Option<&str>, has_colour: bool) ->
     };
     line("listens", &setup.local_url);
     line("journal", &format!("{journal}{end}"));
+    if let Some(servers) = crate::cli::check::servers(&setup.config) {
+        line("Kafka", servers);
+    }
     line("forwards", forward.unwrap_or("nothing; --forward URL posts each stored event to a local program"));
     for (index, provider) in setup.providers.iter().enumerate() {
         let title = painted(&format!("{} {}", index + 1, provider.title), Style::new().bold(), has_colour);
@@ -73,6 +76,7 @@ pub(super) fn json(setup: &DevSetup, forward: Option<&str>) -> Vec<Value> {
         "journal": setup.config.journal.dir.display().to_string(),
         "temporary": setup.is_temporary,
         "forward": forward,
+        "kafka": crate::cli::check::servers(&setup.config),
         "commands": commands_json(tunnels(&setup.local_url)),
     })];
     for provider in setup.providers.iter() {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::task::JoinHandle;
 
 use super::EndSignals;
-use super::delivery_line::{DeliveryLine, program_json, program_text};
+use super::delivery_line::{DeliveryLine, kafka_json, kafka_text, program_json, program_text};
 use super::keys::{self, HELP, KeyCommand};
 use super::local_program::LocalProgram;
 use super::samples::SampleRequest;
@@ -91,6 +91,9 @@ impl DevStream {
             DevUpdate::Answered(answered) => {
                 let stored = answered.seq.and_then(|seq| self.stored(seq));
                 self.show_delivery(DeliveryLine::new(answered, stored))
+            }
+            DevUpdate::Acknowledged(event) => {
+                self.view.print(|has_colour| kafka_text(&event, has_colour), || vec![kafka_json(&event)])
             }
             DevUpdate::Program(result) => {
                 let program = self.program.clone();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crossterm::event::KeyEvent;
 use hookhold::answer::{Answer, AnswerWatcher};
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
+use hookhold::forward::AckWatcher;
 use hookhold::outcome::Outcome;
 use tokio::sync::mpsc::Sender;
 
@@ -14,6 +15,8 @@ use tokio::sync::mpsc::Sender;
 pub(super) enum DevUpdate {
     /// The gateway has answered a request.
     Answered(AnsweredRequest),
+    /// Kafka has acknowledged an event.
+    Acknowledged(AcknowledgedEvent),
     /// The local program has answered an event, or does not answer.
     Program(ProgramUpdate),
     /// A message for the operator.
@@ -44,6 +47,17 @@ pub(super) struct AnsweredRequest {
     pub(super) seq: Option<u64>,
 }
 
+/// Place of an event in Kafka.
+pub(super) struct AcknowledgedEvent {
+    /// Time of the acknowledgement.
+    pub(super) at: UnixMillis,
+    /// Sequence of the event.
+    pub(super) seq: u64,
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+}
+
 /// Result of posting an event to the local program.
 pub(super) struct ProgramUpdate {
     /// Time of the result.
@@ -66,7 +80,7 @@ pub(super) enum ProgramResult {
     Failed(String),
 }
 
-/// Passes every answer of the gateway to the task that prints. If the task is too slow, counts the answers that it will not show.
+/// Passes every answer of the gateway, and every acknowledgement of Kafka, to the task that prints. If the task is too slow, counts the answers that it will not show.
 pub(super) struct AnswerStream {
     updates: Sender<DevUpdate>,
     hidden: Arc<AtomicU64>,
@@ -76,6 +90,14 @@ impl AnswerStream {
     /// Creates a stream into `updates`. `hidden` counts the answers that do not fit.
     pub(super) fn new(updates: Sender<DevUpdate>, hidden: Arc<AtomicU64>) -> AnswerStream {
         AnswerStream { updates, hidden }
+    }
+}
+
+impl AckWatcher for AnswerStream {
+    fn acknowledged(&self, seq: u64, topic: &str, partition: i32, offset: i64) {
+        let event = AcknowledgedEvent { at: SystemClock.now(), seq, topic: topic.to_owned(), partition, offset };
+        // If the task is too slow, the operator has enough to read.
+        let _ = self.updates.try_send(DevUpdate::Acknowledged(event));
     }
 }
 
