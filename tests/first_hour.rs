@@ -9,7 +9,7 @@ use std::process::Command;
 mod ports;
 
 #[test]
-fn the_first_hour_ends_with_an_event_in_kafka() {
+fn the_first_hour_brings_an_own_event_into_kafka() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/first-hour.md")).unwrap();
     let blocks: Vec<&str> = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
@@ -40,11 +40,14 @@ fn the_first_hour_ends_with_an_event_in_kafka() {
     let logs = ["hookhold.log", "kafka.log"].map(|log| fs::read_to_string(dir.path().join(log)).unwrap_or_default());
     assert!(run.status.success(), "{output}\n{errors}\n{}", logs.join("\n"));
     assert!(
-        output.contains("github: the gateway rejects the delivery as signature_mismatch") && output.contains("remedy: "),
+        output.contains("stripe: the gateway rejects the delivery as signature_mismatch") && output.contains("remedy: "),
         "doctor explains the rejection: {output}"
     );
-    let record = output.lines().find(|line| line.contains("ce_source:/hooks/github")).expect("the consumer printed the record");
-    assert!(record.contains("ce_type:com.github.pull_request.opened"), "{record}");
+    let record = output.lines().find(|line| line.contains("ce_source:/hooks/stripe")).expect("the consumer printed the record");
+    assert!(record.contains("ce_id:evt_my_first") && record.contains("ce_type:com.stripe.invoice.paid"), "{record}");
+    assert!(record.ends_with("{\"id\":\"in_1\",\"customer\":\"cus_42\",\"amount_paid\":1999}}}"), "the body is unchanged: {record}");
+    assert!(output.contains("webhooks.stripe/0@0"), "inspect shows the place of the record: {output}");
+    assert!(output.contains("stuck     nothing"), "{output}");
 }
 
 /// Replaces the string `from` in `script` with `to`. Panics if `script` does not contain `from`.
@@ -55,4 +58,4 @@ fn replaced(script: &str, from: &str, to: &str) -> String {
 
 /// Start of the line in docs/first-hour.md that sets the secret. Before this line, the test inserts a command that replaces the
 /// ports in the configuration file. At this point, `hookhold init` has already written the file.
-const SECRET: &str = "export GITHUB_WEBHOOK_SECRET=";
+const SECRET: &str = "export STRIPE_WEBHOOK_SECRET=";
