@@ -3,12 +3,14 @@
 //! verb.
 
 mod ask;
+mod body_text;
 mod check;
 mod confirm;
 mod dev;
 mod diff;
 mod doctor;
 mod init;
+mod inspect;
 mod journal;
 mod parked;
 mod providers;
@@ -18,6 +20,7 @@ mod send;
 mod table;
 mod tail;
 mod time_bound;
+mod unstored_credentials;
 mod volume;
 
 use std::error::Error;
@@ -62,6 +65,7 @@ enum Verb {
     Check(check::CheckArgs),
     Send(send::SendArgs),
     Tail(tail::TailArgs),
+    Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
     Rejections(rejections::RejectionsArgs),
     Journal(journal::JournalArgs),
@@ -131,6 +135,7 @@ pub fn main() -> ExitCode {
         Verb::Providers(args) => providers::run(&context, args),
         Verb::Send(args) => send::run(&context, args),
         Verb::Tail(args) => tail::run(&context, args),
+        Verb::Inspect(args) => inspect::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Rejections(args) => rejections::run(&context, args),
         Verb::Journal(args) => journal::run(&context, args),
@@ -244,6 +249,7 @@ Examples:
   hookhold run                        receive, store and forward until SIGTERM
   hookhold send stripe --count 100    send 100 genuine deliveries to the running gateway
   hookhold tail --follow              print events as they are stored
+  hookhold inspect evt_1              show one event, and where it is in Kafka
   hookhold rejections                 list the rejected deliveries, grouped by their cause
   hookhold doctor stripe              explain why recent deliveries were rejected
   hookhold parked list                list the events that Kafka has rejected
