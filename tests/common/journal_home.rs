@@ -7,9 +7,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
-use hookhold::clock::{SystemClock, UnixMillis};
+use bytes::Bytes;
+use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::config::Config;
 use hookhold::event::{Delivery, Event};
 use hookhold::journal::disk::LocalDisk;
@@ -43,24 +46,53 @@ impl Harness {
 
     /// Opens the journal for writing.
     pub fn open(&self) -> Journal {
+        self.open_with(Arc::new(SystemClock))
+    }
+
+    /// Opens the journal for writing with another clock.
+    pub fn open_with(&self, clock: Arc<dyn Clock>) -> Journal {
         let disk = Arc::new(LocalDisk::create(&self.config.journal.dir).unwrap());
         let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
         let options = Options { limits, forwards: true, ..Options::default() };
-        Journal::open(disk, options, Arc::new(SystemClock), Arc::new(Metrics::new())).unwrap()
+        Journal::open(disk, options, clock, Arc::new(Metrics::new())).unwrap()
+    }
+
+    /// Adds text to the end of the configuration file, and loads the file.
+    pub fn configure(&mut self, more: &str) {
+        let file = self.dir.path().join("hookhold.toml");
+        let text = std::fs::read_to_string(&file).unwrap() + more;
+        std::fs::write(&file, text).unwrap();
+        self.config = Config::load(&file, |_, _| None).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     }
 
     /// Returns an event of `source` with the id `id` and the arrival time `at`.
     pub fn event(&self, source: &str, id: &str, at: u64) -> Event {
-        let source = self.config.sources.iter().find(|one| &*one.name == source).unwrap();
         let options = SampleOptions { id: id.into(), event_type: None, key: None, now: UnixMillis(at), tamper: None };
-        let sample = sign(source, None, &options).expect("the source has a secret");
+        self.signed(source, None, &options)
+    }
+
+    /// Returns an event of `source` with this body.
+    pub fn event_with_body(&self, source: &str, id: &str, body: &[u8]) -> Event {
+        let options = SampleOptions { id: id.into(), event_type: None, key: None, now: UnixMillis(AT), tamper: None };
+        self.signed(source, Some(Bytes::copy_from_slice(body)), &options)
+    }
+
+    /// Returns an event of `source` with this type.
+    pub fn event_of_type(&self, source: &str, id: &str, event_type: &str) -> Event {
+        let event_type = Some(event_type.to_owned());
+        self.signed(source, None, &SampleOptions { id: id.into(), event_type, key: None, now: UnixMillis(AT), tamper: None })
+    }
+
+    fn signed(&self, source: &str, body: Option<Bytes>, options: &SampleOptions) -> Event {
+        let source = self.config.sources.iter().find(|one| &*one.name == source).unwrap();
+        let sample = sign(source, body, options).expect("the source has a secret");
         let delivery = Delivery {
             method: sample.method,
             target: sample.target,
             headers: sample.headers,
             body: sample.body,
             remote: SocketAddr::from(([127, 0, 0, 1], 4000)),
-            received_at: UnixMillis(at),
+            received_at: options.now,
         };
         let Ok(Verdict::Event(Verified { event, .. })) = Verifier::new(source.clone()).verify(&delivery) else {
             panic!("the delivery is not an event")
@@ -100,6 +132,19 @@ impl Harness {
         let segments: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|extension| extension == "seg")).collect();
         assert!(!segments.is_empty(), "the journal has segments");
         segments
+    }
+}
+
+/// A wall clock that only the test advances.
+pub struct WallClock(pub AtomicU64);
+
+impl Clock for WallClock {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::SeqCst))
+    }
+
+    fn uptime(&self) -> Duration {
+        SystemClock.uptime()
     }
 }
 
