@@ -5,7 +5,6 @@ pub(super) mod event_line;
 
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
-use std::ops::Range;
 use std::time::Duration;
 
 use hookhold::clock::{Clock, SystemClock};
@@ -54,23 +53,27 @@ impl TailArgs {
 pub(super) fn run(context: &Context, args: TailArgs) -> VerbResult {
     let mut journal = context.journal()?;
     let until = args.filter.until;
-    let mut sequences = journal.sequences_received(args.filter.since, until)?;
-    if args.follow {
-        sequences.end = u64::MAX;
-    }
-    if let Some(count) = args.count() {
-        sequences.start = seq_before_end(&mut journal, count, &sequences, &args.filter)?;
-    }
-    journal.seek(sequences.start.max(args.from.unwrap_or(0)));
+    let mut sequences = VecDeque::from(journal.sequences_received(args.filter.since, until)?);
+    let from = match args.count() {
+        Some(count) => seq_before_end(&mut journal, count, sequences.front().map_or(0, |range| range.start), &args.filter)?,
+        None => args.from.unwrap_or(0),
+    };
+    journal.seek(from.max(sequences.front().map_or(0, |range| range.start)));
     let mut may_warn = true;
     let mut out = BufWriter::new(anstream::stdout().lock());
     loop {
         // An event that arrives during the read may still belong to the period.
         let is_over = until.is_some_and(|until| SystemClock.now() > until);
-        match journal.next_where(sequences.end, |fields| args.filter.accepts(fields))? {
+        let below = sequences.front().map_or(u64::MAX, |range| range.end);
+        match journal.next_where(below, |fields| args.filter.accepts(fields))? {
             Some(stored) => {
                 may_warn = false;
                 print_event(&mut out, &stored, context.json(), args.body)?;
+            }
+            None if sequences.len() > 1 => {
+                // The segments up to the next range contain no event of the period.
+                sequences.pop_front();
+                journal.seek(from.max(sequences[0].start));
             }
             None => {
                 out.flush()?;
@@ -98,14 +101,14 @@ pub(super) fn warn_of_unknown_source(context: &Context, source: Option<&str>) ->
     writeln!(anstream::stderr(), "hookhold: no events found; {}", super::unknown_source(source, &names))
 }
 
-/// Returns the sequence number of the oldest of the `count` latest selected events with these sequences. The search begins `count`
-/// sequence numbers before the end, and doubles this distance until it finds enough events. In a long journal, the search therefore
-/// usually reads only the end.
-fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, sequences: &Range<u64>, filter: &EventFilter) -> io::Result<u64> {
-    let end = journal.log_end()?.min(sequences.end);
+/// Returns the sequence number of the oldest of the `count` latest selected events. No event before sequence `start` is selected. The
+/// search begins `count` sequence numbers before the log end, and doubles this distance until it finds enough events. In a long
+/// journal, the search therefore usually reads only the end.
+fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, start: u64, filter: &EventFilter) -> io::Result<u64> {
+    let end = journal.log_end()?;
     let mut span = count;
     loop {
-        let from = end.saturating_sub(span).max(sequences.start);
+        let from = end.saturating_sub(span).max(start);
         let mut last = VecDeque::new();
         let mut first_seen = None;
         journal.seek(from);
@@ -119,7 +122,7 @@ fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, sequences: &Range<u
             }
             false
         })?;
-        let is_all = from <= sequences.start || first_seen.is_none_or(|seq| seq > from);
+        let is_all = from <= start || first_seen.is_none_or(|seq| seq > from);
         if is_all || last.len() as u64 >= count {
             return Ok(last.pop_front().unwrap_or(end));
         }

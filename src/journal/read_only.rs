@@ -195,9 +195,9 @@ impl ReadOnlyJournal {
         Ok(None)
     }
 
-    /// Returns the sequences of the segments that may contain events received in this period, from the first such segment to the
-    /// last one. The end is `u64::MAX` if the newest segment is among them. Reads only the start of each segment.
-    pub fn sequences_received(&self, since: Option<UnixMillis>, until: Option<UnixMillis>) -> io::Result<Range<u64>> {
+    /// Returns the sequences of the segments that may contain events received in this period, in order. The last range has no end,
+    /// because the newest segment may still grow. Reads only the start of each segment.
+    pub fn sequences_received(&self, since: Option<UnixMillis>, until: Option<UnixMillis>) -> io::Result<Vec<Range<u64>>> {
         segment_times::sequences(&*self.disk, since, until)
     }
 
