@@ -27,6 +27,8 @@ use serde_json::Value;
 pub struct Harness {
     pub dir: tempfile::TempDir,
     pub config: Config,
+    /// True if the journal forwards events. True in a new harness.
+    pub forwards: bool,
 }
 
 impl Harness {
@@ -41,7 +43,7 @@ impl Harness {
         let text = format!("[journal]\ndir = {:?}\n{}", dir.path().join("journal"), sources.concat());
         std::fs::write(dir.path().join("hookhold.toml"), text).unwrap();
         let config = Config::load(&dir.path().join("hookhold.toml"), |_, _| None).unwrap();
-        Harness { dir, config }
+        Harness { dir, config, forwards: true }
     }
 
     /// Opens the journal for writing.
@@ -53,7 +55,7 @@ impl Harness {
     pub fn open_with(&self, clock: Arc<dyn Clock>) -> Journal {
         let disk = Arc::new(LocalDisk::create(&self.config.journal.dir).unwrap());
         let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
-        let options = Options { limits, forwards: true, ..Options::default() };
+        let options = Options { limits, forwards: self.forwards, ..Options::default() };
         Journal::open(disk, options, clock, Arc::new(Metrics::new())).unwrap()
     }
 
