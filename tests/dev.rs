@@ -7,7 +7,7 @@ mod kafka;
 mod ports;
 #[path = "common/process.rs"]
 mod process;
-#[path = "dev/pty.rs"]
+#[path = "common/pty.rs"]
 mod pty;
 
 use std::io::{BufRead, BufReader, Read, Write};

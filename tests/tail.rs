@@ -1,103 +1,28 @@
 //! Tests that `hookhold tail` and `hookhold journal` can read a journal while another process writes to it, and after that
-//! process has stopped cleanly.
+//! process has stopped cleanly. Tests the options with which `tail` selects events, and its lines on a terminal.
+
+#[path = "common/journal_home.rs"]
+mod journal_home;
+#[path = "common/ports.rs"]
+mod ports;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/pty.rs"]
+mod pty;
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::atomic::Ordering;
 
-use hookhold::clock::{SystemClock, UnixMillis};
-use hookhold::config::Config;
-use hookhold::event::{Delivery, Event};
+use hookhold::clock::SystemClock;
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Environment, Journal, Options, ReadOnlyJournal, SystemRandom, WriterStep};
 use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
-use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::{Verdict, Verified, Verifier};
+use journal_home::{AT, Harness, WallClock, flip_a_bit_inside, text};
+use pty::Screen;
 use serde_json::Value;
-
-struct Harness {
-    dir: tempfile::TempDir,
-    config: Config,
-}
-
-impl Harness {
-    fn new() -> Harness {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("secret"), "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0").unwrap();
-        let sources = ["stripe", "github"].map(|name| {
-            let secret = dir.path().join("secret");
-            format!("[sources.{name}]\nprovider = {name:?}\nsecrets = [\"file:{}\"]\n", secret.display())
-        });
-        let text = format!("[journal]\ndir = {:?}\n{}", dir.path().join("journal"), sources.concat());
-        std::fs::write(dir.path().join("hookhold.toml"), text).unwrap();
-        let config = Config::load(&dir.path().join("hookhold.toml"), |_, _| None).unwrap();
-        Harness { dir, config }
-    }
-
-    fn open(&self) -> Journal {
-        let disk = Arc::new(LocalDisk::create(&self.config.journal.dir).unwrap());
-        let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
-        let options = Options { limits, forwards: true, ..Options::default() };
-        Journal::open(disk, options, Arc::new(SystemClock), Arc::new(Metrics::new())).unwrap()
-    }
-
-    /// Returns an event of `source` with the id `id` and the arrival time `at`.
-    fn event(&self, source: &str, id: &str, at: u64) -> Event {
-        let source = self.config.sources.iter().find(|one| &*one.name == source).unwrap();
-        let options = SampleOptions { id: id.into(), event_type: None, key: None, now: UnixMillis(at), tamper: None };
-        let sample = sign(source, None, &options).expect("the source has a secret");
-        let delivery = Delivery {
-            method: sample.method,
-            target: sample.target,
-            headers: sample.headers,
-            body: sample.body,
-            remote: SocketAddr::from(([127, 0, 0, 1], 4000)),
-            received_at: UnixMillis(at),
-        };
-        let Ok(Verdict::Event(Verified { event, .. })) = Verifier::new(source.clone()).verify(&delivery) else {
-            panic!("the delivery is not an event")
-        };
-        event
-    }
-
-    /// Appends one event of `source` with the id `id` and the arrival time `at`, and returns the event's sequence.
-    fn append(&self, journal: &Journal, source: &str, id: &str, at: u64) -> u64 {
-        self.append_event(journal, &self.event(source, id, at))
-    }
-
-    fn append_event(&self, journal: &Journal, event: &Event) -> u64 {
-        let (sender, completion) = channel();
-        journal.append(event, Box::new(move |result| sender.send(result).unwrap())).unwrap();
-        completion.recv().unwrap().unwrap().seq
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hookhold"));
-        command.args(args).current_dir(self.dir.path());
-        command
-    }
-
-    fn lines(&self, args: &[&str]) -> Vec<Value> {
-        let output = self.command(&[args, &["--format", "json"]].concat()).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn segments(&self) -> Vec<PathBuf> {
-        let files = std::fs::read_dir(&self.config.journal.dir).unwrap().map(|entry| entry.unwrap().path());
-        let segments: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|extension| extension == "seg")).collect();
-        assert!(!segments.is_empty(), "the journal has segments");
-        segments
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
 
 fn ids(lines: &[Value]) -> Vec<&str> {
     lines.iter().map(|line| line["id"].as_str().unwrap()).collect()
@@ -174,6 +99,141 @@ fn tail_follow_prints_new_events_until_stdout_closes() {
     harness.append(&journal, "stripe", "third", AT);
     let output: Output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn each_option_selects_its_events() {
+    let harness = Harness::new();
+    let clock = Arc::new(WallClock(AT.into()));
+    let journal = harness.open_with(clock.clone());
+    let day = 24 * 60 * 60 * 1000;
+    for (number, event_type) in ["invoice.paid", "invoice.voided", "customer.created"].into_iter().cycle().take(12).enumerate() {
+        harness.append_event(&journal, &harness.event_of_type("stripe", &format!("id_{number}"), event_type));
+    }
+    harness.append(&journal, "github", "id_0", AT);
+    clock.0.fetch_add(day, Ordering::SeqCst);
+    harness.append(&journal, "stripe", "late", AT + day);
+    let found = |args: &[&str]| -> Vec<String> {
+        let lines = harness.lines(&[&["tail"], args].concat());
+        ids(&lines).into_iter().map(str::to_owned).collect()
+    };
+    for closed in [false, true] {
+        if closed {
+            journal.close();
+        }
+        assert_eq!(found(&[]).len(), 10, "a bare tail shows the latest events");
+        assert_eq!(found(&["--type", "customer.created"]), ["id_2", "id_5", "id_8", "id_11"]);
+        assert_eq!(found(&["--type", "invoice.*", "--last", "2"]), ["id_10", "late"]);
+        assert_eq!(found(&["--type", "*"]).len(), 14);
+        assert!(found(&["--type", "invoice"]).is_empty());
+        assert_eq!(found(&["--id", "id_0"]), ["id_0", "id_0"]);
+        assert_eq!(found(&["--id", "id_0", "--source", "github"]), ["id_0"]);
+        assert_eq!(found(&["--topic", "webhooks.github"]), ["id_0"]);
+        assert!(found(&["--topic", "webhooks"]).is_empty());
+        assert_eq!(found(&["--source", "stripe"]).len(), 13, "an option that selects shows all events");
+        assert_eq!(found(&["--since", "2026-11-22"]), ["late"]);
+        assert_eq!(found(&["--until", "2026-11-21"]).len(), 13);
+        assert_eq!(found(&["--since", "2026-11-21T07:08:13.043Z", "--until", "2026-11-22T07:08:13.041Z"]).len(), 0);
+        assert_eq!(found(&["--since", "2026-11-21T07:08:13.042Z", "--until", "2026-11-22T07:08:13.042Z"]).len(), 14);
+        assert_eq!(found(&["--until", "2026-11-21", "--last", "1"]), ["id_0"]);
+        assert_eq!(found(&["--since", "2026-11-21", "--from", "12"]), ["id_0", "late"]);
+    }
+    for wrong in [["--type", "in*voice"], ["--type", ""], ["--since", "soon"]] {
+        let output = harness.command(&[&["tail"], &wrong[..]].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn tail_prints_bodies_below_their_lines() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    harness.append_event(&journal, &harness.event_with_body("github", "1", br#"{"amount":12345678901234567890.10,"ok":true}"#));
+    harness.append_event(&journal, &harness.event_with_body("github", "2", "x".repeat(100_000).as_bytes()));
+    journal.close();
+    let shown = text(&harness.command(&["tail", "--body"]).output().unwrap().stdout);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines[1..5], ["    {", "      \"amount\": 12345678901234567890.10,", "      \"ok\": true", "    }"], "{shown}");
+    assert!(
+        lines[7].starts_with("    … ") && lines[7].ends_with(" more bytes; `hookhold inspect 1 --body` prints the exact bytes")
+    );
+    assert_eq!(lines.len(), 8, "{shown}");
+}
+
+#[test]
+fn tail_follow_prints_only_selected_events_until_the_end_of_the_period() {
+    let harness = Harness::new();
+    let journal = harness.open_with(Arc::new(WallClock(AT.into())));
+    harness.append(&journal, "github", "before", AT);
+    let args = ["tail", "--follow", "--source", "stripe", "--type", "invoice.*", "--format", "json"];
+    let mut child = harness.command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut shown = BufReader::new(child.stdout.take().unwrap());
+    for id in ["first", "second"] {
+        harness.append(&journal, "github", "another", AT);
+        harness.append_event(&journal, &harness.event_of_type("stripe", "another", "customer.created"));
+        harness.append_event(&journal, &harness.event_of_type("stripe", id, "invoice.paid"));
+        let mut line = String::new();
+        shown.read_line(&mut line).unwrap();
+        assert!(line.contains(&format!("\"id\":\"{id}\"")), "{line}");
+    }
+    drop(shown);
+    harness.append_event(&journal, &harness.event_of_type("stripe", "third", "invoice.paid"));
+    assert_eq!(child.wait().unwrap().code(), Some(0), "tail ends when its output closes");
+    // The period has ended, so the command does not wait.
+    let ended = harness.lines(&["tail", "--follow", "--since", "2026-11-21", "--until", "2026-11-21", "--type", "invoice.*"]);
+    assert_eq!(ids(&ended), ["first", "second", "third"]);
+    journal.close();
+}
+
+/// A line that wraps would take two rows of the screen.
+#[test]
+fn no_line_wraps_on_a_terminal_of_80_columns() {
+    let mut harness = Harness::new();
+    let secret = harness.dir.path().join("secret");
+    let entry =
+        format!("[sources.a-source-with-a-rather-long-name]\nprovider = \"stripe\"\nsecrets = [\"file:{}\"]\n", secret.display());
+    harness.configure(&entry);
+    let journal = harness.open();
+    let sources = ["stripe", "github", "a-source-with-a-rather-long-name"];
+    let found =
+        ["evt_1", "evt_1NG8Du2eZvKYlo2CUI79vXWy", "\u{4f1a}\u{8b70}-\u{e9}-id", "0e9f0b50-8d12-11f0-9a4b-4f1c2d3e4f5a-0e9f0b50"];
+    let mut count = 0;
+    for source in sources {
+        for id in found {
+            harness.append_event(&journal, &harness.event_of_type(source, id, "customer.subscription.trial_will_end"));
+            count += 1;
+        }
+    }
+    journal.close();
+    for columns in [80, 100, 140] {
+        let mut screen = Screen::run(&["tail", "--from", "0"], Some(harness.dir.path()), columns, &[]);
+        assert_eq!(screen.wait(), 0);
+        screen.wait_for(&format!("\u{20}{}  ", count - 1));
+        let shown = screen.text();
+        let rows: Vec<&str> = shown.trim_end().lines().collect();
+        assert_eq!(rows.len(), count, "{columns} columns:\n{shown}");
+        for (number, row) in rows.iter().enumerate() {
+            assert!(row.trim_start().starts_with(&format!("{number}  ")), "{columns} columns:\n{shown}");
+        }
+        assert!(rows[1].contains("stripe") && rows[0].contains("  evt_1  "), "{columns} columns:\n{shown}");
+        assert_eq!(rows[0].contains('…'), columns < 100, "{columns} columns:\n{shown}");
+    }
+    let complete = text(&harness.command(&["tail", "--from", "0"]).output().unwrap().stdout);
+    assert!(!complete.contains(['…', '\u{1b}']) && complete.contains(&format!("  {}  ", found[3])), "{complete}");
+}
+
+#[test]
+fn colours_appear_only_on_a_terminal_that_wants_them() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    harness.append(&journal, "stripe", "evt_1", AT);
+    journal.close();
+    for (variables, is_styled) in [(&[][..], true), (&[("NO_COLOR", "1")][..], false)] {
+        let mut screen = Screen::run(&["tail"], Some(harness.dir.path()), 140, variables);
+        assert_eq!(screen.wait(), 0);
+        screen.wait_for("evt_1");
+        assert_eq!(screen.is_bold("invoice.paid"), is_styled, "{variables:?}");
+    }
 }
 
 #[test]
@@ -256,18 +316,6 @@ fn a_moved_cursor_is_saved_by_the_next_commit() {
     assert_eq!(reader.stat().unwrap().topics[0].cursor, Some(2));
 }
 
-fn flip_a_bit_inside(marker: &str, segments: &[PathBuf]) {
-    let holds = |path: &&PathBuf| find(path, marker).is_some();
-    let path = segments.iter().find(holds).expect("a segment contains the marker");
-    let mut bytes = std::fs::read(path).unwrap();
-    bytes[find(path, marker).unwrap()] ^= 1;
-    std::fs::write(path, bytes).unwrap();
-}
-
-fn find(path: &Path, marker: &str) -> Option<usize> {
-    std::fs::read(path).unwrap().windows(marker.len()).position(|window| window == marker.as_bytes())
-}
-
 #[test]
 fn reading_the_journal_needs_no_secret() {
     let harness = Harness::new();
@@ -278,6 +326,3 @@ fn reading_the_journal_needs_no_secret() {
     assert!(harness.lines(&["tail"]).is_empty());
     assert_eq!(harness.command(&["check"]).output().unwrap().status.code(), Some(2));
 }
-
-/// Arrival time of the events, in Unix milliseconds: 2026-11-21T07:08:13.042Z.
-const AT: u64 = 1_795_244_893_042;

@@ -3,6 +3,7 @@
 //! verb.
 
 mod ask;
+mod body_text;
 mod check;
 mod completions;
 mod confirm;
@@ -10,6 +11,7 @@ mod dev;
 mod diff;
 mod doctor;
 mod init;
+mod inspect;
 mod journal;
 mod parked;
 mod providers;
@@ -21,6 +23,7 @@ mod table;
 mod tail;
 mod time_bound;
 mod unknown_verb;
+mod unstored_credentials;
 mod volume;
 
 use std::error::Error;
@@ -66,6 +69,7 @@ enum Verb {
     Send(send::SendArgs),
     Status(status::StatusArgs),
     Tail(tail::TailArgs),
+    Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
     Rejections(rejections::RejectionsArgs),
     Journal(journal::JournalArgs),
@@ -137,6 +141,7 @@ pub fn main() -> ExitCode {
         Verb::Send(args) => send::run(&context, args),
         Verb::Status(args) => status::run(&context, args),
         Verb::Tail(args) => tail::run(&context, args),
+        Verb::Inspect(args) => inspect::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Rejections(args) => rejections::run(&context, args),
         Verb::Journal(args) => journal::run(&context, args),
@@ -266,6 +271,7 @@ Examples:
   hookhold run                        receive, store and forward until SIGTERM
   hookhold send stripe --count 100    send 100 genuine deliveries to the running gateway
   hookhold tail --follow              print events as they are stored
+  hookhold inspect evt_1              show one event, and where it is in Kafka
   hookhold rejections                 list the rejected deliveries, grouped by their cause
   hookhold doctor stripe              explain why recent deliveries were rejected
   hookhold status                     show what is lost or stuck, since when, why, and what to do

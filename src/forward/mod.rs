@@ -22,6 +22,7 @@ mod client_error;
 mod connection;
 mod dead_letters;
 mod done_ahead;
+mod find_record;
 mod flow;
 mod in_flight;
 mod in_flight_limit;
@@ -58,6 +59,7 @@ use serde::Serialize;
 
 pub use connection::{ConnectionFailure, ConnectionSnapshot};
 pub use dead_letters::DeadLetterProblem;
+pub use find_record::{FoundRecord, RecordSearch, RecordSearchError, find_record};
 pub use inspection::{Finding, FindingLevel, ForwardTopic, InspectedTopic, Inspection, WritePermission, inspect};
 pub use mailbox::AckWatcher;
 pub use partitioner::partition;

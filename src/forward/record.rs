@@ -44,8 +44,8 @@ impl<'a> Envelope<'a> {
         headers.extend([
             text("hookhold-source", event.source()),
             text("hookhold-received-at", event.received_at().rfc3339()),
-            text("hookhold-log", stored.position.log.to_string()),
-            text("hookhold-seq", stored.position.seq.to_string()),
+            text(LOG, stored.position.log.to_string()),
+            text(SEQ, stored.position.seq.to_string()),
             text("hookhold-instance", instance),
             text("hookhold-auth", event.auth()),
             text("hookhold-integrity", event.integrity().word()),
@@ -65,7 +65,7 @@ impl<'a> Envelope<'a> {
 
     /// Adds headers that mark the record as one of a parked event, which hookhold sends after later events of its key.
     pub(super) fn redriven(mut self, note: &'a ParkingNote) -> Envelope<'a> {
-        let headers = [text("hookhold-parked-at", note.parked_at.rfc3339()), text("hookhold-parked-reason", &*note.reason)];
+        let headers = [text(REDRIVEN, note.parked_at.rfc3339()), text("hookhold-parked-reason", &*note.reason)];
         self.headers.extend(headers);
         self
     }
@@ -172,6 +172,12 @@ fn may_forward(name: &HeaderName, allowed: &[HeaderName]) -> bool {
     !is_credential(name) && allowed.contains(name)
 }
 
+/// Name of the record header with the log id of the event's position.
+pub(super) const LOG: &str = "hookhold-log";
+/// Name of the record header with the sequence of the event's position.
+pub(super) const SEQ: &str = "hookhold-seq";
+/// Name of the record header that only the record of a parked event has. It contains the time at which hookhold has parked the event.
+pub(super) const REDRIVEN: &str = "hookhold-parked-at";
 /// Characters that a segment of a URI path does not contain as they are (RFC 3986, `pchar`).
 const NOT_IN_PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')

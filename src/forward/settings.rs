@@ -43,6 +43,20 @@ const PREFERRED: &[(&str, &str, &str)] = &[
     ("log.connection.close", "log.connection.close", "true"),
 ];
 
+/// Names and values of the librdkafka properties of a consumer.
+const CONSUMER: &[(&str, &str)] = &[
+    ("group.id", "hookhold-inspect"),
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("allow.auto.create.topics", "false"),
+    ("enable.partition.eof", "true"),
+    // hookhold uses no transaction, so a transaction of another producer must not hide its records.
+    ("isolation.level", "read_uncommitted"),
+    // The topic's retention may delete the record at an offset before the consumer reads it.
+    ("auto.offset.reset", "earliest"),
+    ("fetch.wait.max.ms", "100"),
+];
+
 /// Checks one of the operator's librdkafka properties. Returns an error text if librdkafka does not support the name or
 /// rejects the value, else `None`. Opens no connection.
 pub fn check_setting(name: &str, value: &str) -> Option<String> {
@@ -94,6 +108,19 @@ pub(super) fn producer_config(settings: &[(String, String)], max_body: usize, cl
     }
     config.extend(settings.iter().filter(|(name, _)| !tokens::is_own_property(name)).cloned());
     for (name, value) in FIXED {
+        config.set(*name, *value);
+    }
+    config
+}
+
+/// Builds the librdkafka configuration of a consumer that reads assigned partitions from given offsets. The consumer joins no group
+/// and stores no offset; librdkafka needs a group id nevertheless. Brokers, TLS and login are as for forwarding.
+pub(super) fn consumer_config(settings: &[(String, String)], client_id: &str) -> ClientConfig {
+    let mut config = producer_config(settings, 0, client_id);
+    for name in FIXED.iter().map(|(name, _)| *name).chain(["message.max.bytes"]) {
+        config.remove(name);
+    }
+    for (name, value) in CONSUMER {
         config.set(*name, *value);
     }
     config

@@ -94,11 +94,16 @@ impl<'a> PayloadReader<'a> {
 
     /// Reads a text field that may be absent. Returns `None` if the field is absent.
     pub(super) fn optional_text(&mut self) -> Result<Option<String>, Malformed> {
+        Ok(self.optional_str()?.map(str::to_owned))
+    }
+
+    /// Like [`PayloadReader::optional_text`], but without a copy of the text.
+    pub(super) fn optional_str(&mut self) -> Result<Option<&'a str>, Malformed> {
         if u32_at(self.bytes, self.at).ok_or(Malformed)? == ABSENT {
             self.at += 4;
             return Ok(None);
         }
-        self.text().map(|text| Some(text.to_owned())).ok_or(Malformed)
+        self.text().map(Some).ok_or(Malformed)
     }
 
     /// Reads the next optional field, and returns its tag and its value; `None` at the end of the payload, or where its padding

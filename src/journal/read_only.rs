@@ -1,5 +1,5 @@
-//! Reads a journal without opening it for writing, even while `hookhold run` writes to it. The commands `tail`, `journal stat`
-//! and `journal verify` use this module.
+//! Reads a journal without opening it for writing, even while `hookhold run` writes to it. The commands `tail`, `inspect`,
+//! `journal stat` and `journal verify` use this module.
 //!
 //! While `hookhold run` has the journal open, the writer publishes the durable watermark at the start of the lock file. This
 //! module then returns only events below that watermark. At other times, this module determines the watermark from the
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use super::backlog::{Backlogs, WaitingEvents, waiting_range};
 use super::directory_scan::DirectoryScan;
 use super::disk::Disk;
+use super::event_fields::{self, EventFields};
+use super::event_standing::{self, EventStanding};
 use super::frame::{self, CursorsFrame, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::lock_file::{LOCK_FILE, OwnerRecord, PublishedWatermark};
@@ -20,6 +22,8 @@ use super::scanned_frame::ScannedFrame;
 use super::segment_file::{self, SEGMENT_HEADER_LEN};
 use super::segment_name::{KEYS_EXT, SegmentName};
 use super::segment_summary::{SegmentSummary, TopicRange};
+use super::segment_times;
+use crate::clock::UnixMillis;
 use crate::event::Position;
 
 /// Journal that is open for reading only.
@@ -147,7 +151,17 @@ impl ReadOnlyJournal {
     /// Returns the next event; `None` if no further event can be read now.
     #[allow(clippy::should_implement_trait, reason = "more events may follow after `None`, and a read can fail")]
     pub fn next(&mut self) -> io::Result<Option<StoredEvent>> {
-        loop {
+        self.next_where(u64::MAX, |_| true)
+    }
+
+    /// Returns the next event below sequence `below` that `selects` accepts; `None` if no further one can be read now. Calls
+    /// `selects` once for each event. Reads the segments in large parts, and decodes only the event that it returns.
+    pub fn next_where(
+        &mut self,
+        below: u64,
+        mut selects: impl FnMut(&EventFields<'_>) -> bool,
+    ) -> io::Result<Option<StoredEvent>> {
+        while self.next_seq < below {
             if self.next_seq >= self.log_end {
                 self.log_end = self.log_end()?;
                 if self.next_seq >= self.log_end {
@@ -161,10 +175,17 @@ impl ReadOnlyJournal {
             let limit = current.superseded_from.unwrap_or(log_end).min(log_end);
             let step = current.scanner.step(|header| header.kind != FrameKind::Event || header.seq < limit)?;
             match step {
+                ScanStep::Frame(header) if header.kind == FrameKind::Event && header.seq >= below => {
+                    // The scanner has passed the event, which a later call must return.
+                    self.seek(below);
+                }
                 ScanStep::Frame(header) if header.kind == FrameKind::Event && header.seq >= self.next_seq => {
                     self.next_seq = header.seq + 1;
                     let Some(current) = &self.segment else { return Ok(None) };
-                    if let Some(event) = frame::decode_event(current.scanner.frame()) {
+                    let frame = current.scanner.frame();
+                    if event_fields::read(&header, frame).is_some_and(|fields| selects(&fields))
+                        && let Some(event) = frame::decode_event(frame)
+                    {
                         let position = Position { log: header.log, seq: header.seq };
                         return Ok(Some(StoredEvent { position, event }));
                     }
@@ -173,6 +194,19 @@ impl ReadOnlyJournal {
                 ScanStep::End(_) => self.next_seq = limit.max(self.next_seq),
             }
         }
+        Ok(None)
+    }
+
+    /// Returns the sequences of the segments that may contain events received in this period, in order. The last range has no end,
+    /// because the newest segment may still grow. Reads only the start of each segment.
+    pub fn sequences_received(&self, since: Option<UnixMillis>, until: Option<UnixMillis>) -> io::Result<Vec<Range<u64>>> {
+        segment_times::sequences(&*self.disk, since, until)
+    }
+
+    /// Returns the state of the forwarding of an event with this sequence to `topic`. `forwards` is true if hookhold forwards events.
+    pub fn standing(&self, topic: &str, seq: u64, forwards: bool) -> io::Result<EventStanding> {
+        let limit = self.published_watermark()?.unwrap_or(u64::MAX);
+        event_standing::find(&*self.disk, &mut self.scan()?, limit, (topic, seq), forwards)
     }
 
     /// Returns the journal's sizes, cursors and lag. For a sealed segment, reads only the summary file, unless a cursor points

@@ -23,6 +23,7 @@ mod read_only;
 mod recycling;
 mod retention;
 mod rewriting;
+mod search;
 mod space;
 mod stalled;
 mod stepped;

@@ -2,7 +2,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_INDIFFERENT};
-use hookhold::credentials::PLACEHOLDER;
 use hookhold::log::escaped;
 use hookhold::outcome::Outcome;
 use hookhold::source::key::Key;
@@ -14,6 +13,7 @@ use serde_json::Value;
 
 use super::captured::CapturedDelivery;
 use super::cause::Cause;
+use crate::cli::unstored_credentials;
 
 /// Returns the cause that a request shows if it carries a token or credentials that no secret of the source matches.
 pub(super) fn causes(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
@@ -33,10 +33,9 @@ pub(super) fn causes(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<
 /// Returns the cause if hookhold rejected the delivery for its token or credentials, which it does not store.
 pub(super) fn not_stored(captured: &CapturedDelivery, rejection: &Rejection) -> Option<Cause> {
     let rejected_as = captured.rejected_as.as_deref()?;
-    let has_token = |proof: &Proof| matches!(proof, Proof::Jwt(_) | Proof::Token(_) | Proof::Basic);
-    let has_placeholder = captured.delivery.target.contains(&format!("={PLACEHOLDER}"));
-    let is_missing = rejection.outcome == Outcome::SignatureMissing && rejected_as != Outcome::SignatureMissing.word();
-    if !(is_missing || has_placeholder) || !captured.source.recipe.proofs.iter().any(has_token) {
+    let target = &captured.delivery.target;
+    let was_missing = rejected_as == Outcome::SignatureMissing.word() && !unstored_credentials::has_placeholder(target);
+    if was_missing || !unstored_credentials::may_explain(&captured.source, target, rejection) {
         return None;
     }
     let what = format!(

@@ -1,7 +1,10 @@
-//! Runs `hookhold dev` on a pseudo-terminal, presses keys, and reads the screen as text.
+//! Runs `hookhold` on a pseudo-terminal, presses keys, and reads the screen as text.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::io::{Read, Write};
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -10,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::wait_until;
 
-/// A running `hookhold dev` and its screen. Dropping the value kills the process.
+/// A running `hookhold` and its screen. Dropping the value kills the process.
 pub struct Screen {
     child: Box<dyn Child + Send + Sync>,
     keys: Box<dyn Write + Send>,
@@ -23,16 +26,21 @@ pub struct Screen {
 impl Screen {
     /// Starts `hookhold dev` with these arguments and variables on a new terminal.
     pub fn start(args: &[&str], variables: &[(&str, &str)]) -> Screen {
-        let size = PtySize { rows: ROWS, cols: COLUMNS, ..PtySize::default() };
+        Screen::run(&[&["dev"], args].concat(), None, COLUMNS, variables)
+    }
+
+    /// Starts `hookhold` with these arguments and variables in the directory `dir`, on a new terminal with this number of columns.
+    pub fn run(args: &[&str], dir: Option<&Path>, columns: u16, variables: &[(&str, &str)]) -> Screen {
+        let size = PtySize { rows: ROWS, cols: columns, ..PtySize::default() };
         let pair = native_pty_system().openpty(size).expect("a pseudo-terminal");
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_hookhold"));
-        command.arg("dev");
         command.args(args);
+        dir.into_iter().for_each(|dir| command.cwd(dir));
         ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "HOOKHOLD_LOG"].iter().for_each(|name| command.env_remove(name));
         command.env("TERM", "xterm-256color");
         variables.iter().for_each(|(name, value)| command.env(name, value));
         let child = pair.slave.spawn_command(command).expect("the binary has just been built");
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(size_of_screen(ROWS), size_of_screen(COLUMNS), 0)));
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(size_of_screen(ROWS), size_of_screen(columns), 0)));
         let (into, mut output) = (screen.clone(), pair.master.try_clone_reader().expect("a reader"));
         thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -82,11 +90,19 @@ impl Screen {
 
     /// Returns true if the first occurrence of `part` has a colour.
     pub fn is_coloured(&self, part: &str) -> bool {
+        self.has(part, |cell| cell.fgcolor() != vt100::Color::Default)
+    }
+
+    /// Returns true if the first occurrence of `part` is bold.
+    pub fn is_bold(&self, part: &str) -> bool {
+        self.has(part, vt100::Cell::bold)
+    }
+
+    fn has(&self, part: &str, has: impl Fn(&vt100::Cell) -> bool) -> bool {
         let parser = self.screen.lock().expect("no test panics with this lock");
         let rows: Vec<String> = parser.screen().rows(0, COLUMNS).collect();
         let (row, column) = rows.iter().enumerate().find_map(|(row, text)| Some((row, text.find(part)?))).expect("it is shown");
-        let cell = parser.screen().cell(row as u16, column as u16).expect("inside the screen");
-        cell.fgcolor() != vt100::Color::Default
+        has(parser.screen().cell(row as u16, column as u16).expect("inside the screen"))
     }
 
     /// Returns true if the terminal echoes keys and waits for whole lines, as before the start of `dev`.
@@ -105,7 +121,7 @@ impl Screen {
     /// Waits until the process exits, and returns its exit code.
     pub fn wait(&mut self) -> u32 {
         let mut status = None;
-        wait_until("dev exits", || {
+        wait_until("hookhold exits", || {
             status = self.child.try_wait().expect("a child can be waited for");
             status.is_some()
         });
