@@ -38,6 +38,7 @@ mod producer;
 mod readers;
 mod record;
 mod redrive;
+mod replay;
 mod sent_record;
 mod settings;
 mod status_table;
@@ -60,7 +61,9 @@ pub use connection::{ConnectionFailure, ConnectionSnapshot};
 pub use dead_letters::DeadLetterProblem;
 pub use inspection::{Finding, FindingLevel, ForwardTopic, InspectedTopic, Inspection, WritePermission, inspect};
 pub use partitioner::partition;
+pub use record::{REPLAY, REPLAYED_AT, key as record_key};
 pub use redrive::{RedriveError, Redriver};
+pub use replay::{MAX_UNACKNOWLEDGED, ReplayProgress, Replayer};
 pub use settings::{check_setting, check_settings};
 pub use status_table::{Blocked, TopicSnapshot};
 
