@@ -14,6 +14,7 @@ mod journal;
 mod parked;
 mod providers;
 mod rejections;
+mod replay;
 mod run;
 mod send;
 mod send_rate;
@@ -66,6 +67,7 @@ enum Verb {
     Tail(tail::TailArgs),
     Doctor(doctor::DoctorArgs),
     Rejections(rejections::RejectionsArgs),
+    Replay(replay::ReplayArgs),
     Journal(journal::JournalArgs),
     Parked(parked::ParkedArgs),
     Providers(providers::ProvidersArgs),
@@ -95,6 +97,10 @@ enum ExitStatus {
     Usage,
     /// The journal failed. The operator must check the disk.
     JournalFailed,
+    /// Ctrl-C has stopped the command: 128 and the number of SIGINT.
+    Interrupted = 130,
+    /// SIGTERM has stopped the command: 128 and the number of SIGTERM.
+    Terminated = 143,
 }
 
 /// An error on the command line or in the configuration. The process exits with code 2.
@@ -135,6 +141,7 @@ pub fn main() -> ExitCode {
         Verb::Tail(args) => tail::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Rejections(args) => rejections::run(&context, args),
+        Verb::Replay(args) => replay::run(&context, args),
         Verb::Journal(args) => journal::run(&context, args),
         Verb::Parked(args) => parked::run(&context, args),
     };

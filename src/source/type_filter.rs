@@ -26,6 +26,12 @@ impl TypeFilter {
         TypeFilter(items.into_iter().filter_map(pattern).collect())
     }
 
+    /// Returns a filter that accepts one event type, or all event types that begin with the characters before a final `*`. Returns
+    /// `None` if the text is empty, or contains a `*` before its last character.
+    pub fn of_pattern(text: &str) -> Option<TypeFilter> {
+        TypePattern::parse(text).map(|pattern| TypeFilter(vec![pattern]))
+    }
+
     /// Returns true if the filter accepts the event type. An empty filter accepts every type. Also returns true if `event_type`
     /// is `None`: a delivery without a readable type could be a wanted event, so hookhold must not drop such a delivery.
     pub fn accepts(&self, event_type: Option<&str>) -> bool {
