@@ -167,7 +167,7 @@ fn events_go_to_their_own_or_rerouted_topics_by_default() {
 
 /// The gateway forwards a load into the topic from which the replay takes its events, so a replay without a fixed end would not end.
 #[test]
-fn a_replay_beside_the_gateway_disturbs_no_delivery() {
+fn a_replay_next_to_the_gateway_disturbs_no_delivery() {
     let kafka = kafka::shared();
     kafka.create_topics(&["live", "again"].map(str::to_owned), 3, 1);
     let home = fixture::home(&[("stripe", "live")], Some(&kafka.bootstrap()));

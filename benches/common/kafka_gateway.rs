@@ -25,7 +25,7 @@ pub struct Gateway {
     address: SocketAddr,
     admin: SocketAddr,
     sources: Vec<Arc<Source>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Gateway {
@@ -46,7 +46,7 @@ impl Gateway {
         std::fs::write(&file, &text)?;
         let config = Config::parse("hookhold.toml", &text, |_, _| None).map_err(|diagnostics| diagnostics.to_string())?;
         let server = Server::start(gateway::hookhold().args(["run", "--config"]).arg(&file).stderr(log), address)?;
-        Ok(Gateway { server, address, admin, sources: config.sources, _dir: dir })
+        Ok(Gateway { server, address, admin, sources: config.sources, dir })
     }
 
     /// Sends `count` deliveries as fast as possible. Returns when hookhold has accepted all of them.
@@ -58,6 +58,8 @@ impl Gateway {
         Senders { address: self.address, sources: self.sources.clone(), bodies: Bodies::new(run) }
     }
 
+    /// Waits until Kafka has acknowledged an event of each topic.
+    #[allow(dead_code, reason = "one of two users")]
     pub fn wait_until_forwarded(&self) -> Result<()> {
         while self.sum("hookhold_forward_acked_total{")? < self.sources.len() as f64 {
             std::thread::sleep(POLL);
@@ -75,7 +77,14 @@ impl Gateway {
         Ok(values.map(|value| value.parse::<f64>().expect("a metric is a number")).sum())
     }
 
+    /// Returns the directory with the file `hookhold.toml`.
+    #[allow(dead_code, reason = "one of two users")]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Returns the id of the process.
+    #[allow(dead_code, reason = "one of two users")]
     pub fn id(&self) -> u32 {
         self.server.0.id()
     }
@@ -168,6 +177,7 @@ impl Bodies {
     }
 }
 
+/// Returns the key of a delivery.
 pub fn customer(number: u64) -> String {
     format!("cus_{}", number * 7919 % 10_007)
 }

@@ -265,8 +265,10 @@ const WITHOUT_TERMINAL: &str = "--yes: expected a confirmation, found no termina
                                 count them";
 const EXAMPLES: &str = "\
 Examples:
-  hookhold replay --source stripe --since yesterday --until today --to webhooks.stripe.retry --dry-run
-  hookhold replay --source stripe --since yesterday --until today --to webhooks.stripe.retry --progress retry.json
+  hookhold replay --source stripe --since yesterday --until today --to webhooks.stripe.retry \\
+    --dry-run
+  hookhold replay --source stripe --since yesterday --until today --to webhooks.stripe.retry \\
+    --progress retry.json
   hookhold replay --id evt_1 --to http://localhost:3000/hook
   hookhold replay --topic webhooks.stripe --seq 120000..129999 --rate 500/s
 

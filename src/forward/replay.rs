@@ -35,14 +35,7 @@ pub struct Replayer {
     replay: String,
     /// Time without an acknowledgement after which the replay stops.
     timeout: Duration,
-    /// Events that Kafka has not acknowledged, in ascending order of their sequences, and the acknowledged ones between them.
-    records: VecDeque<ReplayRecord>,
-    /// Total size of the bodies in `records`, in bytes.
-    bytes: usize,
-    /// Number of records with the state [`SendState::Sent`].
-    sent: usize,
-    /// Number of records with the state [`SendState::Failed`].
-    failed: usize,
+    unsettled: UnsettledRecords,
     /// Search for the record at fault; `None` unless a record has failed.
     search: Option<FaultSearch>,
     results: ReplayProgress,
@@ -54,6 +47,19 @@ pub struct Replayer {
     paused_until: Instant,
     /// Error with the most specific cause since the last acknowledgement; `None` if the Kafka client has reported no error.
     client_error: Option<ClientError>,
+}
+
+/// Records that are in flight or have failed.
+#[derive(Default)]
+struct UnsettledRecords {
+    /// Events that Kafka has not acknowledged, in ascending order of their sequences, and the acknowledged ones between them.
+    records: VecDeque<ReplayRecord>,
+    /// Total size of the bodies in `records`, in bytes.
+    bytes: usize,
+    /// Number of records with the state [`SendState::Sent`].
+    sent: usize,
+    /// Number of records with the state [`SendState::Failed`].
+    failed: usize,
 }
 
 struct ReplayRecord {
@@ -108,10 +114,7 @@ impl Replayer {
             instance,
             replay,
             timeout,
-            records: VecDeque::new(),
-            bytes: 0,
-            sent: 0,
-            failed: 0,
+            unsettled: UnsettledRecords::default(),
             search: None,
             results: ReplayProgress::default(),
             error: None,
@@ -124,47 +127,49 @@ impl Replayer {
 
     /// Returns true if another event may be sent now.
     pub fn has_room(&self) -> bool {
-        self.records.len() < MAX_UNACKNOWLEDGED && self.bytes < MAX_UNACKNOWLEDGED_BYTES && self.search.is_none()
+        self.unsettled.records.len() < MAX_UNACKNOWLEDGED
+            && self.unsettled.bytes < MAX_UNACKNOWLEDGED_BYTES
+            && self.search.is_none()
     }
 
     /// Sends an event to `topic`. The events must arrive here in the order of their sequences.
     pub fn send(&mut self, stored: StoredEvent, topic: Arc<str>) {
-        if self.records.is_empty() {
+        if self.unsettled.records.is_empty() {
             self.last_progress = Instant::now();
         }
-        self.bytes += stored.event.body().len();
-        self.records.push_back(ReplayRecord { stored, topic, state: SendState::Failed });
-        self.failed += 1;
-        self.hand_over(self.records.len() - 1);
+        self.unsettled.bytes += stored.event.body().len();
+        self.unsettled.records.push_back(ReplayRecord { stored, topic, state: SendState::Failed });
+        self.unsettled.failed += 1;
+        self.hand_over(self.unsettled.records.len() - 1);
     }
 
     /// Returns the sequence of the first event that is neither acknowledged nor rejected; `None` if there is no such event.
     pub fn first_unacknowledged(&self) -> Option<u64> {
-        self.records.front().map(|record| record.stored.position.seq)
+        self.unsettled.records.front().map(|record| record.stored.position.seq)
     }
 
     /// Waits until Kafka answers, but not beyond `until`. Sends failed records again. Fails if the operator must remove the cause, or if
     /// Kafka has acknowledged nothing for the timeout.
     pub fn advance(&mut self, until: Instant) -> Result<ReplayProgress, RedriveError> {
-        let is_paused = self.sent == 0 && self.failed > 0;
+        let is_paused = self.unsettled.sent == 0 && self.unsettled.failed > 0;
         self.mailbox.wait(Some(if is_paused { until.min(self.paused_until) } else { until }));
         let updates = self.mailbox.take();
         let errors = updates.client_errors.into_iter().map(|(code, text)| ClientError::new(code, &text));
         self.client_error = errors.chain(self.client_error.take()).max_by_key(|error| error.certainty);
         updates.reports.iter().for_each(|report| self.settle(report));
-        while self.records.front().is_some_and(|record| record.state == SendState::Done) {
-            let done = self.records.pop_front();
-            self.bytes -= done.map_or(0, |record| record.stored.event.body().len());
+        while self.unsettled.records.front().is_some_and(|record| record.state == SendState::Done) {
+            let done = self.unsettled.records.pop_front();
+            self.unsettled.bytes -= done.map_or(0, |record| record.stored.event.body().len());
         }
-        if self.sent == 0 {
+        if self.unsettled.sent == 0 {
             self.send_failed();
         }
-        if let (Some((_, error)), Some(record)) = (updates.fatal, self.records.front()) {
+        if let (Some((_, error)), Some(record)) = (updates.fatal, self.unsettled.records.front()) {
             let topic = record.topic.to_string();
             self.error.get_or_insert(RedriveError::Blocked { topic, error, remedy: "repeat the command" });
         }
         let is_stalled = self.last_progress.elapsed() >= self.timeout;
-        if let Some(record) = self.records.front().filter(|_| is_stalled) {
+        if let Some(record) = self.unsettled.records.front().filter(|_| is_stalled) {
             let error = unacknowledged(&record.topic, self.timeout, self.client_error.as_ref());
             self.error.get_or_insert(error);
         }
@@ -185,7 +190,7 @@ impl Replayer {
 
     /// Sends the next group of failed records. Ends the search if no record has failed.
     fn send_failed(&mut self) {
-        if self.failed == 0 {
+        if self.unsettled.failed == 0 {
             self.search = None;
             return;
         }
@@ -195,30 +200,30 @@ impl Replayer {
         let group = match &self.search {
             Some(search) if search.is_rejected => search.group / 2,
             Some(search) if search.group > 0 => search.group.saturating_mul(2),
-            _ => self.failed / 2,
+            _ => self.unsettled.failed / 2,
         };
-        let failed = self.records.iter().enumerate().filter(|(_, record)| record.state == SendState::Failed);
+        let failed = self.unsettled.records.iter().enumerate().filter(|(_, record)| record.state == SendState::Failed);
         let next: Vec<usize> = failed.map(|(index, _)| index).take(group.max(1)).collect();
-        let alone = (next.len() == 1).then(|| self.records[next[0]].stored.position.seq);
+        let alone = (next.len() == 1).then(|| self.unsettled.records[next[0]].stored.position.seq);
         self.search = Some(FaultSearch { group: next.len(), is_rejected: false, alone });
         next.into_iter().for_each(|index| self.hand_over(index));
     }
 
     /// Hands a failed record to librdkafka.
     fn hand_over(&mut self, index: usize) {
-        let ReplayRecord { stored, topic, state } = &mut self.records[index];
+        let ReplayRecord { stored, topic, state } = &mut self.unsettled.records[index];
         let options = self.settings.record_options(stored.event.source());
         let envelope = Envelope::new(stored, &self.instance, options).replayed(&self.replay, SystemClock.now());
         match self.producer.send(envelope.record(stored, topic, pack_ticket(0, stored.position.seq))) {
             Ok(()) => {
                 *state = SendState::Sent;
-                self.failed -= 1;
-                self.sent += 1;
+                self.unsettled.failed -= 1;
+                self.unsettled.sent += 1;
             }
             // librdkafka rejects this record before it builds a batch.
             Err(code) if matches!(classify(code), ErrorClass::Record(_)) => {
                 *state = SendState::Done;
-                self.failed -= 1;
+                self.unsettled.failed -= 1;
                 self.results.rejected.push((stored.position, code.to_string()));
             }
             Err(code) => {
@@ -231,11 +236,11 @@ impl Replayer {
     /// Processes the report on one record.
     fn settle(&mut self, report: &DeliveryReport) {
         let (_, seq) = unpack_ticket(report.ticket);
-        let index = self.records.partition_point(|record| record.stored.position.seq < seq);
-        let found = self.records.get_mut(index).filter(|record| record.stored.position.seq == seq);
+        let index = self.unsettled.records.partition_point(|record| record.stored.position.seq < seq);
+        let found = self.unsettled.records.get_mut(index).filter(|record| record.stored.position.seq == seq);
         let Some(record) = found.filter(|record| record.state == SendState::Sent) else { return };
         let (position, topic) = (record.stored.position, record.topic.clone());
-        self.sent -= 1;
+        self.unsettled.sent -= 1;
         record.state = SendState::Done;
         let is_alone = self.search.as_ref().is_some_and(|search| search.alone == Some(seq));
         match report.result {
@@ -248,7 +253,7 @@ impl Replayer {
                 ErrorClass::Record(_) if is_alone => self.results.rejected.push((position, code.to_string())),
                 class => {
                     record.state = SendState::Failed;
-                    self.failed += 1;
+                    self.unsettled.failed += 1;
                     if !matches!(class, ErrorClass::Record(_)) {
                         return self.fail(code, &topic);
                     }

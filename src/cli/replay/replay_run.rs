@@ -16,7 +16,7 @@ use super::report::ReplayReport;
 use super::selected_events::SelectedEvents;
 use super::stop_signal::StopSignal;
 
-/// One run of a replay, from its start or its resumption to its end or its interruption.
+/// One run of a replay: it begins with the start or a resumption, and ends with the last event or an interruption.
 pub(super) struct ReplayRun<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) stop: StopSignal,
