@@ -71,9 +71,9 @@ const CRATES: &[(&[&str], &[&str])] = &[
         ],
     ),
     (&["moka"], &["src/gateway"]),
-    // `dev` writes its secrets and its journal into a directory that it deletes at the end.
     (&["crossterm"], &["src/cli/dev", "src/cli/status"]),
-    (&["tempfile"], &["src/cli/dev"]),
+    // `dev` writes its secrets and its journal into a directory that it deletes at the end. `replay` replaces its progress file.
+    (&["tempfile"], &["src/cli/dev", "src/cli/replay/progress_file.rs"]),
     (&["tokio_rustls"], &["src/server", "src/certificate.rs", "src/client_certificate.rs"]),
 ];
 

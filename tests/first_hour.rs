@@ -45,7 +45,10 @@ fn the_first_hour_brings_an_own_event_into_kafka() {
     );
     let record = output.lines().find(|line| line.contains("ce_source:/hooks/stripe")).expect("the consumer printed the record");
     assert!(record.contains("ce_id:evt_my_first") && record.contains("ce_type:com.stripe.invoice.paid"), "{record}");
-    assert!(record.ends_with("{\"id\":\"in_1\",\"customer\":\"cus_42\",\"amount_paid\":1999}}}"), "the body is unchanged: {record}");
+    assert!(
+        record.ends_with("{\"id\":\"in_1\",\"customer\":\"cus_42\",\"amount_paid\":1999}}}"),
+        "the body is unchanged: {record}"
+    );
     assert!(output.contains("webhooks.stripe/0@0"), "inspect shows the place of the record: {output}");
     assert!(output.contains("stuck     nothing"), "{output}");
 }

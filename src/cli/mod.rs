@@ -10,14 +10,17 @@ mod confirm;
 mod dev;
 mod diff;
 mod doctor;
+mod event_post;
 mod init;
 mod inspect;
 mod journal;
 mod parked;
 mod providers;
 mod rejections;
+mod replay;
 mod run;
 mod send;
+mod send_rate;
 mod status;
 mod table;
 mod tail;
@@ -72,6 +75,7 @@ enum Verb {
     Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
     Rejections(rejections::RejectionsArgs),
+    Replay(replay::ReplayArgs),
     Journal(journal::JournalArgs),
     Parked(parked::ParkedArgs),
     Providers(providers::ProvidersArgs),
@@ -102,6 +106,10 @@ enum ExitStatus {
     Usage,
     /// The journal failed. The operator must check the disk.
     JournalFailed,
+    /// Ctrl-C has stopped the command: 128 and the number of SIGINT.
+    Interrupted = 130,
+    /// SIGTERM has stopped the command: 128 and the number of SIGTERM.
+    Terminated = 143,
 }
 
 /// An error on the command line or in the configuration. The process exits with code 2.
@@ -144,6 +152,7 @@ pub fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Rejections(args) => rejections::run(&context, args),
+        Verb::Replay(args) => replay::run(&context, args),
         Verb::Journal(args) => journal::run(&context, args),
         Verb::Parked(args) => parked::run(&context, args),
         Verb::Completions(args) => completions::run(args),

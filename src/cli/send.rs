@@ -23,6 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::send_rate::parse_rate;
 use super::{Context, ExitStatus, UsageError, VerbResult};
 use report::{DeliveryKind, SendReport, SendResponse};
 
@@ -297,12 +298,6 @@ fn parse_tamper(text: &str) -> Result<Tamper, String> {
     let words: Vec<&str> = Tamper::WORDS.iter().map(|(word, _)| *word).collect();
     let found = Tamper::WORDS.iter().find(|(word, _)| *word == text).map(|(_, tamper)| *tamper);
     found.ok_or_else(|| format!("expected one of {}, found {text:?}", words.join(", ")))
-}
-
-fn parse_rate(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
-    let number = number.filter(|rate| (0.001..=1e9).contains(rate));
-    number.ok_or_else(|| format!("expected a number of deliveries per second from 0.001 to 1e9, such as 500/s, found {text:?}"))
 }
 
 /// Maximum time to wait for a response, longer than every default deadline of the gateway.

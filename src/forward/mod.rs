@@ -39,6 +39,7 @@ mod producer;
 mod readers;
 mod record;
 mod redrive;
+mod replay;
 mod sent_record;
 mod settings;
 mod status_table;
@@ -63,7 +64,9 @@ pub use find_record::{FoundRecord, RecordSearch, RecordSearchError, find_record}
 pub use inspection::{Finding, FindingLevel, ForwardTopic, InspectedTopic, Inspection, WritePermission, inspect};
 pub use mailbox::AckWatcher;
 pub use partitioner::partition;
+pub use record::{REPLAY, REPLAYED_AT, key as record_key};
 pub use redrive::{RedriveError, Redriver};
+pub use replay::{MAX_UNACKNOWLEDGED, ReplayProgress, Replayer};
 pub use settings::{check_setting, check_settings};
 pub use status_table::{Blocked, TopicSnapshot};
 

@@ -16,6 +16,7 @@ use rdkafka::producer::BaseRecord;
 
 use super::RecordOptions;
 use super::partitioner::KeyHash;
+use crate::clock::UnixMillis;
 use crate::credentials::is_credential;
 use crate::event::Event;
 use crate::journal::{ParkingNote, StoredEvent};
@@ -70,6 +71,12 @@ impl<'a> Envelope<'a> {
         self
     }
 
+    /// Adds headers that mark the record as one of a replay: the id of the replay, and the time at which hookhold sends the record.
+    pub(super) fn replayed(mut self, replay: &'a str, now: UnixMillis) -> Envelope<'a> {
+        self.headers.extend([text(REPLAY, replay), text(REPLAYED_AT, now.rfc3339())]);
+        self
+    }
+
     /// Adds headers that tell why and when Kafka has rejected the event, for a copy in the dead-letter topic. `topic` has rejected it.
     pub(super) fn dead_letter(mut self, note: &'a ParkingNote, topic: &'a str) -> Envelope<'a> {
         self.headers.extend([
@@ -108,7 +115,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// Returns the key of an event's record.
-pub(super) fn key(stored: &StoredEvent) -> Cow<'_, str> {
+pub fn key(stored: &StoredEvent) -> Cow<'_, str> {
     present(stored.event.ordering_key()).map_or_else(|| id(stored), Cow::from)
 }
 
@@ -178,6 +185,10 @@ pub(super) const LOG: &str = "hookhold-log";
 pub(super) const SEQ: &str = "hookhold-seq";
 /// Name of the record header that only the record of a parked event has. It contains the time at which hookhold has parked the event.
 pub(super) const REDRIVEN: &str = "hookhold-parked-at";
+/// Name of the header with the id of the replay that has sent a record or a request.
+pub const REPLAY: &str = "hookhold-replay";
+/// Name of the header with the time at which a replay has sent a record or a request; RFC 3339.
+pub const REPLAYED_AT: &str = "hookhold-replayed-at";
 /// Characters that a segment of a URI path does not contain as they are (RFC 3986, `pchar`).
 const NOT_IN_PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')

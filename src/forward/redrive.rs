@@ -83,10 +83,7 @@ impl Redriver {
                 return report.result.map_err(|code| failure(code, topic));
             }
             if Instant::now() >= deadline {
-                let error = self.client_error.as_ref().map(|error| format!(" ({})", error.detail)).unwrap_or_default();
-                let remedy = self.client_error.as_ref().map_or(CHECK_KAFKA, |error| error.remedy);
-                let (topic, timeout) = (topic.to_owned(), ACKNOWLEDGED_WITHIN);
-                return Err(RedriveError::Unacknowledged { topic, timeout, error, remedy });
+                return Err(unacknowledged(topic, ACKNOWLEDGED_WITHIN, self.client_error.as_ref()));
             }
             self.mailbox.wait(Some(deadline));
         }
@@ -98,7 +95,8 @@ impl Redriver {
     }
 }
 
-fn failure(code: RDKafkaErrorCode, topic: &str) -> RedriveError {
+/// Returns the reason why the event of a record that failed with `code` was not sent.
+pub(super) fn failure(code: RDKafkaErrorCode, topic: &str) -> RedriveError {
     match classify(code) {
         ErrorClass::Record(_) => RedriveError::Rejected(code.to_string()),
         ErrorClass::Environment(reason) => {
@@ -110,8 +108,16 @@ fn failure(code: RDKafkaErrorCode, topic: &str) -> RedriveError {
     }
 }
 
+/// Returns the reason why an event was not sent that Kafka has not acknowledged within `timeout`. `found` is the error of the Kafka
+/// client with the most specific cause.
+pub(super) fn unacknowledged(topic: &str, timeout: Duration, found: Option<&ClientError>) -> RedriveError {
+    let error = found.map(|error| format!(" ({})", error.detail)).unwrap_or_default();
+    let remedy = found.map_or(CHECK_KAFKA, |error| error.remedy);
+    RedriveError::Unacknowledged { topic: topic.to_owned(), timeout, error, remedy }
+}
+
 const CHECK_KAFKA: &str = "check that the brokers run, and that [kafka] is correct";
 /// Time for which one event waits for its acknowledgement.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 /// Time for which the end of the Kafka client may take.
-const END_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const END_WITHIN: Duration = Duration::from_secs(5);
