@@ -2,6 +2,7 @@
 //! as a load generator. Memory use does not grow with `--count`, because each connection remembers only a few deliveries to
 //! send again.
 
+mod connections;
 mod report;
 
 use std::error::Error;
@@ -9,22 +10,20 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::Config;
-use hookhold::outcome::Outcome;
 use hookhold::source::Source;
-use hookhold::verify::sign::{Sample, SampleOptions, Tamper, can_sign, sign, signs_only_own_body};
+use hookhold::verify::sign::{Tamper, can_sign, signs_only_own_body};
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{Context, ExitStatus, UsageError, VerbResult};
-use report::{DeliveryKind, SendReport, SendResponse};
+use connections::send_all;
 
 /// Send test deliveries to a running gateway, and report the responses.
 ///
@@ -174,121 +173,6 @@ fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, is_unknow
     Ok(url.into())
 }
 
-async fn send_all(plan: Arc<SendPlan>) -> Result<SendReport, Box<dyn Error>> {
-    let interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(stop_on_interrupt(plan.clone(), interrupt));
-    let connections = (0..plan.args.connections).map(|_| tokio::spawn(connection(plan.clone())));
-    let connections: Vec<_> = connections.collect();
-    let mut report = SendReport::default();
-    for connection in connections {
-        report.add(connection.await?);
-    }
-    Ok(report)
-}
-
-/// Stops sending on Ctrl-C. `hookhold send` still prints the report.
-async fn stop_on_interrupt(plan: Arc<SendPlan>, mut interrupt: Signal) {
-    if interrupt.recv().await.is_some() {
-        plan.stop.send_replace(true);
-    }
-}
-
-async fn connection(plan: Arc<SendPlan>) -> SendReport {
-    let mut report = SendReport::default();
-    let mut earlier: Vec<Sample> = Vec::new();
-    let mut stop = plan.stop.subscribe();
-    while let Some(number) = plan.next() {
-        if let Some(rate) = plan.args.rate {
-            let due = plan.started + Duration::from_secs_f64(number as f64 / rate);
-            // Waits until the delivery is due, or until sending must stop.
-            let _ = timeout_at(due, stop.wait_for(|stop| *stop)).await;
-        }
-        if *stop.borrow() {
-            break;
-        }
-        let (kind, sample) = plan.delivery(number, &mut earlier);
-        let started = Instant::now();
-        let response = plan.send(&sample).await;
-        report.record(kind, response, plan.expects(kind, response), started.elapsed());
-        plan.progress.inc(1);
-    }
-    report
-}
-
-impl SendPlan {
-    fn next(&self) -> Option<u64> {
-        let number = self.next_number.fetch_add(1, Relaxed);
-        (number < self.args.count).then_some(number)
-    }
-
-    /// Returns the next delivery of a connection: a new delivery, or a delivery from `earlier` to send again.
-    fn delivery(&self, number: u64, earlier: &mut Vec<Sample>) -> (DeliveryKind, Sample) {
-        if !earlier.is_empty() && fastrand::u8(0..100) < self.args.repeat_percent {
-            return (DeliveryKind::Duplicate, earlier[fastrand::usize(..earlier.len())].clone());
-        }
-        let sample = self.sample(number);
-        match self.args.tamper {
-            Some(tamper) => (DeliveryKind::Tampered(tamper_word(tamper)), sample),
-            None => {
-                if earlier.len() == MAX_EARLIER {
-                    earlier.swap_remove(fastrand::usize(..MAX_EARLIER));
-                }
-                earlier.push(sample.clone());
-                (DeliveryKind::Genuine, sample)
-            }
-        }
-    }
-
-    fn sample(&self, number: u64) -> Sample {
-        let options = SampleOptions {
-            id: format!("evt_{:016x}_{number}", self.run),
-            event_type: self.args.event_type.clone(),
-            key: None,
-            now: SystemClock.now(),
-            tamper: self.args.tamper,
-        };
-        sign(&self.source, self.body.clone(), &options).expect("the source has a secret, as checked at the start")
-    }
-
-    async fn send(&self, sample: &Sample) -> SendResponse {
-        let query = sample.target.find('?').map_or("", |at| &sample.target[at..]);
-        let url = format!("{}{query}", self.url);
-        let request = self.client.request(sample.method.clone(), url).headers(sample.headers.clone());
-        let mut response = match request.body(sample.body.clone()).send().await {
-            Ok(response) => response,
-            Err(error) => return SendResponse::Missing(reason(&error)),
-        };
-        let status = SendResponse::Status(response.status().as_u16());
-        loop {
-            match response.chunk().await {
-                Ok(Some(_)) => {}
-                Ok(None) => return status,
-                Err(error) => return SendResponse::Missing(reason(&error)),
-            }
-        }
-    }
-
-    /// Returns true if `response` is as expected for a delivery of kind `kind`.
-    fn expects(&self, kind: DeliveryKind, response: SendResponse) -> bool {
-        let expected = match (kind, self.args.tamper.map(Tamper::expected)) {
-            (DeliveryKind::Tampered(_), Some(Outcome::UnknownSource)) => Outcome::UnknownSource.status(),
-            (DeliveryKind::Tampered(_), _) if !self.source.shadow => self.source.recipe.replies.rejected,
-            _ => self.source.recipe.replies.accepted.status,
-        };
-        response == SendResponse::Status(expected.as_u16())
-    }
-}
-
-fn reason(error: &reqwest::Error) -> &'static str {
-    if error.is_connect() {
-        "no connection"
-    } else if error.is_timeout() {
-        "timed out"
-    } else {
-        "connection lost"
-    }
-}
-
 fn tamper_word(tamper: Tamper) -> &'static str {
     Tamper::WORDS.iter().find(|(_, one)| *one == tamper).map_or("", |(word, _)| word)
 }
@@ -307,8 +191,6 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 
 /// Maximum time to wait for a response, longer than every default deadline of the gateway.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum number of earlier deliveries that a connection remembers for `--repeat-percent`.
-const MAX_EARLIER: usize = 16;
 const LIMITED: &str = "hookhold: --rate: expected a rate within the gateway's limits, found 429 (rate_limited); lower --rate, \
                        or raise the exceeded limit: max_rejected_per_address or max_in_flight_per_address for this address, or \
                        max_rate for the source";
