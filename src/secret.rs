@@ -144,8 +144,10 @@ fn variable(item: &Item, name: &str) -> Option<Secret> {
     }
     match std::env::var_os(name).map(OsStringExt::into_vec) {
         Some(bytes) if !bytes.is_empty() => Some(Secret::new(name, bytes)),
-        Some(_) => item.expected(variable_of(name), "the variable empty; set it in hookhold's environment"),
-        None => item.expected(variable_of(name), "the variable unset; set it in hookhold's environment"),
+        Some(_) => item
+            .expected(variable_of(name), "the variable empty; export it in this shell, or set it in the service's environment"),
+        None => item
+            .expected(variable_of(name), "the variable unset; export it in this shell, or set it in the service's environment"),
     }
 }
 

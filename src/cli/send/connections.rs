@@ -11,6 +11,7 @@ use hookhold::verify::sign::{Sample, SampleOptions, Tamper, sign};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 
+use super::hints::{no_connection, without_credentials};
 use super::report::{DeliveryKind, SendReport, SendResponse};
 use super::{SendPlan, tamper_word};
 
@@ -27,10 +28,18 @@ pub(super) async fn send_all(plan: Arc<SendPlan>) -> Result<SendReport, Box<dyn 
     Ok(report)
 }
 
-/// Stops sending on Ctrl-C. `hookhold send` still prints the report.
+/// The reason to stop sending before all deliveries are sent.
+#[derive(Clone, Debug)]
+pub(super) enum StopReason {
+    /// Ctrl-C. `hookhold send` still prints the report.
+    Interrupt,
+    /// No connection was possible, and no response has arrived before. The string is the error to report.
+    NoConnection(String),
+}
+
 async fn stop_on_interrupt(plan: Arc<SendPlan>, mut interrupt: Signal) {
     if interrupt.recv().await.is_some() {
-        plan.stop.send_replace(true);
+        plan.stop_because(StopReason::Interrupt);
     }
 }
 
@@ -42,9 +51,9 @@ async fn connection(plan: Arc<SendPlan>) -> SendReport {
         if let Some(rate) = plan.args.rate {
             let due = plan.started + Duration::from_secs_f64(number as f64 / rate);
             // Waits until the delivery is due, or until sending must stop.
-            let _ = timeout_at(due, stop.wait_for(|stop| *stop)).await;
+            let _ = timeout_at(due, stop.wait_for(Option::is_some)).await;
         }
-        if *stop.borrow() {
+        if stop.borrow().is_some() {
             break;
         }
         let (kind, sample) = plan.delivery(number, &mut earlier);
@@ -80,11 +89,20 @@ impl SendPlan {
         }
     }
 
+    /// Stops all connections, unless another reason has stopped them before.
+    fn stop_because(&self, reason: StopReason) {
+        self.stop.send_if_modified(|stop| {
+            let is_first = stop.is_none();
+            stop.get_or_insert(reason);
+            is_first
+        });
+    }
+
     fn sample(&self, number: u64) -> Sample {
         let options = SampleOptions {
-            id: format!("evt_{:016x}_{number}", self.run),
+            id: self.series.id(number),
             event_type: self.args.event_type.clone(),
-            key: None,
+            key: self.series.key(number),
             now: SystemClock.now(),
             tamper: self.args.tamper,
         };
@@ -97,16 +115,46 @@ impl SendPlan {
         let request = self.client.request(sample.method.clone(), url).headers(sample.headers.clone());
         let mut response = match request.body(sample.body.clone()).send().await {
             Ok(response) => response,
-            Err(error) => return SendResponse::Missing(reason(&error)),
+            Err(error) => return self.missing(&error),
         };
-        let status = SendResponse::Status(response.status().as_u16());
+        self.signs.is_answered.store(true, Relaxed);
+        let status = response.status();
         loop {
             match response.chunk().await {
-                Ok(Some(_)) => {}
-                Ok(None) => return status,
+                Ok(Some(_)) => self.signs.note_body(status),
+                Ok(None) => return SendResponse::Status(status.as_u16()),
                 Err(error) => return SendResponse::Missing(reason(&error)),
             }
         }
+    }
+
+    /// Notes the reason for a missing response. Stops all connections if no connection is possible and no response has arrived
+    /// before, because all further deliveries would fail in the same way.
+    fn missing(&self, error: &reqwest::Error) -> SendResponse {
+        if !self.signs.is_answered.load(Relaxed) {
+            if error.is_connect() {
+                self.stop_because(StopReason::NoConnection(no_connection(&self.url, error)));
+            } else {
+                self.signs.note_lost(&self.url, error);
+            }
+        }
+        SendResponse::Missing(reason(error))
+    }
+
+    /// Returns the event type of the samples; `None` for a body of the operator.
+    pub(super) fn event_type(&self) -> Option<&str> {
+        let default = &self.source.recipe.setup.sample_type;
+        self.body.is_none().then(|| self.args.event_type.as_ref().unwrap_or(default).as_str())
+    }
+
+    /// Returns true if the source does not store the type of the samples.
+    pub(super) fn is_filtered(&self) -> bool {
+        !self.source.types.accepts(self.event_type())
+    }
+
+    /// Returns the URL for messages, without a password.
+    pub(super) fn shown_url(&self) -> String {
+        without_credentials(&self.url)
     }
 
     /// Returns true if `response` is as expected for a delivery of kind `kind`.
