@@ -63,6 +63,8 @@ fn providers_prints_the_steps_for_each_provider() {
         let steps = text(&steps.stdout);
         assert!(steps.contains(&format!("/hooks/{name}\n")), "{steps}");
         assert!(steps.contains(&format!("provider = \"{name}\"")), "{steps}");
+        let types = hookhold::source::provider(name).unwrap().sample_types().join(", ");
+        assert!(types.contains(", ") && steps.contains(&format!("Types:  {types}\n")), "{steps}");
     }
     let unknown = hookhold(&["providers", "strip"]);
     assert_eq!(unknown.status.code(), Some(2));

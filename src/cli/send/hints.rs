@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use http::StatusCode;
+use rustix::io::Errno;
 
 use super::SendPlan;
 use super::report::SendReport;
@@ -46,8 +47,8 @@ impl ReceivedSigns {
 pub(super) fn no_connection(url: &str, error: &reqwest::Error) -> String {
     let shown = without_credentials(url);
     let chain = || std::iter::successors(Some(error as &(dyn Error + 'static)), |&error| error.source());
-    let kinds = chain().filter_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind);
-    if kinds.into_iter().any(|kind| kind == io::ErrorKind::ConnectionRefused) {
+    let os_error = chain().find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error());
+    if os_error == Some(Errno::CONNREFUSED.raw_os_error()) {
         return format!("no gateway at {shown}: is `hookhold run` up?");
     }
     let innermost = chain().last().map_or_else(String::new, |error| error.to_string());
