@@ -44,7 +44,7 @@ fn read_variable(name: &str, noun: &str) -> Result<Vec<u8>, String> {
         None => "unset",
     };
     Err(format!(
-        "expected a {noun} in the environment variable {name}, found the variable {found}; set it in hookhold's environment"
+        "expected a {noun} in the environment variable {name}, found the variable {found}; export it in this shell, or set it in the service's environment"
     ))
 }
 

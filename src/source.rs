@@ -142,7 +142,7 @@ impl Source {
         let types = TypeFilter::take(&mut table);
         let shadow = table.take_bool("danger_shadow").unwrap_or(false);
         let values_location = table.location_of("values");
-        let recipe = read::recipe(&mut table);
+        let recipe = read::recipe(&mut table, provider.is_none());
         let header_allow_list = header_names(headers, recipe.as_ref().map(|recipe| &recipe.credentials));
         if is_known {
             recipe.iter().for_each(|recipe| check_types(&table, &types, topics.as_ref(), recipe));

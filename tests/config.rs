@@ -275,7 +275,8 @@ fn the_reference_file_names_every_option() {
     let reference: toml::Table = toml::from_str(&uncommented_reference()).unwrap();
     let sections =
         ["server", "admin", "journal", "dedupe", "providers", "sources.NAME", "sources.NAME.dedupe", "sources.NAME.signature"];
-    let recipe = ["timestamp", "body_sha256", "event", "reply", "reply.ok", "limits", "limits.switches_off_at", "setup"];
+    let recipe =
+        ["timestamp", "body_sha256", "event", "reply", "reply.ok", "limits", "limits.switches_off_at", "setup", "samples"];
     let recipe = recipe.into_iter().chain(["challenge", "challenge.reply"]);
     let sections = sections.map(str::to_owned).into_iter().chain(recipe.map(|part| format!("sources.NAME.{part}")));
     for section in sections {

@@ -318,17 +318,20 @@ fn the_keys_send_samples_and_the_screen_explains_each_result() {
     let (address, _reserved) = ports::reserve();
     let mut screen = Screen::start(&["stripe", "github", "--listen", &address.to_string()], &[]);
     screen.wait_for("stripe: g genuine  d duplicate  t tampered  s stale  Tab next  ? help  q quit");
-    for (key, end) in [("g", "stored #0"), ("d", "duplicate of #0"), ("t", "signature_mismatch"), ("s", "timestamp_stale")] {
+    let keys =
+        [("g", "stored #0"), ("d", "duplicate of #0"), ("t", "signature_mismatch"), ("s", "timestamp_stale"), ("g", "stored #1")];
+    for (key, end) in keys {
         screen.press(key);
         screen.wait_for(end);
     }
     screen.wait_for("timestamp: expected at most 300 s in the past");
     let frame = screen.deliveries();
     let expected = [
-        "TIME  200  stripe        invoice.paid          ID            stored #0",
-        "TIME  200  stripe        invoice.paid          ID            duplicate of #0",
+        "TIME  200  stripe        invoice.paid          ID  stored #0",
+        "TIME  200  stripe        invoice.paid          ID  duplicate of #0",
         "TIME  401  stripe        -                     -                         signature_mismatch",
         "TIME  401  stripe        -                     -                         timestamp_stale",
+        "TIME  200  stripe        checkout.session.completed  ID  stored #1",
     ];
     assert_eq!(frame, expected, "{}", screen.text());
     screen.press("\t");

@@ -106,6 +106,7 @@ pub(super) fn provider_json(providers: &Providers, name: &str, recipe: &Recipe) 
         "values": recipe.setup.values,
         "integrity": recipe.coverage().integrity.word(),
         "can_send": sign::can_sign_with(recipe),
+        "sample_types": recipe.sample_types(),
         "respond_within": limits.respond_within.map(duration_text),
         "gives_up_after": limits.gives_up_after.map(duration_text),
         "switches_off_at": switches_off_at,
@@ -182,7 +183,13 @@ pub(super) fn key_options(recipe: &Recipe) -> Vec<&'static str> {
 
 fn test_step(name: &str, recipe: &Recipe) -> String {
     if sign::can_sign_with(recipe) {
-        return format!("Test with `hookhold send {name}`.");
+        return match recipe.sample_types().as_slice() {
+            [_] => format!("Test with `hookhold send {name}`."),
+            types => format!(
+                "Test with `hookhold send {name}`, or with --type TYPE for another event.\n\nTypes:  {}",
+                types.join(", ")
+            ),
+        };
     }
     format!(
         "Test with a delivery from {}'s dashboard: only {} has the private key, so `hookhold send` cannot sign.",

@@ -2,36 +2,40 @@
 //! as a load generator. Memory use does not grow with `--count`, because each connection remembers only a few deliveries to
 //! send again.
 
+mod connections;
+mod hints;
 mod report;
+mod stored;
 
 use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::Config;
-use hookhold::outcome::Outcome;
+use hookhold::journal::StoredEvent;
 use hookhold::source::Source;
-use hookhold::verify::sign::{Sample, SampleOptions, Tamper, can_sign, sign, signs_only_own_body};
+use hookhold::verify::sign::{SampleSeries, Tamper, can_sign, signs_only_own_body};
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::send_rate::parse_rate;
 use super::{Context, ExitStatus, UsageError, VerbResult};
-use report::{DeliveryKind, SendReport, SendResponse};
+use connections::{StopReason, send_all};
+use hints::{ReceivedSigns, hints};
+use stored::{StoredSummary, StoredWatch};
 
 /// Send test deliveries to a running gateway, and report the responses.
 ///
-/// Gives each new delivery an id of its own, and signs the delivery in the provider's format with the first valid secret of the
-/// source. The report counts the responses to each kind of delivery and shows their latency. The exit code is 1 if a response
-/// is not as expected.
+/// Sends a sample of one of the provider's event types. Gives each new delivery an id of its own, and signs the delivery with the
+/// first valid secret of the source. The report counts the responses to each kind of delivery, shows their latency and, if the
+/// gateway's journal is on this machine, the stored events. The exit code is 1 if a response is not as expected.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SendArgs {
@@ -40,14 +44,17 @@ pub(super) struct SendArgs {
     /// URL to send to [default: the source's path at the configured [server] listen, on this machine].
     #[arg(long)]
     url: Option<String>,
-    /// Event type of the sample.
+    /// Event type of the sample. A type without a sample of its own is set in the default sample.
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
+    /// List the event types of the provider's samples, the default first, and send nothing.
+    #[arg(long)]
+    list_types: bool,
     /// File to send as the body, instead of a sample.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// Number of deliveries to send.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
     count: u64,
     /// Maximum number of deliveries per second, such as 500 or 500/s [default: no limit].
     #[arg(long, value_name = "R/s", value_parser = parse_rate)]
@@ -69,45 +76,122 @@ struct SendPlan {
     url: String,
     client: reqwest::Client,
     body: Option<Bytes>,
-    /// Random part of every id. Distinguishes the ids of different runs.
-    run: u64,
+    /// The ids and ordering keys of the deliveries.
+    series: SampleSeries,
     args: SendArgs,
     next_number: AtomicU64,
     started: Instant,
-    /// True after Ctrl-C: all connections must stop sending.
-    stop: watch::Sender<bool>,
+    /// The reason why all connections must stop sending.
+    stop: watch::Sender<Option<StopReason>>,
     progress: ProgressBar,
+    signs: ReceivedSigns,
 }
 
 /// Sends all deliveries and prints the report. The exit status is `Failed` if a response was not as expected.
 pub(super) fn run(context: &Context, args: SendArgs) -> VerbResult {
-    let plan = Arc::new(plan(context.load()?, args)?);
+    let config = context.load()?;
+    let journal = config.journal.clone();
+    let is_here = is_this_machine(args.url.as_deref(), config.server.listen);
+    let source = source(config.sources.clone(), &args.source)?;
+    if args.list_types {
+        return list_types(context, &source);
+    }
+    let plan = Arc::new(plan(&config, source, args)?);
+    let watch = if is_here { StoredWatch::open(&journal) } else { None };
     let runtime = tokio::runtime::Runtime::new()?;
     let report = runtime.block_on(send_all(plan.clone()))?;
     let elapsed = plan.started.elapsed();
     plan.progress.finish_and_clear();
+    let stopped = plan.stop.borrow().clone();
+    let no_gateway = match &stopped {
+        Some(StopReason::NoConnection(error)) => Some(error.clone()),
+        _ => None,
+    };
+    let stored = watch.filter(|_| no_gateway.is_none()).map(|watch| count(&plan, watch?));
     let mut out = anstream::stdout().lock();
     if context.json() {
-        report.print_json(&mut out, elapsed)?
-    } else {
-        report.print(&mut out, elapsed)?
+        report.print_json(&mut out, elapsed, &plan, stored.as_ref())?
+    } else if no_gateway.is_none() {
+        report.print(&mut out, elapsed, &plan, stored.as_ref())?
     }
     out.flush()?;
-    if !context.json() && report.is_limited() {
-        writeln!(anstream::stderr(), "{LIMITED}")?;
+    if let Some(error) = no_gateway {
+        return Err(error.into());
+    }
+    if !context.json() {
+        hints(&plan, &report).iter().try_for_each(|hint| writeln!(anstream::stderr(), "hookhold: {hint}"))?;
+    }
+    if matches!(stopped, Some(StopReason::Interrupt)) {
+        std::process::exit(INTERRUPTED);
     }
     Ok(if report.as_expected() { ExitStatus::Done } else { ExitStatus::Failed })
 }
 
-fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
-    let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
+/// Counts the stored events of the plan. Returns the reason if the journal cannot be read, or if the events are not recognisable.
+fn count(plan: &SendPlan, watch: StoredWatch) -> Result<StoredSummary, String> {
+    let is_split = plan.source.recipe.event.batch.is_some_and(|batch| batch.split);
+    if plan.body.is_some() && is_split {
+        return Err("the events of --body have ids of their own".to_owned());
+    }
+    let is_own = |stored: &StoredEvent| {
+        let event = &stored.event;
+        let is_sent = || plan.body.as_ref().is_some_and(|body| event.body()[..] == body[..]);
+        event.source() == &*plan.source.name && (is_sent() || plan.series.contains(event.id(), event.body(), plan.args.count))
+    };
+    watch.count(is_own).map_err(|error| error.to_string())
+}
+
+/// Prints the event types of the source's samples, the default type first.
+fn list_types(context: &Context, source: &Source) -> VerbResult {
+    let mut out = anstream::stdout().lock();
+    for event_type in source.recipe.sample_types() {
+        if context.json() {
+            let is_default = event_type == source.recipe.setup.sample_type;
+            writeln!(out, "{}", serde_json::json!({ "type": event_type, "default": is_default }))?;
+        } else {
+            writeln!(out, "{event_type}")?;
+        }
+    }
+    out.flush()?;
+    Ok(ExitStatus::Done)
+}
+
+fn source(sources: Vec<Arc<Source>>, name: &str) -> Result<Arc<Source>, Box<dyn Error>> {
+    let names: Vec<String> = sources.iter().map(|source| source.name.to_string()).collect();
+    let found = sources.into_iter().find(|source| *source.name == *name);
+    Ok(found.ok_or_else(|| super::unknown_source(name, &names))?)
+}
+
+fn plan(config: &Config, source: Arc<Source>, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
     let (listen, tls) = (config.server.listen, config.server.tls.is_some());
-    let found = config.sources.into_iter().find(|source| *source.name == *args.source);
-    let source = found.ok_or_else(|| super::unknown_source(&args.source, &names))?;
-    if !can_sign(&source, SystemClock.now()) {
+    check_signs(&source, &args)?;
+    let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
+    let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
+    // If --url is absent, the client connects to the listener's address on this machine. The client then accepts any
+    // certificate, because no certificate contains that address.
+    let client = client.danger_accept_invalid_certs(args.url.is_none());
+    let body = args.body.as_ref().map(|path| read(path)).transpose()?;
+    Ok(SendPlan {
+        series: SampleSeries::new(&source, args.event_type.as_deref(), fastrand::u64(..)),
+        source,
+        url,
+        client: client.timeout(RESPONSE_TIMEOUT).build()?,
+        body,
+        next_number: AtomicU64::new(0),
+        started: Instant::now(),
+        stop: watch::Sender::new(None),
+        progress: ProgressBar::with_draw_target(Some(args.count), target(args.count)),
+        signs: ReceivedSigns::default(),
+        args,
+    })
+}
+
+/// Checks that `hookhold send` can sign the deliveries of the source, and make them invalid in the chosen way.
+fn check_signs(source: &Source, args: &SendArgs) -> Result<(), UsageError> {
+    if !can_sign(source, SystemClock.now()) {
         let remedy = "send a delivery from the provider's dashboard";
         let found = format!("{}, which accepts only signatures with the provider's private key; {remedy}", source.name);
-        return Err(UsageError(format!("SOURCE: expected a source with a secret, found {found}")).into());
+        return Err(UsageError(format!("SOURCE: expected a source with a secret, found {found}")));
     }
     if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
         let (word, name) = (tamper_word(tamper), &source.name);
@@ -118,31 +202,23 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
         };
         let others = Tamper::WORDS.iter().filter(|(_, one)| one.applies_to(&source.recipe)).map(|(word, _)| *word);
         let remedy = format!("use --tamper {}", others.collect::<Vec<_>>().join(" or "));
-        let what = format!("--tamper {word}: expected a source {expected}, found {name}; {remedy}");
-        return Err(UsageError(what).into());
+        return Err(UsageError(format!("--tamper {word}: expected a source {expected}, found {name}; {remedy}")));
     }
-    if args.body.is_some() && signs_only_own_body(&source, SystemClock.now()) {
+    if args.body.is_some() && signs_only_own_body(source, SystemClock.now()) {
         let found = format!("{}, whose signature is inside the body; leave out --body", source.name);
-        return Err(UsageError(format!("--body: expected a source whose signature is outside the body, found {found}")).into());
+        return Err(UsageError(format!("--body: expected a source whose signature is outside the body, found {found}")));
     }
-    let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
-    let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
-    // If --url is absent, the client connects to the listener's address on this machine. The client then accepts any
-    // certificate, because no certificate contains that address.
-    let client = client.danger_accept_invalid_certs(args.url.is_none());
-    let body = args.body.as_ref().map(|path| read(path)).transpose()?;
-    Ok(SendPlan {
-        source,
-        url,
-        client: client.timeout(RESPONSE_TIMEOUT).build()?,
-        body,
-        run: fastrand::u64(..),
-        next_number: AtomicU64::new(0),
-        started: Instant::now(),
-        stop: watch::Sender::new(false),
-        progress: ProgressBar::with_draw_target(Some(args.count), target(args.count)),
-        args,
-    })
+    Ok(())
+}
+
+/// Returns true if `url` names the configured listener of this machine.
+fn is_this_machine(url: Option<&str>, listen: SocketAddr) -> bool {
+    let Some(url) = url.map(str::parse::<reqwest::Url>) else { return true };
+    let Ok(url) = url else { return false };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let address = host.parse::<std::net::IpAddr>().ok();
+    let is_here = host == "localhost" || address.is_some_and(|address| address.is_loopback() || address == listen.ip());
+    is_here && url.port_or_known_default() == Some(listen.port())
 }
 
 fn read(path: &Path) -> Result<Bytes, UsageError> {
@@ -175,121 +251,6 @@ fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, is_unknow
     Ok(url.into())
 }
 
-async fn send_all(plan: Arc<SendPlan>) -> Result<SendReport, Box<dyn Error>> {
-    let interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(stop_on_interrupt(plan.clone(), interrupt));
-    let connections = (0..plan.args.connections).map(|_| tokio::spawn(connection(plan.clone())));
-    let connections: Vec<_> = connections.collect();
-    let mut report = SendReport::default();
-    for connection in connections {
-        report.add(connection.await?);
-    }
-    Ok(report)
-}
-
-/// Stops sending on Ctrl-C. `hookhold send` still prints the report.
-async fn stop_on_interrupt(plan: Arc<SendPlan>, mut interrupt: Signal) {
-    if interrupt.recv().await.is_some() {
-        plan.stop.send_replace(true);
-    }
-}
-
-async fn connection(plan: Arc<SendPlan>) -> SendReport {
-    let mut report = SendReport::default();
-    let mut earlier: Vec<Sample> = Vec::new();
-    let mut stop = plan.stop.subscribe();
-    while let Some(number) = plan.next() {
-        if let Some(rate) = plan.args.rate {
-            let due = plan.started + Duration::from_secs_f64(number as f64 / rate);
-            // Waits until the delivery is due, or until sending must stop.
-            let _ = timeout_at(due, stop.wait_for(|stop| *stop)).await;
-        }
-        if *stop.borrow() {
-            break;
-        }
-        let (kind, sample) = plan.delivery(number, &mut earlier);
-        let started = Instant::now();
-        let response = plan.send(&sample).await;
-        report.record(kind, response, plan.expects(kind, response), started.elapsed());
-        plan.progress.inc(1);
-    }
-    report
-}
-
-impl SendPlan {
-    fn next(&self) -> Option<u64> {
-        let number = self.next_number.fetch_add(1, Relaxed);
-        (number < self.args.count).then_some(number)
-    }
-
-    /// Returns the next delivery of a connection: a new delivery, or a delivery from `earlier` to send again.
-    fn delivery(&self, number: u64, earlier: &mut Vec<Sample>) -> (DeliveryKind, Sample) {
-        if !earlier.is_empty() && fastrand::u8(0..100) < self.args.repeat_percent {
-            return (DeliveryKind::Duplicate, earlier[fastrand::usize(..earlier.len())].clone());
-        }
-        let sample = self.sample(number);
-        match self.args.tamper {
-            Some(tamper) => (DeliveryKind::Tampered(tamper_word(tamper)), sample),
-            None => {
-                if earlier.len() == MAX_EARLIER {
-                    earlier.swap_remove(fastrand::usize(..MAX_EARLIER));
-                }
-                earlier.push(sample.clone());
-                (DeliveryKind::Genuine, sample)
-            }
-        }
-    }
-
-    fn sample(&self, number: u64) -> Sample {
-        let options = SampleOptions {
-            id: format!("evt_{:016x}_{number}", self.run),
-            event_type: self.args.event_type.clone(),
-            key: None,
-            now: SystemClock.now(),
-            tamper: self.args.tamper,
-        };
-        sign(&self.source, self.body.clone(), &options).expect("the source has a secret, as checked at the start")
-    }
-
-    async fn send(&self, sample: &Sample) -> SendResponse {
-        let query = sample.target.find('?').map_or("", |at| &sample.target[at..]);
-        let url = format!("{}{query}", self.url);
-        let request = self.client.request(sample.method.clone(), url).headers(sample.headers.clone());
-        let mut response = match request.body(sample.body.clone()).send().await {
-            Ok(response) => response,
-            Err(error) => return SendResponse::Missing(reason(&error)),
-        };
-        let status = SendResponse::Status(response.status().as_u16());
-        loop {
-            match response.chunk().await {
-                Ok(Some(_)) => {}
-                Ok(None) => return status,
-                Err(error) => return SendResponse::Missing(reason(&error)),
-            }
-        }
-    }
-
-    /// Returns true if `response` is as expected for a delivery of kind `kind`.
-    fn expects(&self, kind: DeliveryKind, response: SendResponse) -> bool {
-        let expected = match (kind, self.args.tamper.map(Tamper::expected)) {
-            (DeliveryKind::Tampered(_), Some(Outcome::UnknownSource)) => Outcome::UnknownSource.status(),
-            (DeliveryKind::Tampered(_), _) if !self.source.shadow => self.source.recipe.replies.rejected,
-            _ => self.source.recipe.replies.accepted.status,
-        };
-        response == SendResponse::Status(expected.as_u16())
-    }
-}
-
-fn reason(error: &reqwest::Error) -> &'static str {
-    if error.is_connect() {
-        "no connection"
-    } else if error.is_timeout() {
-        "timed out"
-    } else {
-        "connection lost"
-    }
-}
-
 fn tamper_word(tamper: Tamper) -> &'static str {
     Tamper::WORDS.iter().find(|(_, one)| *one == tamper).map_or("", |(word, _)| word)
 }
@@ -300,16 +261,20 @@ fn parse_tamper(text: &str) -> Result<Tamper, String> {
     found.ok_or_else(|| format!("expected one of {}, found {text:?}", words.join(", ")))
 }
 
+fn parse_count(text: &str) -> Result<u64, String> {
+    let number = text.parse::<u64>().ok().filter(|count| *count >= 1);
+    number.ok_or_else(|| format!("expected a number of deliveries of at least 1, found {text:?}"))
+}
+
 /// Maximum time to wait for a response, longer than every default deadline of the gateway.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum number of earlier deliveries that a connection remembers for `--repeat-percent`.
-const MAX_EARLIER: usize = 16;
-const LIMITED: &str = "hookhold: --rate: expected a rate within the gateway's limits, found 429 (rate_limited); lower --rate, \
-                       or raise the exceeded limit: max_rejected_per_address or max_in_flight_per_address for this address, or \
-                       max_rate for the source";
+/// Exit code after SIGINT, as a shell reports it.
+const INTERRUPTED: i32 = 130;
 const EXAMPLES: &str = "\
 Examples:
   hookhold send stripe
+  hookhold send github --type push
+  hookhold send github --list-types
   hookhold send github --type push --body push.json
   hookhold send stripe --count 10000 --connections 64 --repeat-percent 10
   hookhold send stripe --tamper body";

@@ -110,6 +110,16 @@ impl Node {
         self.children.iter().position(|(name, _)| is_index(name) && name.parse() == Ok(index))
     }
 
+    /// Returns true if the location with the index `slot` is at this node or below it. The items of a batch have other indexes.
+    pub(crate) fn contains(&self, slot: usize) -> bool {
+        self.slot == Some(slot) || self.children.iter().any(|(_, child)| child.contains(slot))
+    }
+
+    /// Returns true if no pointer ends at this node or below it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slot.is_none() && self.each.is_none() && self.children.is_empty()
+    }
+
     fn child(&mut self, name: String) -> &mut Node {
         let at = self.find(name.as_bytes()).unwrap_or_else(|| {
             self.children.push((name, Node::default()));

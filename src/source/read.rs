@@ -24,12 +24,14 @@ mod content;
 mod fetch;
 mod locator;
 mod proof;
+mod samples;
 
 use locator::{LOCATORS, LocatorParser};
 
 /// Takes every recipe parameter out of `table` and returns the recipe. Returns `None` if a required parameter is missing or any
 /// parameter is invalid. If the source sets locators for the ordering key (`key`), these replace the recipe's `event.key`.
-pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
+/// `checks_samples` is false if `table` is a recipe with the overrides of a source, which its samples need not fit.
+pub(super) fn recipe(table: &mut TomlTable, checks_samples: bool) -> Option<Recipe> {
     let mut locators = LocatorParser::take(table);
     let own_key = table.take("key");
     let event = facts(table, own_key, &mut locators);
@@ -38,12 +40,15 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let title = table.take("title").and_then(line).unwrap_or_default();
     let (replies, limits, setup) = (replies(table), limits(table), setup(table));
     let setup = Setup { values: std::mem::take(&mut locators.missing), ..setup };
-    let (proofs, challenges, pointers) = (proofs?, challenges?, locators.finish(event.batch));
+    let samples = table.take_list("samples").unwrap_or_default();
+    let pointers = locators.finish(event.batch);
+    let samples = samples::all(samples, &event, &pointers, checks_samples);
+    let (proofs, challenges) = (proofs?, challenges?);
     let credentials = credentials(&proofs, &challenges);
     if table.accepts(&["event", "key"]) {
         validate::facts_are_no_credentials(table, &proofs, &credentials, &event);
     }
-    Some(Recipe { title, proofs, event, pointers, challenges, credentials, replies, limits, setup })
+    Some(Recipe { title, proofs, event, pointers, challenges, credentials, replies, limits, setup, samples })
 }
 
 /// Takes the parameters of a recipe file out of `table`, and checks them without the entry of a source. The recipe may read
@@ -58,7 +63,7 @@ pub(super) fn template(table: &mut TomlTable) -> Option<Recipe> {
     let headers = table.take_list("headers").unwrap_or_default();
     let networks = super::clients::allow_from(table);
     let keys = super::ConfiguredKeys::take_public(table);
-    let recipe = recipe(table);
+    let recipe = recipe(table, true);
     super::header_names(headers, recipe.as_ref().map(|recipe| &recipe.credentials));
     let (mut recipe, keys) = (recipe?, keys?);
     recipe.setup.has_public_keys = !keys.is_empty();

@@ -17,18 +17,22 @@ mod challenge;
 mod content;
 mod fetch;
 mod proof;
+mod sample;
 
 pub use challenge::{Challenge, EffectRule, ReplyPart, ReplyTemplate, RequestText, TextMatch};
 pub use content::{
     Algorithm, BodyHash, Choice, Encoding, EventArray, EventLocators, FormJoin, KeyFormat, Locator, SignatureFormat,
     SignatureLocator, Term, TimeUnit, Timestamp, UrlStyle,
 };
+pub(crate) use content::{JOINT, fits};
 pub(crate) use fetch::https_host;
 pub use fetch::{HostPattern, KeyFetch, KeyUrl};
 pub use proof::{
     DigestProof, HashClaim, JwtAlgorithm, JwtKeyKind, JwtProof, MacProof, Proof, PublicKeyAlgorithm, PublicKeyFormat,
     PublicKeyProof, SignedContent, TokenProof,
 };
+pub use sample::RecipeSample;
+pub(crate) use sample::{FieldText, NULL, SampleBody, SampleJson, SampleValues, SlotValue, quoted};
 
 /// The compiled recipe of a provider. A recipe defines the signature scheme, the locations of an event's id, type, ordering key
 /// and time, the endpoint challenges, the replies and the limits.
@@ -53,6 +57,8 @@ pub struct Recipe {
     pub limits: ProviderLimits,
     /// Instructions for the operator who connects the provider.
     pub setup: Setup,
+    /// Sample deliveries of the provider's common event types, with distinct types.
+    pub samples: Vec<RecipeSample>,
 }
 
 impl Recipe {

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::event::Delivery;
 use crate::source::pointers::Pointers;
-use crate::source::recipe::{Choice, Locator};
+use crate::source::recipe::{Choice, JOINT, Locator};
 use crate::verify::items::{BatchItem, Items, Values};
 use crate::verify::{form, json};
 
@@ -246,5 +246,3 @@ fn text(bytes: &[u8]) -> Option<&str> {
 pub(super) const MAX_FACT: usize = 512;
 /// Name of the claim that contains the user name of HTTP Basic authentication.
 pub(super) const BASIC_USER: &str = "user";
-/// Separator between the fields of an event id, event type or ordering key.
-pub(super) const JOINT: &str = ".";

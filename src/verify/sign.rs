@@ -14,10 +14,13 @@ use crate::source::recipe::{Proof, Recipe};
 mod body;
 mod draft;
 mod evidence;
+mod series;
+mod shape;
 
-use body::{SampleValues, damaged, written};
+use body::{damage_item, damaged, written};
 use draft::SampleDraft;
 use evidence::Signer;
+pub use series::SampleSeries;
 
 /// A sample delivery: a signed request like those that the provider sends.
 #[derive(Clone, Debug)]
@@ -39,8 +42,8 @@ pub struct SampleOptions {
     pub id: String,
     /// The event type of the sample, or `None` for the recipe's sample type.
     pub event_type: Option<String>,
-    /// The ordering key of the sample, or `None` for a sample without an ordering key. Ignored if the recipe has no ordering
-    /// key.
+    /// The ordering key of the sample, or `None` for the ordering key of the recipe's own sample, if there is one. Ignored if the
+    /// recipe has no ordering key.
     pub key: Option<String>,
     /// The signing time of the sample.
     pub now: UnixMillis,
@@ -102,16 +105,18 @@ impl Tamper {
 
 /// Returns a sample delivery for `source`, signed with the source's first secret that is valid at `options.now`. Uses the first
 /// proof of the recipe for which the source has a secret. Returns `None` if there is no such proof, because only the provider
-/// has the private key that belongs to a public key. If `body` is `None`, creates a small JSON object or form that contains the
-/// event id, event type and ordering key.
+/// has the private key that belongs to a public key. If `body` is `None`, the body is that of the recipe's sample for the event
+/// type, or of its default sample, with the event id, type, time and ordering key at the recipe's locations. If the recipe has no
+/// samples, the body is a small JSON object or form that contains only these values.
 pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Option<Sample> {
     let recipe = &source.recipe;
     let (proof, signer) = signer(source, options)?;
-    let values = SampleValues::new(&recipe.pointers);
-    let mut draft = SampleDraft { values, target: source.path.clone(), ..SampleDraft::default() };
-    draft.describe(recipe, proof, options);
     let is_own_body = body.is_none();
-    let mut body = body.unwrap_or_else(|| written(recipe, &draft.values, &options.id).into());
+    let own = recipe.sample(options.event_type.as_deref()).filter(|_| is_own_body);
+    let mut draft = SampleDraft::new(recipe, own, source.path.clone());
+    draft.describe(recipe, proof, options);
+    let own_body = own.map(|own| &own.body);
+    let mut body = body.unwrap_or_else(|| written(recipe, own_body, &draft.values, &options.id).into());
     draft.announce(recipe, proof, &body);
     let evidence = draft.evidence(source, proof, &signer, &body, options);
     if let Some((place, text)) = evidence.filter(|_| options.tamper != Some(Tamper::Missing)) {
@@ -120,9 +125,9 @@ pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Op
         if is_own_body && proof.reads_evidence_in_body() {
             let damages_item = options.tamper == Some(Tamper::Body) && proof.signed().is_some_and(|signed| signed.by_item);
             if damages_item {
-                draft.values.damage_item();
+                damage_item(&mut draft.values);
             }
-            body = written(recipe, &draft.values, &options.id).into();
+            body = written(recipe, own_body, &draft.values, &options.id).into();
         }
     }
     let SampleDraft { headers, mut target, .. } = draft;

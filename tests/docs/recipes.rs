@@ -189,6 +189,7 @@ fn the_page_shows_every_parameter() {
         ("setup.", "setup = { no_such_option = 1 }"),
         ("challenge.", "challenge = [{ methods = [\"GET\"], no_such_option = 1 }]"),
         ("challenge.reply.", "challenge = [{ methods = [\"GET\"], reply = { no_such_option = 1 } }]"),
+        ("samples.", "samples = [{ no_such_option = 1 }]"),
     ] {
         let parameters = known(example);
         for key in parameters.iter().filter(|key| !(section.is_empty() && NOT_IN_A_FILE.contains(&key.as_str()))) {

@@ -12,6 +12,7 @@ mod keys;
 mod proofs;
 mod random;
 mod recipes;
+mod samples;
 mod secrets;
 mod support;
 mod urls;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookhold::clock::{Clock, SystemClock};
-use hookhold::verify::sign::{Sample, SampleOptions, Tamper, sign};
+use hookhold::verify::sign::{Sample, SampleOptions, SampleSeries, Tamper, sign};
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::setup::DevProvider;
@@ -34,8 +34,10 @@ pub(super) struct SampleSender {
     local_url: String,
     /// The last genuine sample of each provider.
     last: Vec<Option<Sample>>,
-    /// Random part of every id, and the number of the next sample.
-    run: u32,
+    /// The number of genuine samples of each provider, which selects the type of the next one.
+    sent: Vec<usize>,
+    /// Random number of all ids, and the number of the next sample.
+    run: u64,
     number: u64,
     updates: Sender<DevUpdate>,
 }
@@ -45,8 +47,8 @@ impl SampleSender {
     pub(super) fn new(local_url: &str, providers: usize, updates: Sender<DevUpdate>) -> reqwest::Result<SampleSender> {
         let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
         let client = client.timeout(RESPONSE_TIMEOUT).build()?;
-        let (local_url, last) = (local_url.to_owned(), vec![None; providers]);
-        Ok(SampleSender { client, local_url, last, run: fastrand::u32(..), number: 0, updates })
+        let (local_url, last, sent) = (local_url.to_owned(), vec![None; providers], vec![0; providers]);
+        Ok(SampleSender { client, local_url, last, sent, run: fastrand::u64(..), number: 0, updates })
     }
 
     /// Sends samples until no request can follow.
@@ -72,27 +74,32 @@ impl SampleSender {
                 }
             },
             SampleKind::Tampered => match [Tamper::Body, Tamper::Secret].into_iter().find(applicable) {
-                Some(tamper) => self.signed(provider, Some(tamper))?,
+                Some(tamper) => self.signed(provider, None, Some(tamper))?,
                 None => return Err("its recipe requires no proof, so no sample is tampered".to_owned()),
             },
-            SampleKind::Stale if applicable(&Tamper::Stale) => self.signed(provider, Some(Tamper::Stale))?,
+            SampleKind::Stale if applicable(&Tamper::Stale) => self.signed(provider, None, Some(Tamper::Stale))?,
             SampleKind::Stale => return Err("its signatures contain no time, so no delivery is stale".to_owned()),
         };
         self.send(&sample).await
     }
 
+    /// Signs a genuine sample. The types of a provider's samples take turns, the default type first.
     fn genuine(&mut self, index: usize, provider: &DevProvider) -> Result<Sample, String> {
-        let sample = self.signed(provider, None)?;
-        if let Some(last) = self.last.get_mut(index) {
+        let types = provider.source.recipe.sample_types();
+        let turn = self.sent.get(index).copied().unwrap_or_default();
+        let event_type = types[turn % types.len()].to_owned();
+        let sample = self.signed(provider, Some(event_type), None)?;
+        if let (Some(last), Some(sent)) = (self.last.get_mut(index), self.sent.get_mut(index)) {
             *last = Some(sample.clone());
+            *sent += 1;
         }
         Ok(sample)
     }
 
-    fn signed(&mut self, provider: &DevProvider, tamper: Option<Tamper>) -> Result<Sample, String> {
-        let id = format!("evt_{:08x}_{}", self.run, self.number);
+    fn signed(&mut self, provider: &DevProvider, event_type: Option<String>, tamper: Option<Tamper>) -> Result<Sample, String> {
+        let id = SampleSeries::new(&provider.source, event_type.as_deref(), self.run).id(self.number);
         self.number += 1;
-        let options = SampleOptions { id, event_type: None, key: None, now: SystemClock.now(), tamper };
+        let options = SampleOptions { id, event_type, key: None, now: SystemClock.now(), tamper };
         let signed = sign(&provider.source, None, &options);
         signed.ok_or_else(|| format!("only {} has the private key; send a delivery from its dashboard", provider.title))
     }

@@ -6,9 +6,15 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use hookhold::log::escaped;
 use serde_json::json;
 
+use super::SendPlan;
+use super::stored::StoredSummary;
 use crate::cli::table;
+
+/// The stored events of the deliveries, or the reason why they are not known.
+pub(super) type StoredResult = Result<StoredSummary, String>;
 
 /// Kind of a delivery in the report of `hookhold send`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,8 +99,28 @@ impl SendReport {
         self.rows.values().map(|row| row.latency_us.len()).sum()
     }
 
-    /// Prints the table of responses, then the number of deliveries and their rate.
-    pub(super) fn print(&self, out: &mut impl Write, elapsed: Duration) -> io::Result<()> {
+    /// Returns the statuses of genuine deliveries that were not as expected.
+    pub(super) fn unexpected_of_genuine(&self) -> Vec<u16> {
+        let unexpected = self.rows.iter().filter(|((kind, _), row)| *kind == DeliveryKind::Genuine && !row.expected);
+        let status = |response: &SendResponse| if let SendResponse::Status(code) = response { Some(*code) } else { None };
+        unexpected.filter_map(|((_, response), _)| status(response)).collect()
+    }
+
+    /// Returns the number of deliveries that got a 2xx.
+    fn accepted(&self) -> u64 {
+        let is_accepted = |response: &SendResponse| matches!(response, SendResponse::Status(200..=299));
+        self.rows.iter().filter(|((_, response), _)| is_accepted(response)).map(|(_, row)| row.latency_us.len()).sum()
+    }
+
+    /// Prints the table of responses, then the number of deliveries, their destination and their rate, and the stored events.
+    /// `stored` is `None` if the gateway's journal is not on this machine.
+    pub(super) fn print(
+        &self,
+        out: &mut impl Write,
+        elapsed: Duration,
+        plan: &SendPlan,
+        stored: Option<&StoredResult>,
+    ) -> io::Result<()> {
         let headings = ["SENT", "STATUS", "COUNT", "P50 MS", "P90 MS", "P99 MS", "MAX MS", ""];
         let mut table = table::new(&headings, &[2, 3, 4, 5, 6]);
         for ((kind, response), row) in &self.rows {
@@ -104,11 +130,29 @@ impl SendReport {
             table.add_row(cells);
         }
         writeln!(out, "{}\n", table.trim_fmt())?;
-        writeln!(out, "{} deliveries in {:.1} s, {:.0}/s", self.total(), elapsed.as_secs_f64(), self.rate(elapsed))
+        let (total, kind) = (self.total(), plan.event_type());
+        let deliveries = if total == 1 { "1 delivery".to_owned() } else { format!("{total} deliveries") };
+        let kind = kind.map_or(String::new(), |kind| format!(" of type {}", escaped(kind)));
+        let rate = match total {
+            0 | 1 => String::new(),
+            _ => format!(" in {:.1} s, {:.0}/s", elapsed.as_secs_f64(), self.rate(elapsed)),
+        };
+        writeln!(out, "{deliveries}{kind} to {} (source {}){rate}", plan.shown_url(), plan.source.name)?;
+        match stored {
+            Some(Ok(stored)) => writeln!(out, "{}", stored.line(self.accepted(), plan.is_filtered())),
+            Some(Err(reason)) if self.accepted() > 0 => writeln!(out, "stored: not known: {reason}"),
+            _ => Ok(()),
+        }
     }
 
     /// Prints one JSON object per row, then one JSON object with the totals.
-    pub(super) fn print_json(&self, out: &mut impl Write, elapsed: Duration) -> io::Result<()> {
+    pub(super) fn print_json(
+        &self,
+        out: &mut impl Write,
+        elapsed: Duration,
+        plan: &SendPlan,
+        stored: Option<&StoredResult>,
+    ) -> io::Result<()> {
         for ((kind, response), row) in &self.rows {
             let [p50, p90, p99, max] = row.latencies_ms();
             let latency = json!({ "p50": p50, "p90": p90, "p99": p99, "max": max });
@@ -117,7 +161,16 @@ impl SendReport {
             let line = json!({ "sent": sent, "status": status, "count": count, "expected": expected, "latency_ms": latency });
             writeln!(out, "{line}")?;
         }
-        let total = json!({ "total": self.total(), "seconds": elapsed.as_secs_f64(), "per_second": self.rate(elapsed) });
+        let stored = stored.and_then(|stored| stored.as_ref().ok()).map(|stored| stored.json(self.accepted()));
+        let total = json!({
+            "total": self.total(),
+            "seconds": elapsed.as_secs_f64(),
+            "per_second": self.rate(elapsed),
+            "url": plan.shown_url(),
+            "source": &*plan.source.name,
+            "type": plan.event_type(),
+            "stored": stored,
+        });
         writeln!(out, "{total}")
     }
 

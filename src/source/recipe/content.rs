@@ -281,6 +281,16 @@ impl Locator {
 #[derive(Clone, Debug, Default)]
 pub struct Choice(pub Vec<Vec<Locator>>);
 
+/// Returns true if `text`, split at [`JOINT`], has a part for each of the fields, and each part for a `const:` locator is the
+/// locator's text.
+pub(crate) fn fits(fields: &[Locator], text: &str) -> bool {
+    let agrees = |(locator, part): (&Locator, &str)| !matches!(locator, Locator::Const(text) if text != part);
+    text.splitn(fields.len(), JOINT).count() == fields.len() && fields.iter().zip(text.splitn(fields.len(), JOINT)).all(agrees)
+}
+
+/// Separator between the fields of an event id, event type or ordering key.
+pub(crate) const JOINT: &str = ".";
+
 /// The locators of an event's id, type, ordering key and time.
 #[derive(Clone, Debug, Default)]
 pub struct EventLocators {

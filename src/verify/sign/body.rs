@@ -3,46 +3,26 @@
 use bytes::Bytes;
 
 use crate::event::Integrity;
-use crate::source::pointers::{FormField, Node, Pointers};
-use crate::source::recipe::{Proof, Recipe};
+use crate::source::pointers::{FormField, Node};
+use crate::source::recipe::{FieldText, NULL, Proof, Recipe, SampleBody, SampleJson, SampleValues, SlotValue, quoted};
 use crate::verify::json;
 
-/// The value at one location of a sample's body.
-#[derive(Clone)]
-pub(super) struct SlotValue {
-    pub(super) text: String,
-    /// True if the sample contains the value as a JSON number, without quotation marks.
-    pub(super) is_number: bool,
-}
-
-/// The values that the body of a sample must contain, one entry for each location, or `None` for a location without a value.
-#[derive(Default)]
-pub(super) struct SampleValues {
-    /// The values in the body.
-    pub(super) body: Vec<Option<SlotValue>>,
-    /// The values in the only item of a batch.
-    pub(super) item: Vec<Option<SlotValue>>,
-}
-
-impl SampleValues {
-    /// Creates a list without values for a recipe with these locations.
-    pub(super) fn new(pointers: &Pointers) -> SampleValues {
-        SampleValues { body: vec![None; pointers.slots], item: vec![None; pointers.item_slots.unwrap_or(0)] }
-    }
-
-    /// Changes the first value of the item. A changed byte could damage the structure of the body, which contains the signature.
-    pub(super) fn damage_item(&mut self) {
-        self.item.iter_mut().flatten().take(1).for_each(|value| value.text.push('~'));
-    }
-}
-
-/// Returns a sample body that contains `values`. The body is JSON if the recipe reads one of the values with a JSON pointer,
-/// and a form otherwise. If there are no values, the body is `{}`. If the recipe has no event id, adds a member with the id, so
-/// that two samples of the same second differ.
-pub(super) fn written(recipe: &Recipe, values: &SampleValues, id: &str) -> String {
+/// Returns the body of a sample: the recipe's own body with `values` at the recipe's locations, or a small body that contains
+/// only `values`. The small body is JSON if the recipe reads one of the values with a JSON pointer, and a form otherwise. If there
+/// are no values, it is `{}`. If the recipe has no event id, adds a member with the id, so that two samples of the same second
+/// differ.
+pub(super) fn written(recipe: &Recipe, body: Option<&SampleBody>, values: &SampleValues, id: &str) -> String {
     let pointers = &recipe.pointers;
-    let form = written_form(&pointers.form, values);
-    let json = written_json(&pointers.root, values);
+    let form = match body {
+        Some(SampleBody::Form(fields)) => written_form(fields, &pointers.form, values),
+        Some(SampleBody::Json(_)) => String::new(),
+        None => written_form(&[], &pointers.form, values),
+    };
+    let json = match body {
+        Some(SampleBody::Json(json)) => written_json(Some(json), &pointers.root, values),
+        Some(SampleBody::Form(_)) => None,
+        None => written_json(None, &pointers.root, values),
+    };
     let needs_id = recipe.event.id.0.is_empty() && !id.is_empty();
     match json {
         None if !form.is_empty() && needs_id => {
@@ -60,11 +40,24 @@ pub(super) fn written(recipe: &Recipe, values: &SampleValues, id: &str) -> Strin
     }
 }
 
-fn written_form(fields: &[FormField], values: &SampleValues) -> String {
+/// Returns the form: `fields` with `values` in place of their own values, then the values that `fields` lacks.
+fn written_form(fields: &[(String, FieldText)], known: &[FormField], values: &SampleValues) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
-    for FormField { name, slot, root } in fields {
-        let plain = || slot.and_then(|slot| values.body[slot].as_ref()).map(|value| value.text.clone());
-        if let Some(text) = written_json(root, values).or_else(plain) {
+    let value = |slot: Option<usize>| slot.and_then(|slot| values.body[slot].as_ref()).map(|value| value.text.clone());
+    for (name, own) in fields {
+        let place = known.iter().find(|field| field.name == *name);
+        let text = match (own, place) {
+            (FieldText::Json(json), Some(place)) => written_json(Some(json), &place.root, values),
+            (FieldText::Json(json), None) => Some(json.written()),
+            (FieldText::Plain(_), Some(FormField { slot: Some(slot), .. })) => value(Some(*slot)),
+            (FieldText::Plain(text), _) => Some(text.clone()),
+        };
+        if let Some(text) = text {
+            form.append_pair(name, &text);
+        }
+    }
+    for FormField { name, slot, root } in known.iter().filter(|field| !fields.iter().any(|(name, _)| *name == field.name)) {
+        if let Some(text) = written_json(None, root, values).or_else(|| value(*slot)) {
             form.append_pair(name, &text);
         }
     }
@@ -79,30 +72,70 @@ pub(super) fn media_type(recipe: &Recipe, proof: &Proof, body: &[u8]) -> &'stati
     if is_json || !knows_forms { "application/json" } else { FORM }
 }
 
-/// Returns the JSON for one node in the tree of the recipe's JSON pointers: the node's own value if it has one, otherwise an
-/// object that contains the values of its child nodes. The array of a batch has one item.
-fn written_json(node: &Node, values: &SampleValues) -> Option<String> {
-    match &node.each {
-        Some(each) => Some(format!("[{}]", written_item(&each.root, &values.item).unwrap_or_else(|| "{}".to_owned()))),
-        None => written_node(node, &values.body, |below| written_json(below, values)),
+/// Returns the JSON for one node in the tree of the recipe's JSON pointers: the node's own value if it has one, otherwise `own`,
+/// the JSON of the recipe's sample at this place, with the values of the child nodes. Without `own`, returns an object that
+/// contains the values of the child nodes, or `None` if there are none. The array of a batch has one item.
+fn written_json(own: Option<&SampleJson>, node: &Node, values: &SampleValues) -> Option<String> {
+    let Some(each) = &node.each else {
+        return written_node(own, node, &values.body, |own, below| written_json(own, below, values));
+    };
+    let item = |own: Option<&SampleJson>| written_item(own, &each.root, &values.item).unwrap_or_else(|| "{}".to_owned());
+    match own {
+        Some(SampleJson::Array(items)) => Some(format!("[{}]", item(items.first()))),
+        // The verifier takes any other value as the only item.
+        Some(single) => Some(item(Some(single))),
+        None => Some(format!("[{}]", item(None))),
     }
 }
 
 /// Returns the JSON for one node in the tree of JSON pointers into an item, as [`written_json`] does.
-fn written_item(node: &Node, values: &[Option<SlotValue>]) -> Option<String> {
-    written_node(node, values, |below| written_item(below, values))
+fn written_item(own: Option<&SampleJson>, node: &Node, values: &[Option<SlotValue>]) -> Option<String> {
+    written_node(own, node, values, |own, below| written_item(own, below, values))
 }
 
-fn written_node(node: &Node, values: &[Option<SlotValue>], inside: impl Fn(&Node) -> Option<String>) -> Option<String> {
-    let json = |value: &SlotValue| if value.is_number { value.text.clone() } else { quoted(&value.text) };
-    let value = node.slot.and_then(|slot| values[slot].as_ref()).map(json);
-    let member = |(name, below): &(String, Node)| Some(format!("{}:{}", quoted(name), inside(below)?));
-    let object = || node.children.iter().filter_map(member).collect::<Vec<_>>().join(",");
-    value.or_else(|| Some(object()).filter(|members| !members.is_empty()).map(|members| format!("{{{members}}}")))
+/// Returns the JSON for a node that is not the array of a batch. `inside` returns the JSON of a child node.
+fn written_node(
+    own: Option<&SampleJson>,
+    node: &Node,
+    values: &[Option<SlotValue>],
+    inside: impl Fn(Option<&SampleJson>, &Node) -> Option<String>,
+) -> Option<String> {
+    if let Some(value) = node.slot.and_then(|slot| values[slot].as_ref()) {
+        return Some(if value.is_literal { value.text.clone() } else { quoted(&value.text) });
+    }
+    let child = |own: &SampleJson, at: Option<usize>| match at {
+        Some(at) => inside(Some(own), &node.children[at].1),
+        None => Some(own.written()),
+    };
+    let no_members: &[(String, SampleJson)] = &[];
+    let members = match own {
+        Some(SampleJson::Array(items)) => {
+            let element = |(index, own)| child(own, node.find_index(index)).unwrap_or_else(|| NULL.to_owned());
+            let elements: Vec<String> = items.iter().enumerate().map(element).collect();
+            return Some(format!("[{}]", elements.join(",")));
+        }
+        // A value at a location of the recipe is among `values`, unless it has been removed.
+        Some(SampleJson::Text(_)) if node.slot.is_some() => return None,
+        Some(SampleJson::Literal(text)) if node.slot.is_some() && text != NULL => return None,
+        Some(SampleJson::Text(_) | SampleJson::Literal(_)) => return own.map(SampleJson::written),
+        Some(SampleJson::Object(members)) => members,
+        None => no_members,
+    };
+    let member = |name: &str, json: String| format!("{}:{json}", quoted(name));
+    let present = members.iter().filter_map(|(name, own)| Some(member(name, child(own, node.find(name.as_bytes()))?)));
+    let is_missing = |name: &str| !members.iter().any(|(own, _)| own == name);
+    let missing = node.children.iter().filter(|(name, _)| is_missing(name));
+    let added = missing.filter_map(|(name, below)| Some(member(name, inside(None, below)?)));
+    let all: Vec<String> = present.chain(added).collect();
+    (own.is_some() || !all.is_empty()).then(|| format!("{{{}}}", all.join(",")))
 }
 
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("any text can be written as JSON")
+/// Changes the first value of the item. A changed byte could damage the structure of the body, which contains the signature.
+pub(super) fn damage_item(values: &mut SampleValues) {
+    if let Some(value) = values.item.iter_mut().flatten().next() {
+        value.text.push('~');
+        value.is_literal = false;
+    }
 }
 
 /// Returns a body in which the last byte is changed, or every byte if the proof covers only some values of the body.

@@ -30,7 +30,7 @@ pub(super) struct Signer {
     pub(super) slot: usize,
 }
 
-impl SampleDraft {
+impl SampleDraft<'_> {
     /// Returns the signature or token of the sample, with its place in the request. Returns `None` if the recipe requires no
     /// proof, or if the signature is in a place that a sample cannot fill.
     pub(super) fn evidence(
