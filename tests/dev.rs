@@ -290,6 +290,38 @@ fn a_program_that_was_down_gets_every_event_in_order_and_unchanged() {
 }
 
 #[test]
+fn with_a_named_journal_a_restart_continues_with_the_first_event_that_has_no_answer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ((address, _first), (program, _second)) = (ports::reserve(), ports::reserve());
+    let (journal, url) = (dir.path().join("events").display().to_string(), format!("http://{program}/hook"));
+    std::fs::write(dir.path().join("secret"), "whsec_c2VjcmV0").expect("a file");
+    let reference = format!("file:{}", dir.path().join("secret").display());
+    let (address_text, secret) = (address.to_string(), format!("stripe={reference}"));
+    let args =
+        ["stripe", "--listen", &address_text, "--forward", &url, "--journal", &journal, "--secret", &secret, "--format", "json"];
+    let answered_ids = |dev: &Dev, count: usize| {
+        let listener = TcpListener::bind(program).expect("a reserved port");
+        let bodies = (0..count).map(|_| answer(listener.accept().expect("a connection").0, "200 OK").expect("a request").body);
+        let ids: Vec<String> = bodies
+            .map(|body| serde_json::from_slice::<Value>(&body).expect("JSON")["id"].as_str().expect("an id").to_owned())
+            .collect();
+        dev.wait_for("forwarded", count);
+        ids
+    };
+    let dev = Dev::start(&args, &[]);
+    dev.wait_for("provider", 1);
+    assert_eq!(send(address, &signed("stripe", &reference, "evt_1", None)), 200);
+    assert_eq!(answered_ids(&dev, 1), ["evt_1"]);
+    for id in ["evt_2", "evt_3"] {
+        assert_eq!(send(address, &signed("stripe", &reference, id, None)), 200);
+    }
+    assert_eq!(dev.stop().code(), Some(0));
+    let dev = Dev::start(&args, &[]);
+    assert_eq!(answered_ids(&dev, 2), ["evt_2", "evt_3"]);
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+#[test]
 fn with_kafka_each_event_shows_its_topic_partition_and_offset() {
     let kafka = Kafka::start();
     kafka.create_topic("webhooks.stripe", 3, &[]);

@@ -5,6 +5,7 @@
 mod delivery_line;
 mod keys;
 mod local_program;
+mod program_cursor;
 mod samples;
 mod setup;
 mod start_page;
@@ -46,7 +47,7 @@ use view::DevView;
 /// in UTC.
 ///
 /// With --forward, dev posts each stored event to a program on this machine, in order. If the program is down, dev tries again
-/// until the program answers. With --kafka, dev also forwards each event to Kafka, as `hookhold run` does, and prints the topic, the
+/// until the program answers. With --journal, it continues after a restart with the first event that has no answer. With --kafka, dev also forwards each event to Kafka, as `hookhold run` does, and prints the topic, the
 /// partition and the offset of its record. The topics webhooks.PROVIDER must exist.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -153,7 +154,8 @@ impl DevGateway {
         let providers = self.setup.providers.clone();
         let sender = SampleSender::new(&self.setup.local_url, providers.len(), self.updates.clone())?;
         let signals = EndSignals::new()?;
-        let program = forward.map(|url| LocalProgram::new(url, self.service.journal().clone(), self.updates.clone()));
+        let named = (!self.setup.is_temporary).then_some(&*self.setup.config.journal.dir);
+        let program = forward.map(|url| LocalProgram::new(url, self.service.journal().clone(), named, self.updates.clone()));
         let program = program.transpose()?.map(Arc::new);
         let mut stream = DevStream {
             view: DevView::start(json)?,

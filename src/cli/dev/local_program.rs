@@ -1,6 +1,7 @@
 //! Posts each stored event to a program on this machine (`--forward`), in order, with the headers and the bytes that the provider
 //! sent. Reads the events from the journal, so no event is missed while the program is down.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
+use super::program_cursor::ProgramCursor;
 use super::update::{DevUpdate, ProgramResult, ProgramUpdate};
 use crate::cli::causes;
 use crate::cli::event_post::EventPost;
@@ -27,6 +29,8 @@ pub(super) struct LocalProgram {
     stored: Arc<Notify>,
     /// Sequence below which the program has answered every event.
     next: watch::Sender<u64>,
+    /// File with `next`; `None` for a temporary journal.
+    cursor: Option<ProgramCursor>,
     updates: Sender<DevUpdate>,
 }
 
@@ -36,14 +40,22 @@ impl LocalProgram {
         self.target.url().as_str()
     }
 
-    /// Creates a program that receives the events that the journal stores from now on.
-    pub(super) fn new(url: Url, journal: Journal, updates: Sender<DevUpdate>) -> reqwest::Result<LocalProgram> {
+    /// Creates a program that receives every event from its cursor on. Without a cursor, it receives the events that the journal stores
+    /// from now on. `named` is the directory of a journal that remains.
+    pub(super) fn new(
+        url: Url,
+        journal: Journal,
+        named: Option<&Path>,
+        updates: Sender<DevUpdate>,
+    ) -> reqwest::Result<LocalProgram> {
+        let cursor = named.map(|directory| ProgramCursor::new(directory, url.as_str()));
         let target = EventPost::new(url)?;
         let stored = Arc::new(Notify::new());
         let weak = Arc::downgrade(&stored);
         journal.on_commit(Box::new(move || weak.upgrade().map(|stored| stored.notify_one()).is_some()));
-        let next = watch::Sender::new(journal.durable_watermark());
-        Ok(LocalProgram { target, journal, stored, next, updates })
+        let end = journal.durable_watermark();
+        let next = cursor.as_ref().and_then(ProgramCursor::read).map_or(end, |next| next.min(end));
+        Ok(LocalProgram { target, journal, stored, next: watch::Sender::new(next), cursor, updates })
     }
 
     /// Posts every event. Never returns.
@@ -54,11 +66,11 @@ impl LocalProgram {
             match block_in_place(|| reader.next()) {
                 Ok(Some(stored)) => {
                     self.forward(&stored).await;
-                    self.next.send_replace(stored.position.seq + 1);
+                    self.advance(stored.position.seq + 1).await;
                 }
                 Ok(None) => {
                     let next = end.max(*self.next.borrow());
-                    self.next.send_replace(next);
+                    self.advance(next).await;
                     self.stored.notified().await;
                 }
                 Err(error) => {
@@ -66,6 +78,19 @@ impl LocalProgram {
                     sleep(LONGEST_PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// Notes that the program has answered every event below this sequence.
+    async fn advance(&self, next: u64) {
+        if self.next.send_replace(next) == next {
+            return;
+        }
+        if let Some(Err(error)) = self.cursor.as_ref().map(|cursor| block_in_place(|| cursor.write(next))) {
+            self.update(DevUpdate::Note(format!(
+                "--forward: cannot store how far it is: {error}; check the journal's directory"
+            )))
+            .await;
         }
     }
 
