@@ -241,8 +241,11 @@ mod tests {
         let total = &metrics.deliveries.total;
         metrics.deliveries.declare_source("quiet");
         let count = |outcome: Outcome, by| total.with_label_values(&["stripe", outcome.word()]).inc_by(by);
-        [(Outcome::Stored, 3), (Outcome::Duplicate, 2), (Outcome::Challenge, 1)].map(|(outcome, by)| count(outcome, by));
-        [(Outcome::SignatureMismatch, 4), (Outcome::JournalFull, 1)].map(|(outcome, by)| count(outcome, by));
+        count(Outcome::Stored, 3);
+        count(Outcome::Duplicate, 2);
+        count(Outcome::Challenge, 1);
+        count(Outcome::SignatureMismatch, 4);
+        count(Outcome::JournalFull, 1);
         let first = SourceSummary { stored: 3, duplicates: 2, other_accepted: 1, rejected: 5 };
         assert_eq!(summary.take(total), BTreeMap::from([("stripe".to_owned(), first)]));
         assert!(summary.take(total).is_empty());
