@@ -250,6 +250,16 @@ fn a_sample_keeps_its_order_and_its_kinds() {
 }
 
 #[test]
+fn a_signature_in_a_sample_is_not_sent() {
+    let headers = "headers = { Acme-Signature = \"00\", Acme-Topic = \"a\" }";
+    let source = inline(&format!("{ACME}\n[[samples]]\ntype = \"a\"\nbody = '{{\"kind\":\"a\"}}'\n{headers}\n"));
+    let missing = SampleOptions { tamper: Some(Tamper::Missing), ..options("id-1", None) };
+    let outcome = signed(&source, &missing).err().map(|rejection| rejection.outcome);
+    assert_eq!(outcome, Some(Tamper::Missing.expected()));
+    assert!(signed(&source, &options("id-1", None)).is_ok());
+}
+
+#[test]
 fn samples_of_batches_and_of_changed_sources_verify() {
     let batch =
         ACME.replace("event = { ", "event = { batch = \"/items\", ").replace(", \"form:kind\", \"form-json:data/kind\"", "");
