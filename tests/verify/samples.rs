@@ -271,7 +271,7 @@ fn samples_of_batches_and_of_changed_sources_verify() {
     let batch = verify_batch(&source, &delivery(sample.body.clone(), &headers));
     let event = &batch.items[0].event;
     assert_eq!((event.id(), event.ordering_key(), batch.items.len()), (Some("i-2"), Some("c-18"), 1));
-    assert_eq!(&event.body()[..], br#"{"id":"i-2","kind":"sample.created","customer":"c-18","more":[]}"#);
+    assert_eq!(&event.body()[..], br#"{"id":"i-2","kind":"a","customer":"c-18","more":[]}"#);
 
     // A source may read the type from a place that the samples of its recipe lack.
     let changed = source_of_stripe("event.type = \"json:/kind\"\nevent.key = \"json:/account/id\"");
