@@ -421,8 +421,9 @@ fn use_source(source: Arc<Source>) {
     let options =
         SampleOptions { id: "id-1".into(), event_type: None, key: None, now: UnixMillis(1_700_000_000_000), tamper: None };
     let _ = verify(&verifier, &delivery(&source.path, Bytes::from_static(b"{\"id\":1}")));
-    for tamper in [None, Some(Tamper::Secret)] {
-        let Some(sample) = sign(&source, None, &SampleOptions { tamper, ..options.clone() }) else { return };
+    let types = source.recipe.sample_types().into_iter().take(4).map(|kind| Some(kind.to_owned()));
+    for (event_type, tamper) in types.flat_map(|kind| [None, Some(Tamper::Secret)].map(|tamper| (kind.clone(), tamper))) {
+        let Some(sample) = sign(&source, None, &SampleOptions { event_type, tamper, ..options.clone() }) else { return };
         let signed = Delivery { headers: sample.headers, ..delivery(&sample.target, sample.body) };
         let result = verify(&verifier, &signed);
         let is_proved = matches!(result, Ok(Verdict::Event(_) | Verdict::Batch(_) | Verdict::Challenge(_)));

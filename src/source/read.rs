@@ -13,7 +13,7 @@ use crate::credentials::Credentials;
 use crate::source::PlaceholderIds;
 use crate::source::SecretForm;
 use crate::source::recipe::{
-    Challenge, EventLocators, Locator, Proof, ProviderLimits, Recipe, Replies, Reply, Setup, SwitchOff, TimeUnit,
+    Challenge, EventLocators, Locator, Proof, ProviderLimits, Recipe, RecipeSample, Replies, Reply, Setup, SwitchOff, TimeUnit,
 };
 use crate::source::validate;
 use crate::toml_value::{Item, TomlTable};
@@ -43,6 +43,7 @@ pub(super) fn recipe(table: &mut TomlTable, checks_samples: bool) -> Option<Reci
     let samples = table.take_list("samples").unwrap_or_default();
     let pointers = locators.finish(event.batch);
     let samples = samples::all(samples, &event, &pointers, checks_samples);
+    let setup = with_sample_type(setup, &samples);
     let (proofs, challenges) = (proofs?, challenges?);
     let credentials = credentials(&proofs, &challenges);
     if table.accepts(&["event", "key"]) {
@@ -175,11 +176,20 @@ fn setup(table: &mut TomlTable) -> Setup {
     let mut text = |key| table.take(key).and_then(line);
     let (url, secret) = (text("url").unwrap_or_default(), text("secret").unwrap_or_default());
     let (cli, cli_secret) = (text("cli").unwrap_or_default(), text("cli_secret").unwrap_or_default());
-    let sample_type = text("sample_type").unwrap_or_else(|| "sample.created".to_owned());
+    let sample_type = text("sample_type").unwrap_or_default();
     let secret_forms = table.take_list("secret_form").unwrap_or_default().into_iter().filter_map(SecretForm::read).collect();
     let facts = table.take_list("facts").unwrap_or_default().into_iter().filter_map(line).collect();
     table.finish();
     Setup { url, secret, secret_forms, cli, cli_secret, sample_type, facts, ..Setup::default() }
+}
+
+/// Sets the type of the first sample as the default type if the recipe names no other.
+fn with_sample_type(setup: Setup, samples: &[RecipeSample]) -> Setup {
+    if !setup.sample_type.is_empty() {
+        return setup;
+    }
+    let sample_type = samples.first().map_or(SAMPLE_TYPE, |first| &first.event_type).to_owned();
+    Setup { sample_type, ..setup }
 }
 
 /// Reads one line of text for operators. `hookhold init` writes such lines into comments, and commands print them on a
@@ -207,6 +217,8 @@ const OPTIONS_OF_A_SOURCE: &[&str] = &[
     "danger_shadow",
     "dedupe",
 ];
+/// Event type of the samples of a recipe without `[[samples]]` and `sample_type`.
+const SAMPLE_TYPE: &str = "sample.created";
 const UNIT: &str = "\"s\", \"ms\" or \"rfc3339\"";
 const ACCEPTED: RangeInclusive<u64> = 200..=299;
 const PERCENT: &str = "an integer from 0 to 99";

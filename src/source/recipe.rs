@@ -196,8 +196,8 @@ pub struct SwitchOff {
     pub within: Duration,
 }
 
-/// Instructions for the operator who connects a provider. If an inline recipe has no `setup`, `sample_type` is `sample.created`
-/// and all other fields are empty.
+/// Instructions for the operator who connects a provider. If an inline recipe has no `setup`, `sample_type` is the type of its
+/// first sample, or else `sample.created`, and all other fields are empty.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     /// The page of the provider's dashboard where the operator enters the URL.

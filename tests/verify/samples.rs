@@ -250,6 +250,16 @@ fn a_sample_keeps_its_order_and_its_kinds() {
 }
 
 #[test]
+fn a_signature_in_a_sample_is_not_sent() {
+    let headers = "headers = { Acme-Signature = \"00\", Acme-Topic = \"a\" }";
+    let source = inline(&format!("{ACME}\n[[samples]]\ntype = \"a\"\nbody = '{{\"kind\":\"a\"}}'\n{headers}\n"));
+    let missing = SampleOptions { tamper: Some(Tamper::Missing), ..options("id-1", None) };
+    let outcome = signed(&source, &missing).err().map(|rejection| rejection.outcome);
+    assert_eq!(outcome, Some(Tamper::Missing.expected()));
+    assert!(signed(&source, &options("id-1", None)).is_ok());
+}
+
+#[test]
 fn samples_of_batches_and_of_changed_sources_verify() {
     let batch =
         ACME.replace("event = { ", "event = { batch = \"/items\", ").replace(", \"form:kind\", \"form-json:data/kind\"", "");
@@ -261,7 +271,7 @@ fn samples_of_batches_and_of_changed_sources_verify() {
     let batch = verify_batch(&source, &delivery(sample.body.clone(), &headers));
     let event = &batch.items[0].event;
     assert_eq!((event.id(), event.ordering_key(), batch.items.len()), (Some("i-2"), Some("c-18"), 1));
-    assert_eq!(&event.body()[..], br#"{"id":"i-2","kind":"sample.created","customer":"c-18","more":[]}"#);
+    assert_eq!(&event.body()[..], br#"{"id":"i-2","kind":"a","customer":"c-18","more":[]}"#);
 
     // A source may read the type from a place that the samples of its recipe lack.
     let changed = source_of_stripe("event.type = \"json:/kind\"\nevent.key = \"json:/account/id\"");

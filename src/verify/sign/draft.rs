@@ -39,7 +39,8 @@ impl<'r> SampleDraft<'r> {
     /// Creates a draft with the headers and values of a sample of the recipe.
     pub(super) fn new(recipe: &'r Recipe, own: Option<&'r RecipeSample>, target: String) -> SampleDraft<'r> {
         let values = own.map_or_else(|| SampleValues::new(&recipe.pointers), |own| own.values.clone());
-        let headers = own.map(|own| own.headers.clone()).unwrap_or_default();
+        let mut headers = own.map(|own| own.headers.clone()).unwrap_or_default();
+        recipe.proofs.iter().flat_map(Proof::headers).for_each(|name| drop(headers.remove(name)));
         SampleDraft { own, target, headers, values, ..SampleDraft::default() }
     }
 
