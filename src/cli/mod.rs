@@ -290,4 +290,5 @@ Exit codes:
   0  success
   1  the command failed
   2  the command line or the configuration is invalid
-  3  the journal failed; check the disk before the next start";
+  3  the journal failed; check the disk before the next start
+  130, 143  Ctrl-C or SIGTERM has stopped send or replay before its end";

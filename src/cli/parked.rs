@@ -4,7 +4,7 @@
 mod redrive;
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{self, Write};
 
 use hookhold::config::JournalConfig;
 use hookhold::journal::{ParkedEvent, ParkedEvents, ParkedFile};
@@ -98,7 +98,10 @@ fn show(context: &Context, parked: &ParkedEvents, event: &str, only_body: bool, 
     let Some(found) = parked.read(file.position)? else { return Err(gone(event).into()) };
     let (stored, note) = (&found.stored.event, &found.note);
     if only_body {
-        out.write_all(stored.body())?;
+        // `out` removes escape sequences unless it is a terminal, which would change the bytes.
+        let mut exact = io::stdout().lock();
+        exact.write_all(stored.body())?;
+        exact.flush()?;
         return Ok(ExitStatus::Done);
     }
     if context.json() {

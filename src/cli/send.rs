@@ -89,10 +89,15 @@ struct SendPlan {
 
 /// Sends all deliveries and prints the report. The exit status is `Failed` if a response was not as expected.
 pub(super) fn run(context: &Context, args: SendArgs) -> VerbResult {
-    let config = context.load()?;
+    let (config, missing_secrets) = context.load_any()?;
     let journal = config.journal.clone();
     let is_here = is_this_machine(args.url.as_deref(), config.server.listen);
     let source = source(config.sources.clone(), &args.source)?;
+    // The secrets of other sources may be missing.
+    let is_absent = source.keys.iter().any(|key| key.configured().is_absent());
+    if let Some(missing) = missing_secrets.filter(|_| is_absent && !args.list_types) {
+        return Err(missing.into());
+    }
     if args.list_types {
         return list_types(context, &source);
     }

@@ -112,16 +112,16 @@ fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, start: u64, filter:
         let mut last = VecDeque::new();
         let mut first_seen = None;
         journal.seek(from);
-        journal.next_where(end, |fields| {
+        // A damaged event must not count, so each event is read.
+        while let Some(stored) = journal.next_where(end, |fields| {
             first_seen.get_or_insert(fields.position.seq);
-            if filter.accepts(fields) {
-                last.push_back(fields.position.seq);
-            }
+            filter.accepts(fields)
+        })? {
+            last.push_back(stored.position.seq);
             if last.len() as u64 > count {
                 last.pop_front();
             }
-            false
-        })?;
+        }
         let is_all = from <= start || first_seen.is_none_or(|seq| seq > from);
         if is_all || last.len() as u64 >= count {
             return Ok(last.pop_front().unwrap_or(end));

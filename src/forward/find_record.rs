@@ -120,7 +120,7 @@ struct LookupCallbacks {
 
 /// Reading position in the partitions of a topic.
 struct PartitionsToRead {
-    /// Number of each partition that is not read to its end, with the offset of the next record.
+    /// Number of each partition with unread records, and the offset of its next record.
     unread: Vec<(i32, i64)>,
     /// Number of records that were read.
     records: u64,

@@ -92,8 +92,22 @@ impl FrameScanner {
     /// Finds the next valid frame for which `accepts` returns true. Reports any bytes before this frame as damage, except for the
     /// zeroes between the end of a commit and the next page. If there is no such frame, reports the end of the segment.
     pub(super) fn step(&mut self, accepts: impl Fn(&FrameHeader) -> bool) -> io::Result<ScanStep> {
+        self.step_skimming(accepts, |_, _| false)
+    }
+
+    /// Like [`FrameScanner::step`], but does not compute the checksum of a frame that `skips` returns true for, if the next event
+    /// follows it. Without a checksum, a damaged frame may look valid, but its length is right. Calls `skips` at most once, with a
+    /// frame that may be damaged. [`FrameScanner::frame`] must not be called after the step has skipped a frame.
+    pub(super) fn step_skimming(
+        &mut self,
+        accepts: impl Fn(&FrameHeader) -> bool,
+        skips: impl FnOnce(&FrameHeader, &[u8]) -> bool,
+    ) -> io::Result<ScanStep> {
         let start = self.at;
         let mut at = start;
+        if let Some(header) = self.skipped_frame(start, &accepts, skips)? {
+            return Ok(self.found(start, header));
+        }
         while at + FRAME_HEADER_LEN as u64 <= self.limit {
             let is_likely = at == start || self.is_likely(at, &accepts)?;
             match if is_likely { self.frame_at(at, &accepts)? } else { None } {
@@ -132,6 +146,26 @@ impl FrameScanner {
         }
         let header = self.frame_at(page, accepts)?.filter(|header| header.kind == FrameKind::Commit);
         Ok(header.map(|header| (page, header)))
+    }
+
+    /// Returns the header of the event frame at `at` if `skips` returns true for it and the next event follows it.
+    fn skipped_frame(
+        &mut self,
+        at: u64,
+        accepts: &impl Fn(&FrameHeader) -> bool,
+        skips: impl FnOnce(&FrameHeader, &[u8]) -> bool,
+    ) -> io::Result<Option<FrameHeader>> {
+        if at + FRAME_HEADER_LEN as u64 > self.limit {
+            return Ok(None);
+        }
+        let Some(header) = self.header_at(at, accepts)? else { return Ok(None) };
+        self.fill(at, header.len)?;
+        let next = at + frame::padded(header.len) as u64;
+        if !skips(&header, self.buffered(at, header.len)) || next + FRAME_HEADER_LEN as u64 > self.limit {
+            return Ok(None);
+        }
+        let is_next = |next: &FrameHeader| next.kind == FrameKind::Event && next.seq == header.seq + 1;
+        Ok(self.header_at(next, accepts)?.filter(is_next).map(|_| header))
     }
 
     fn found(&mut self, at: u64, header: FrameHeader) -> ScanStep {

@@ -14,7 +14,7 @@ use super::directory_scan::DirectoryScan;
 use super::disk::Disk;
 use super::event_fields::{self, EventFields};
 use super::event_standing::{self, EventStanding};
-use super::frame::{self, CursorsFrame, FrameKind};
+use super::frame::{self, CursorsFrame, FrameHeader, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::lock_file::{LOCK_FILE, OwnerRecord, PublishedWatermark};
 use super::reader::StoredEvent;
@@ -155,7 +155,8 @@ impl ReadOnlyJournal {
     }
 
     /// Returns the next event below sequence `below` that `selects` accepts; `None` if no further one can be read now. Calls
-    /// `selects` once for each event. Reads the segments in large parts, and decodes only the event that it returns.
+    /// `selects` once for each event, which may be damaged: this function returns only intact events. Reads the segments in large
+    /// parts, and decodes only the event that it returns.
     pub fn next_where(
         &mut self,
         below: u64,
@@ -169,22 +170,30 @@ impl ReadOnlyJournal {
                 }
                 self.refresh_segment()?;
             }
-            let log_end = self.log_end;
+            let (log_end, next_seq) = (self.log_end, self.next_seq);
             let Some(current) = self.open_segment()? else { return Ok(None) };
             // Do not skip frames at or above the log end, because a later call must return them.
             let limit = current.superseded_from.unwrap_or(log_end).min(log_end);
-            let step = current.scanner.step(|header| header.kind != FrameKind::Event || header.seq < limit)?;
+            let mut is_selected = false;
+            let accepts = |header: &FrameHeader| header.kind != FrameKind::Event || header.seq < limit;
+            let step = current.scanner.step_skimming(accepts, |header, frame| {
+                let is_searched = header.kind == FrameKind::Event && (next_seq..below).contains(&header.seq);
+                let fields = if is_searched { event_fields::read(header, frame) } else { None };
+                fields.is_some_and(|fields| {
+                    is_selected = selects(&fields);
+                    !is_selected
+                })
+            })?;
             match step {
                 ScanStep::Frame(header) if header.kind == FrameKind::Event && header.seq >= below => {
                     // The scanner has passed the event, which a later call must return.
                     self.seek(below);
                 }
-                ScanStep::Frame(header) if header.kind == FrameKind::Event && header.seq >= self.next_seq => {
+                ScanStep::Frame(header) if header.kind == FrameKind::Event && header.seq >= next_seq => {
                     self.next_seq = header.seq + 1;
-                    let Some(current) = &self.segment else { return Ok(None) };
-                    let frame = current.scanner.frame();
-                    if event_fields::read(&header, frame).is_some_and(|fields| selects(&fields))
-                        && let Some(event) = frame::decode_event(frame)
+                    if is_selected
+                        && let Some(current) = &self.segment
+                        && let Some(event) = frame::decode_event(current.scanner.frame())
                     {
                         let position = Position { log: header.log, seq: header.seq };
                         return Ok(Some(StoredEvent { position, event }));

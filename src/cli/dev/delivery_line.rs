@@ -134,7 +134,7 @@ fn time(at: UnixMillis) -> String {
 
 /// Widths of the columns, for the names of the built-in recipes, their usual types, and the ids of samples.
 const SOURCE: usize = 12;
-const TYPE: usize = 20;
-const ID: usize = 24;
+const TYPE: usize = 26;
+const ID: usize = 28;
 /// White space below the time.
 const INDENT: &str = "              ";
