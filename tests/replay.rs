@@ -17,6 +17,8 @@ mod process;
 mod receiver;
 #[path = "replay/stored.rs"]
 mod stored;
+#[path = "replay/terminal.rs"]
+mod terminal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Output, Stdio};
@@ -304,6 +306,38 @@ fn a_dry_run_counts_and_a_replay_needs_a_confirmation() {
     let (code, report, messages) = replay(&home, &["--source", "strip", "--yes"]);
     assert_eq!((code, &report["sent"]), (Some(0), &0.into()));
     assert!(messages.contains("did you mean stripe?"), "{messages}");
+}
+
+#[test]
+fn on_a_terminal_replay_shows_the_numbers_and_asks() {
+    let kafka = kafka::shared();
+    kafka.create_topic("asked", 1, &[]);
+    let home = fixture::home(&[("stripe", "asked")], Some(&kafka.bootstrap()));
+    StoredWriter::open(&home).append_all((0..10).map(|n| Stored::new("stripe", n))).close();
+    let dir = home.journal().with_file_name("");
+    for (answer, code, count) in [("n\n", 1, 0), ("\n", 1, 0), ("y\n", 0, 10)] {
+        let (found, shown) = terminal::run(&dir, &["replay", "--all"], answer);
+        assert!(found == code && shown.contains("invoice.paid") && shown.contains("Send these events? [y/N]"), "{shown}");
+        assert_eq!(kafka.records("asked").len(), count, "{shown}");
+    }
+}
+
+/// librdkafka sends the records in flight again, and the brokers drop the second copies.
+#[test]
+fn a_replay_survives_a_restart_of_the_broker() {
+    let mut kafka = Kafka::start();
+    kafka.create_topic("restarted", 3, &[]);
+    let home = fixture::home(&[("stripe", "unused")], Some(&kafka.bootstrap()));
+    StoredWriter::open(&home).append_all((0..2_000).map(|n| Stored::new("stripe", n))).close();
+    let child = spawn(&home, "--all --to restarted --yes --rate 500/s");
+    kafka.wait_for_records("restarted", 100);
+    kafka.kill();
+    kafka.restart();
+    let (code, report, messages) = finished(child);
+    assert_eq!((code, &report["sent"]), (Some(0), &2_000.into()), "{messages}");
+    let records = kafka.records("restarted");
+    assert_key_order(&records);
+    assert!(records.len() == 2_000 && records.iter().map(Record::seq).collect::<BTreeSet<_>>().len() == 2_000);
 }
 
 #[test]
