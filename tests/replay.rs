@@ -212,7 +212,7 @@ fn interrupted(topic: &str, count: usize) {
         state.map_or(0, |state| state["next"].as_u64().expect("a number"))
     };
     // The limit of the rate leaves time for each signal.
-    let rate = count / 5;
+    let rate = count / 10;
     let args = format!("--all --to {topic} --progress state.json --rate {rate}/s");
     let first = spawn(&home, &format!("--yes {args}"));
     wait_until("a fifth is sent", || position() >= count as u64 / 5);
