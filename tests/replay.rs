@@ -396,6 +396,8 @@ fn events_that_retention_has_deleted_are_reported_as_gaps() {
         writer.append_all((written..written + 50).map(event));
         written += 50;
     }
+    // A closed journal deletes no further segment.
+    writer.close();
     let (code, count, messages) = replay(&home, &["--seq", "0..", "--to", &receiver.url(), "--dry-run"]);
     assert_eq!(code, Some(0));
     let oldest = count["first_seq"].as_u64().expect("a number");
@@ -409,6 +411,7 @@ fn events_that_retention_has_deleted_are_reported_as_gaps() {
     let child = spawn(&home, &format!("--seq {oldest}.. --to {}", receiver.url()));
     let first = receiver.next();
     assert_eq!(first.field("hookhold-seq"), oldest.to_string());
+    let writer = StoredWriter::open_small(&home);
     while fixture::journal(&home).stat().expect("the journal can be read").oldest < end {
         writer.append_all((written..written + 50).map(event));
         written += 50;
