@@ -17,6 +17,8 @@ mod process;
 mod receiver;
 #[path = "replay/stored.rs"]
 mod stored;
+#[path = "replay/terminal.rs"]
+mod terminal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Output, Stdio};
@@ -210,7 +212,7 @@ fn interrupted(topic: &str, count: usize) {
         state.map_or(0, |state| state["next"].as_u64().expect("a number"))
     };
     // The limit of the rate leaves time for each signal.
-    let rate = count / 5;
+    let rate = count / 10;
     let args = format!("--all --to {topic} --progress state.json --rate {rate}/s");
     let first = spawn(&home, &format!("--yes {args}"));
     wait_until("a fifth is sent", || position() >= count as u64 / 5);
@@ -307,6 +309,38 @@ fn a_dry_run_counts_and_a_replay_needs_a_confirmation() {
 }
 
 #[test]
+fn on_a_terminal_replay_shows_the_numbers_and_asks() {
+    let kafka = kafka::shared();
+    kafka.create_topic("asked", 1, &[]);
+    let home = fixture::home(&[("stripe", "asked")], Some(&kafka.bootstrap()));
+    StoredWriter::open(&home).append_all((0..10).map(|n| Stored::new("stripe", n))).close();
+    let dir = home.journal().with_file_name("");
+    for (answer, code, count) in [("n\n", 1, 0), ("\n", 1, 0), ("y\n", 0, 10)] {
+        let (found, shown) = terminal::run(&dir, &["replay", "--all"], answer);
+        assert!(found == code && shown.contains("invoice.paid") && shown.contains("Send these events? [y/N]"), "{shown}");
+        assert_eq!(kafka.records("asked").len(), count, "{shown}");
+    }
+}
+
+/// librdkafka sends the records in flight again, and the brokers drop the second copies.
+#[test]
+fn a_replay_survives_a_restart_of_the_broker() {
+    let mut kafka = Kafka::start();
+    kafka.create_topic("restarted", 3, &[]);
+    let home = fixture::home(&[("stripe", "unused")], Some(&kafka.bootstrap()));
+    StoredWriter::open(&home).append_all((0..2_000).map(|n| Stored::new("stripe", n))).close();
+    let child = spawn(&home, "--all --to restarted --yes --rate 500/s");
+    kafka.wait_for_records("restarted", 100);
+    kafka.kill();
+    kafka.restart();
+    let (code, report, messages) = finished(child);
+    assert_eq!((code, &report["sent"]), (Some(0), &2_000.into()), "{messages}");
+    let records = kafka.records("restarted");
+    assert_key_order(&records);
+    assert!(records.len() == 2_000 && records.iter().map(Record::seq).collect::<BTreeSet<_>>().len() == 2_000);
+}
+
+#[test]
 fn the_printed_command_resumes_after_the_broker_was_away() {
     let mut kafka = Kafka::start();
     kafka.create_topic("later", 3, &[]);
@@ -362,6 +396,8 @@ fn events_that_retention_has_deleted_are_reported_as_gaps() {
         writer.append_all((written..written + 50).map(event));
         written += 50;
     }
+    // A closed journal deletes no further segment.
+    writer.close();
     let (code, count, messages) = replay(&home, &["--seq", "0..", "--to", &receiver.url(), "--dry-run"]);
     assert_eq!(code, Some(0));
     let oldest = count["first_seq"].as_u64().expect("a number");
@@ -375,6 +411,7 @@ fn events_that_retention_has_deleted_are_reported_as_gaps() {
     let child = spawn(&home, &format!("--seq {oldest}.. --to {}", receiver.url()));
     let first = receiver.next();
     assert_eq!(first.field("hookhold-seq"), oldest.to_string());
+    let writer = StoredWriter::open_small(&home);
     while fixture::journal(&home).stat().expect("the journal can be read").oldest < end {
         writer.append_all((written..written + 50).map(event));
         written += 50;

@@ -201,11 +201,12 @@ fn send(
     };
     let mut events = SelectedEvents::new(journal, selection, seqs);
     let result = run.run(&mut events);
+    run.report.elapsed = begun.elapsed();
     let ReplayRun { outlet, stop, state, mut report, .. } = run;
     outlet.stop();
     report.missing = joined([count.missing, events.into_missing()].concat());
     report.resume = (state.next < state.end).then(|| resume_command(context, args, &state));
-    (report.next, report.elapsed) = (state.next, begun.elapsed());
+    report.next = state.next;
     report.error = result.as_ref().err().map(|error| super::causes(error.as_ref()));
     match context.json() {
         true => report.print_json(out)?,

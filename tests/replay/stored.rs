@@ -79,12 +79,12 @@ pub struct StoredWriter {
 }
 
 impl StoredWriter {
-    /// Creates the journal of `home`.
+    /// Opens the journal of `home`, or creates it.
     pub fn open(home: &Home) -> StoredWriter {
         StoredWriter::with_limits(home, JournalLimits { segment_size: 8 << 20, ..JournalLimits::default() })
     }
 
-    /// Creates a journal that deletes its oldest events soon.
+    /// Like [`StoredWriter::open`], but the journal deletes its oldest events soon.
     pub fn open_small(home: &Home) -> StoredWriter {
         let limits = JournalLimits { segment_size: 256 << 10, max_size: 2 << 20, ..JournalLimits::default() };
         StoredWriter::with_limits(home, limits)
@@ -93,7 +93,8 @@ impl StoredWriter {
     fn with_limits(home: &Home, limits: JournalLimits) -> StoredWriter {
         let disk = LocalDisk::create(&home.journal()).expect("target/ can be written to");
         let options = Options { limits, ..Options::default() };
-        let journal = Journal::open(Arc::new(disk), options, Arc::new(SystemClock), Arc::default()).expect("a new journal");
+        let journal = Journal::open(Arc::new(disk), options, Arc::new(SystemClock), Arc::default())
+            .expect("no other process has the journal open");
         let sources = fixture::sources(home).into_iter();
         let verifiable = sources.map(|source| (source.name.to_string(), (source.clone(), Verifier::new((*source).clone()))));
         StoredWriter { journal, sources: verifiable.collect() }
