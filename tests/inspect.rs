@@ -227,6 +227,14 @@ fn an_event_is_verified_with_the_secrets_of_today() {
     let unverifiable = shown(&harness, &["evt_1"]);
     assert_eq!(value(&unverifiable, "verifies now"), "cannot be verified again: the token is not stored");
     assert!(!unverifiable.contains("a long and secret token"), "{unverifiable}");
+    harness.configure(&format!(
+        "[sources.batch]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = {{ from = \"header:X-Signature\" }}\n\
+         content = [\"body\"]\nsecrets = [\"file:{}\"]\nevent = {{ batch = \"\", id = \"json:/id\" }}\nsplit = true\n",
+        token.display()
+    ));
+    harness.append_event(&journal, &harness.event_with_body("batch", "", br#"[{"id":"item_1"},{"id":"item_2"}]"#));
+    let item = shown(&harness, &["item_1"]);
+    assert!(value(&item, "verifies now").starts_with("cannot be verified again: the event is one item of a batch, "), "{item}");
     let file = harness.dir.path().join("hookhold.toml");
     let others = fs::read_to_string(&file).unwrap().replace("sources.stripe", "sources.renamed");
     fs::write(&file, others).unwrap();
@@ -356,6 +364,11 @@ fn the_cursor_says_what_is_known_while_kafka_is_away() {
     assert!(
         shown(&harness, &["2", "--timeout", "1s"]).contains("acknowledged: the cursor of the topic webhooks.stripe is past it; ")
     );
+    let file = harness.dir.path().join("hookhold.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("provider = \"github\"", "topic = \"elsewhere\"\nprovider = \"github\"")).unwrap();
+    let report = shown(&harness, &["5", "--timeout", "1s"]);
+    assert!(value(&report, "kafka").contains("; no source forwards to this topic any more; "), "{report}");
     // Without the secrets, Kafka's password may be missing.
     fs::remove_file(harness.dir.path().join("secret")).unwrap();
     let report = shown(&harness, &["2"]);

@@ -96,10 +96,11 @@ impl Harness {
             remote: SocketAddr::from(([127, 0, 0, 1], 4000)),
             received_at: options.now,
         };
-        let Ok(Verdict::Event(Verified { event, .. })) = Verifier::new(source.clone()).verify(&delivery) else {
-            panic!("the delivery is not an event")
-        };
-        event
+        match Verifier::new(source.clone()).verify(&delivery) {
+            Ok(Verdict::Event(Verified { event, .. })) => event,
+            Ok(Verdict::Batch(mut batch)) => batch.items.remove(0).event,
+            other => panic!("the delivery is not an event: {other:?}"),
+        }
     }
 
     /// Appends one event of `source` with the id `id` and the arrival time `at`, and returns the event's sequence.
