@@ -20,6 +20,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::certificate;
+use crate::diagnostic::SecretAccess;
 use crate::limits::{AdminLimits, DedupeLimits, JournalLimits, ServerLimits};
 use crate::secret::Secret;
 use crate::source::url::PublicUrl;
@@ -195,12 +196,12 @@ impl Config {
         Ok(Config { path: path.to_owned(), ..config })
     }
 
-    /// Reads and checks the configuration file `path` without its secrets, on a machine that does not have them. Also leaves out the
-    /// files for TLS and the properties of librdkafka whose values are references. The sources verify nothing.
-    pub fn load_without_secrets(path: &Path, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
+    /// Reads and checks the configuration file `path` on a machine that may lack its secrets. Leaves out the files for TLS and the
+    /// properties of librdkafka whose values are references. A source without its secrets verifies nothing.
+    pub fn load_with(path: &Path, secrets: SecretAccess, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
         let (file, text) = (path.display().to_string(), contents(path)?);
         let read = |root, diagnostics: &Diagnostics| read::root(&file, root, kafka, diagnostics);
-        let config = TomlTable::read_into(Diagnostics::without_secrets(), &file, &text, read)?;
+        let config = TomlTable::read_into(Diagnostics::with_secrets(secrets), &file, &text, read)?;
         Ok(Config { path: path.to_owned(), ..config })
     }
 

@@ -54,10 +54,21 @@ struct DiagnosticList {
     misspelt: Vec<MisspeltKey>,
     /// True if the current pass over the file has found misspelt keys.
     has_new_misspelt: bool,
-    /// True if the reader of the file must not read secrets, because this machine does not have them.
-    is_without_secrets: bool,
+    secrets: SecretAccess,
     /// Hash of each value that a reference in the file stands for, by the dotted path of its key.
     references: BTreeMap<String, u64>,
+}
+
+/// The secrets that the reader of a file reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecretAccess {
+    /// All secrets. A secret that cannot be read is an error.
+    #[default]
+    Required,
+    /// The secrets that can be read. The others are empty.
+    Available,
+    /// No secrets, because this machine does not have them. They are empty.
+    None,
 }
 
 /// The diagnostic of a misspelt key, and the valid key that replaces the misspelt key in the next pass over the file.
@@ -76,17 +87,11 @@ impl Diagnostics {
         diagnostics
     }
 
-    /// Returns an empty list for a file whose secrets are not read. See [`Diagnostics::is_without_secrets`].
-    pub fn without_secrets() -> Diagnostics {
+    /// Returns an empty list for a file of which the reader reads these secrets.
+    pub fn with_secrets(secrets: SecretAccess) -> Diagnostics {
         let diagnostics = Diagnostics::default();
-        diagnostics.lock().is_without_secrets = true;
+        diagnostics.lock().secrets = secrets;
         diagnostics
-    }
-
-    /// Returns true if the reader of the file does not read secrets. Each secret is then empty, and the checks of its content and of
-    /// the files for TLS are left out.
-    pub fn is_without_secrets(&self) -> bool {
-        self.lock().is_without_secrets
     }
 
     /// Returns the hash of each value that a reference in the file stands for, by the dotted path of its key. Secrets are no such
@@ -187,9 +192,14 @@ impl Location {
         }
     }
 
-    /// Returns true if the reader of the file does not read secrets.
-    pub(crate) fn is_without_secrets(&self) -> bool {
-        self.diagnostics.is_without_secrets()
+    /// Returns the secrets that the reader of the file reads.
+    pub(crate) fn secrets(&self) -> SecretAccess {
+        self.diagnostics.lock().secrets
+    }
+
+    /// Returns true if secrets may be missing. The checks of the files for TLS and of references are then left out.
+    pub(crate) fn may_lack_secrets(&self) -> bool {
+        self.secrets() != SecretAccess::Required
     }
 
     /// Notes the value that a reference at this position stands for.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::UnixMillis;
+use crate::diagnostic::SecretAccess;
 use crate::reference::{self, REFERENCE};
 use crate::toml_value::Item;
 
@@ -20,7 +21,7 @@ pub struct Secret {
     /// Account of the sender to which the secret belongs; `None` if the operator has configured no account.
     pub account: Option<Arc<str>>,
     /// Bytes of the environment variable, or of the file without its final line break. Empty only if the reader of the configuration
-    /// does not read secrets.
+    /// may do without secrets.
     pub bytes: Vec<u8>,
     /// Time at which the secret expires; `None` if the secret does not expire. At and after this time, the verifier rejects
     /// signatures made with the secret.
@@ -136,11 +137,14 @@ fn follow(item: &Item) -> Option<Secret> {
         let path = reference::referenced_file(text, &item.location)?;
         Some(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
     });
-    if let Some(name) = name.clone().filter(|_| item.location.is_without_secrets()) {
-        return Some(Secret::new(name, Vec::new()));
+    let access = item.location.secrets();
+    let absent = || name.clone().map(|name| Secret::new(name, Vec::new()));
+    if let Some(absent) = absent().filter(|_| access == SecretAccess::None) {
+        return Some(absent);
     }
     match reference::follow(text, &item.location, "secret") {
         Ok(bytes) => Some(Secret::new(name.unwrap_or_default(), bytes)),
+        Err(_) if access == SecretAccess::Available && name.is_some() => absent(),
         Err(what) => item.reject(what),
     }
 }

@@ -203,6 +203,11 @@ impl Source {
         if self.shadow && is_rejection { self.recipe.replies.accepted.clone().over(answer) } else { answer }
     }
 
+    /// Returns true if a secret of the source is missing, because the reader of the configuration may do without secrets.
+    pub fn lacks_secrets(&self) -> bool {
+        self.keys.iter().any(|key| key.configured().is_absent())
+    }
+
     /// Returns true if the sender publishes the key, so that it signs the deliveries of all its accounts with the key.
     pub(crate) fn is_published(&self, key: &Key) -> bool {
         is_named_by_id(key, &self.recipe.proofs)

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc as blocking};
 use std::time::Duration;
 
-use hookhold::admin::{self, AdminAccess, AdminQueries, ComponentHealth, HealthState, Readiness, ReleaseError};
+use hookhold::admin::{
+    self, AdminAccess, AdminQueries, ComponentHealth, HealthState, Readiness, ReleaseError, StatusJournal, StatusProblem,
+    StatusReport,
+};
 use hookhold::metrics::Metrics;
 use hookhold::secret::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,6 +38,21 @@ impl AdminQueries for Gateway {
             draining: self.draining.load(SeqCst),
             journal: ComponentHealth::ok(),
             kafka: ComponentHealth::or(HealthState::Degraded, vec!["no broker answers".into()]),
+        }
+    }
+
+    fn status(&self) -> StatusReport {
+        StatusReport {
+            process: None,
+            lost_events: 0,
+            losses: Vec::new(),
+            problems: vec![StatusProblem::from_message("journal", "the disk is full; free some disk space")],
+            journal: StatusJournal { dir: "/var/lib/hookhold".into(), events: 1, bytes: 2, max_bytes: 3, next_seq: 4 },
+            kafka: "off".into(),
+            topics: Vec::new(),
+            sources: Vec::new(),
+            parked_events: 0,
+            parked_bytes: 0,
         }
     }
 
@@ -79,6 +97,8 @@ async fn pages_are_rendered_on_request_until_the_shutdown() {
     gateway.draining.store(true, SeqCst);
     assert!(ask("GET /readyz").await.starts_with("HTTP/1.1 503 "));
     assert!(ask("GET /livez").await.starts_with("HTTP/1.1 200 "));
+    let status = ask("GET /api/status").await;
+    assert!(status.starts_with("HTTP/1.1 200 ") && status.contains("\"remedy\":\"free some disk space\""), "{status}");
     let changes = ask("GET /api/changes").await;
     assert!(changes.starts_with("HTTP/1.1 200 ") && changes.ends_with("{\"changes\":[]}\n"), "{changes}");
     let rejections = ask("GET /api/rejections?source=shop").await;
@@ -124,7 +144,7 @@ async fn a_blocking_page_is_rendered_once_at_a_time() {
 #[tokio::test]
 async fn a_dns_name_that_is_not_configured_reads_no_page() {
     let address = serve(AdminAccess::new(vec!["hookhold.internal".into()], None)).await;
-    for path in ["/", "/metrics", "/livez", "/readyz", "/api/changes", "/api/rejections", "/none"] {
+    for path in ["/", "/metrics", "/livez", "/readyz", "/api/status", "/api/changes", "/api/rejections", "/none"] {
         let rebound = ask_as(address, &format!("GET {path}"), "host: evil.example:9464\r\n").await;
         assert!(rebound.starts_with("HTTP/1.1 421 ") && rebound.contains("admin.hosts, found evil.example:9464;"), "{rebound}");
         assert!(ask_as(address, &format!("GET {path}"), "").await.starts_with("HTTP/1.1 421 "), "a request without Host");
@@ -144,7 +164,7 @@ async fn without_the_token_only_the_probes_answer_with_their_status() {
     let alive = ask_as(address, "GET /livez", host).await;
     assert!(alive.starts_with("HTTP/1.1 200 ") && alive.ends_with("\r\n\r\nalive\n"), "{alive}");
     let wrong = format!("{host}authorization: Bearer {}x\r\n", &TOKEN[1..]);
-    for path in ["/", "/metrics", "/api/changes", "/api/rejections", "/none"] {
+    for path in ["/", "/metrics", "/api/status", "/api/changes", "/api/rejections", "/none"] {
         for fields in [host, &wrong] {
             let rejected = ask_as(address, &format!("GET {path}"), fields).await;
             assert!(rejected.starts_with("HTTP/1.1 401 ") && rejected.contains("www-authenticate: Bearer "), "{rejected}");
@@ -152,7 +172,9 @@ async fn without_the_token_only_the_probes_answer_with_their_status() {
         }
     }
     let right = format!("{host}authorization: Bearer {TOKEN}\r\n");
-    for (path, status) in [("/", 200), ("/metrics", 200), ("/api/changes", 200), ("/api/rejections", 404), ("/none", 404)] {
+    for (path, status) in
+        [("/", 200), ("/metrics", 200), ("/api/status", 200), ("/api/changes", 200), ("/api/rejections", 404), ("/none", 404)]
+    {
         let page = ask_as(address, &format!("GET {path}"), &right).await;
         assert!(page.starts_with(&format!("HTTP/1.1 {status} ")), "{page}");
     }

@@ -95,6 +95,24 @@ fn doctor_without_secrets_shows_what_hookhold_has_recorded() {
 }
 
 #[test]
+fn the_missing_secret_of_one_source_does_not_stop_another() {
+    let home = home(
+        "sources.stripe.secrets = [\"file:one\"]\nsources.code.provider = \"github\"\nsources.code.secrets = [\"file:one\"]\n",
+    );
+    let process = home.start();
+    home.configure(&format!(
+        "{SOURCE}sources.stripe.secrets = [\"file:one\"]\nsources.code.provider = \"github\"\nsources.code.secrets = [\"env:NOT_SET\"]\n"
+    ));
+    verb(&home, &["send", "stripe"], 0);
+    let failed = verb(&home, &["send", "code"], 2);
+    assert!(failed.contains("NOT_SET") && failed.contains("export it in this shell"), "{failed}");
+    verb(&home, &["send", "stripe", "--tamper", "body"], 0);
+    let explained = verb(&home, &["doctor", "stripe"], 1);
+    assert!(explained.contains("stripe: the gateway rejects the delivery as signature_mismatch"), "{explained}");
+    drop(process);
+}
+
+#[test]
 fn a_file_in_another_format_is_named() {
     let home = home("");
     for (file, content, format) in [

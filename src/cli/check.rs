@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hookhold::config::Config;
-use hookhold::diagnostic::{Diagnostic, Diagnostics};
+use hookhold::diagnostic::{Diagnostic, Diagnostics, SecretAccess};
 use hookhold::forward::Inspection;
 use hookhold::source::Source;
 use serde_json::json;
@@ -64,7 +64,7 @@ pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     let file = context.file()?;
     let mut out = anstream::stdout().lock();
     let loaded = match args.no_secrets {
-        true => Config::load_without_secrets(&file, super::KAFKA),
+        true => Config::load_with(&file, SecretAccess::None, super::KAFKA),
         false => hookhold::service::load_config(&file),
     };
     let config = match loaded {
@@ -109,7 +109,7 @@ fn report_all(context: &Context, file: &Path, diagnostics: &Diagnostics, no_secr
     all.iter().try_for_each(|diagnostic| report(out, diagnostic, context.json()))?;
     out.flush()?;
     let plural = if all.len() == 1 { "error" } else { "errors" };
-    let only_secrets = !no_secrets && Config::load_without_secrets(file, super::KAFKA).is_ok();
+    let only_secrets = !no_secrets && Config::load_with(file, SecretAccess::Available, super::KAFKA).is_ok();
     let remedy = if only_secrets { "; all other options are valid; --no-secrets checks them without the secrets" } else { "" };
     Err(UsageError(format!("{} {plural} in {}{remedy}", all.len(), file.display())).into())
 }

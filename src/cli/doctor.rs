@@ -79,7 +79,7 @@ pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     let stores = (config.admin, config.journal);
     let (own, others): (Vec<_>, Vec<_>) = config.sources.into_iter().partition(|source| *source.name == *args.source);
     let source = own.into_iter().next().ok_or_else(|| super::unknown_source(&args.source, &names))?;
-    if let Some(missing) = missing_secrets {
+    if let Some(missing) = missing_secrets.filter(|_| source.lacks_secrets()) {
         return without_secrets(context, stores, &source.name, args, missing);
     }
     let deliveries = deliveries(context, stores, source, others.into(), config.providers, args)?;

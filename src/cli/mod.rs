@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use hookhold::config::{self, Config, JournalConfig, KafkaCheck};
-use hookhold::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
+use hookhold::diagnostic::{Diagnostic, Diagnostics, SecretAccess, did_you_mean};
 use hookhold::journal::ReadOnlyJournal;
 use hookhold::journal::disk::LocalDisk;
 use hookhold::source::Providers;
@@ -194,11 +194,11 @@ impl Context {
     }
 
     /// Reads and checks the configuration file as [`Context::load`] does. If the file has no error except for secrets that this
-    /// process cannot read, returns the configuration without secrets, and the errors.
+    /// process cannot read, returns the configuration without these secrets, and the errors.
     fn load_any(&self) -> Result<(Config, Option<Diagnostics>), Box<dyn Error>> {
         let file = self.file()?;
         Config::load(&file, KAFKA).map(|config| (config, None)).or_else(|errors| {
-            let config = Config::load_without_secrets(&file, KAFKA).map_err(|_| errors.clone())?;
+            let config = Config::load_with(&file, SecretAccess::Available, KAFKA).map_err(|_| errors.clone())?;
             Ok((config, Some(errors)))
         })
     }

@@ -94,8 +94,7 @@ pub(super) fn run(context: &Context, args: SendArgs) -> VerbResult {
     let is_here = is_this_machine(args.url.as_deref(), config.server.listen);
     let source = source(config.sources.clone(), &args.source)?;
     // The secrets of other sources may be missing.
-    let is_absent = source.keys.iter().any(|key| key.configured().is_absent());
-    if let Some(missing) = missing_secrets.filter(|_| is_absent && !args.list_types) {
+    if let Some(missing) = missing_secrets.filter(|_| source.lacks_secrets() && !args.list_types) {
         return Err(missing.into());
     }
     if args.list_types {

@@ -189,7 +189,7 @@ impl PropertyReader {
         self.references.extend(path.map(|path| (name.clone(), path)));
         let is_secret = SECRET.contains(&name.as_str());
         let value = if is_secret || is_reference { referenced(item)? } else { item.scalar()? };
-        if is_reference && location.is_without_secrets() {
+        if is_reference && location.may_lack_secrets() {
             return Some((name, value));
         }
         let value = if is_reference { value } else { files::resolved(&name, value, &location) };

@@ -195,7 +195,7 @@ fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
             return None;
         }
     };
-    if t.location.is_without_secrets() {
+    if t.location.may_lack_secrets() {
         return Some(files);
     }
     match files.read() {

@@ -23,7 +23,7 @@ impl TomlText {
     }
 
     /// Returns the string, or the text that the reference stands for. If there is no such text, reports the reason and returns `None`.
-    /// A reader that does not read secrets may also lack the other variables and files, so it reports nothing.
+    /// A reader that may lack secrets may also lack the other variables and files, so it reports nothing.
     pub(super) fn resolved(&self, location: &Location) -> Option<&str> {
         if !reference::is_reference(&self.written) {
             return Some(&self.written);
@@ -38,7 +38,7 @@ impl TomlText {
                     location.note_reference(&text);
                     Some(text)
                 }
-                Err(_) if location.is_without_secrets() => None,
+                Err(_) if location.may_lack_secrets() => None,
                 Err(what) => {
                     location.report(what);
                     None

@@ -93,7 +93,7 @@ impl LocatorParser {
 fn configured_text(item: Item) -> Option<String> {
     match item.clone().string() {
         Some(text) if text.is_empty() => item.expected("a text", "an empty string"),
-        None if item.location.is_without_secrets() => Some(String::new()),
+        None if item.location.may_lack_secrets() => Some(String::new()),
         text => text,
     }
 }
