@@ -209,7 +209,7 @@ mod tests {
         let shown = text(line("shopify-orders", "customer.subscription.updated", "evt_1d3fb64e9e2a9d"), Some(80));
         assert_eq!(shown, "       1  11-21 07:08:13  shopi…  customer.subs…  evt_1d3fb64e9e2a9d  1023.9 KiB\n".to_owned());
         let long = text(line("stripe", "invoice.paid", "evt_1d3fb64e9e2a9dc6_0123456789"), Some(80));
-        assert!(long.contains("  stripe  invoice.p…  evt_1d3fb64e9e2a9dc6_0…  "), "{long}");
+        assert!(long.contains("  stripe  invoice.p…  evt_1d3fb64e9e2a9dc6_…  "), "{long}");
     }
 
     #[test]
