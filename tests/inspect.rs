@@ -402,7 +402,7 @@ fn another_user_gets_the_remedy() {
         command.uid(65_534).gid(65_534);
         command
     } else {
-        fs::set_permissions(&harness.config.journal.dir, PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(&harness.config.journal.dir, PermissionsExt::from_mode(0o000)).unwrap();
         Command::new(env!("CARGO_BIN_EXE_hookhold"))
     };
     let output = command.args(["inspect", "0"]).current_dir(dir).output().unwrap();

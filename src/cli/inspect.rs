@@ -29,8 +29,9 @@ use verification::Reverification;
 ///
 /// A number is a sequence number, as `hookhold tail` shows it, and LOG-SEQ is a position, as the record headers hookhold-log and
 /// hookhold-seq state it. Any other text, and a number or position that no event has, is an event id. If several events have the id,
-/// inspect lists them. The request headers lack credentials, which hookhold does not store. If Kafka has acknowledged the event,
-/// inspect searches the topic for its record, and commits no offset. inspect works whether hookhold runs or not.
+/// inspect lists them. The exit code is 1 if there is no such event. The request headers lack credentials, which hookhold does not
+/// store. If there is a section [kafka], inspect searches the topic for the event's record, from the time of receipt on, and commits no
+/// offset. inspect works whether hookhold runs or not.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct InspectArgs {

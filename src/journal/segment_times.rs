@@ -106,6 +106,11 @@ mod tests {
         overlapping(&segments(hours), since * HOUR, until.saturating_mul(HOUR))
     }
 
+    /// Returns one range without an end.
+    fn newest_from(seq: u64) -> Vec<Range<u64>> {
+        std::iter::once(seq..u64::MAX).collect()
+    }
+
     /// Returns the given range and the newest of `count` segments.
     fn with_newest(range: Range<u64>, count: u64) -> Vec<Range<u64>> {
         vec![range, (count - 1) * 10..u64::MAX]
@@ -116,9 +121,9 @@ mod tests {
         let steady: Vec<_> = (100..106).map(|hour| Some((hour, hour))).collect();
         assert_eq!(found(&steady, 0, u64::MAX), [ALL]);
         assert_eq!(overlapping(&segments(&steady), 102 * HOUR + HOUR / 2, 103 * HOUR + HOUR / 2), with_newest(20..40, 6));
-        assert_eq!(overlapping(&segments(&steady), 104 * HOUR + HOUR / 2, u64::MAX), [40..u64::MAX]);
-        assert_eq!(found(&steady, 200, u64::MAX), [50..u64::MAX]);
-        assert_eq!(found(&steady, 0, 99), [50..u64::MAX]);
+        assert_eq!(overlapping(&segments(&steady), 104 * HOUR + HOUR / 2, u64::MAX), newest_from(40));
+        assert_eq!(found(&steady, 200, u64::MAX), newest_from(50));
+        assert_eq!(found(&steady, 0, 99), newest_from(50));
         assert_eq!(found(&[], 0, u64::MAX), [ALL]);
     }
 

@@ -126,6 +126,22 @@ fn a_search_finds_each_event_of_a_rewritten_and_damaged_journal() {
     journal.close();
 }
 
+/// Returns the offsets of the frames in a segment file.
+fn frame_starts(bytes: &[u8]) -> Vec<usize> {
+    let (mut starts, mut at) = (Vec::new(), 4_096);
+    while let Some(length) = bytes.get(at..at + 4).map(|length| u32::from_le_bytes(length.try_into().expect("4 bytes")) as usize)
+    {
+        if length == 0 {
+            // The rest of the page is padding.
+            at = (at + 1).next_multiple_of(4_096);
+            continue;
+        }
+        starts.push(at);
+        at += length.next_multiple_of(8);
+    }
+    starts
+}
+
 /// A search does not compute the checksum of an event that it skips.
 #[test]
 fn a_search_in_a_damaged_journal_finds_what_a_complete_read_finds() {
@@ -147,7 +163,12 @@ fn a_search_in_a_damaged_journal_finds_what_a_complete_read_finds() {
             let names = harness.disk.names(".seg");
             let name = &names[rng.usize(..names.len())];
             let start = rng.usize(4_096..harness.disk.bytes(name).len());
-            let length = if rng.bool() { 1 } else { rng.usize(1..3_000) };
+            // Half of the damage changes the length of a frame.
+            let frames = frame_starts(&harness.disk.bytes(name));
+            let (start, length) = match rng.bool() {
+                true => (frames[rng.usize(..frames.len())] + rng.usize(..2), 1),
+                false => (start, rng.usize(1..3_000)),
+            };
             let end = (start + length).min(harness.disk.bytes(name).len());
             let mask = rng.u8(1..);
             harness.disk.corrupt(name, start..end, |byte| byte ^ mask);

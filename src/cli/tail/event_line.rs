@@ -108,7 +108,9 @@ impl EventLine {
         let room = width.saturating_sub(others + SEPARATORS);
         self.id = cut(&self.id, room.saturating_sub(LEAST_SOURCE_WIDTH + LEAST_TYPE_WIDTH));
         let room = room.saturating_sub(columns(&self.id));
-        let source = columns(&self.source).clamp(LEAST_SOURCE_WIDTH, SOURCE_WIDTH).min(room.saturating_sub(LEAST_TYPE_WIDTH));
+        // The type says more than the source.
+        let most = (room / 3).clamp(LEAST_SOURCE_WIDTH, SOURCE_WIDTH).min(room.saturating_sub(LEAST_TYPE_WIDTH));
+        let source = columns(&self.source).max(LEAST_SOURCE_WIDTH).min(most);
         let event_type = TYPE_WIDTH.max(columns(&self.event_type)).min(room - source);
         self.source = cut(&self.source, source);
         self.event_type = cut(&self.event_type, event_type);
@@ -205,9 +207,9 @@ mod tests {
     #[test]
     fn ids_are_shortened_last() {
         let shown = text(line("shopify-orders", "customer.subscription.updated", "evt_1d3fb64e9e2a9d"), Some(80));
-        assert_eq!(shown, "       1  11-21 07:08:13  shopif…  customer.su…  evt_1d3fb64e9e2a9d  1023.9 KiB\n".to_owned());
+        assert_eq!(shown, "       1  11-21 07:08:13  shopi…  customer.subs…  evt_1d3fb64e9e2a9d  1023.9 KiB\n".to_owned());
         let long = text(line("stripe", "invoice.paid", "evt_1d3fb64e9e2a9dc6_0123456789"), Some(80));
-        assert!(long.contains("  stripe  invoice.p…  evt_1d3fb64e9e2a9dc6_0…  "), "{long}");
+        assert!(long.contains("  stripe  invoice.p…  evt_1d3fb64e9e2a9dc6_…  "), "{long}");
     }
 
     #[test]
