@@ -36,6 +36,9 @@ struct ReplayBenchArgs {
     /// Number of rounds.
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
+    /// Number of deliveries that the senders send per second; 0 for as many as possible.
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    offered: u32,
     /// Maximum rate of the replay, such as 5000/s [default: no limit].
     #[arg(long, value_name = "R/s")]
     rate: Option<String>,
@@ -61,16 +64,16 @@ fn main() -> Result<()> {
     for round in 0..args.rounds {
         let mut alone = 0.0;
         if round % 2 == 0 {
-            alone = accepted_alone(&gateway, &runtime, &format!("alone-{round}"), lasting)?;
+            alone = accepted_alone(&gateway, &runtime, &format!("alone-{round}"), lasting, args.offered)?;
         }
-        let senders = RunningSenders::start(&gateway, &runtime, &format!("during-{round}"))?;
+        let senders = RunningSenders::start(&gateway, &runtime, &format!("during-{round}"), args.offered)?;
         let (before, begun) = (senders.accepted(), Instant::now());
         let (rate, _) = replay(&gateway, &args)?;
         lasting = begun.elapsed();
         let during = (senders.accepted() - before) as f64 / lasting.as_secs_f64();
         senders.stop(&runtime)?;
         if round % 2 == 1 {
-            alone = accepted_alone(&gateway, &runtime, &format!("alone-{round}"), lasting)?;
+            alone = accepted_alone(&gateway, &runtime, &format!("alone-{round}"), lasting, args.offered)?;
         }
         wait_until_forwarded(&gateway)?;
         println!(
@@ -85,7 +88,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Senders that send deliveries as fast as possible.
+/// Senders that send deliveries until they are stopped.
 struct RunningSenders {
     stopping: Arc<AtomicBool>,
     accepted: Arc<AtomicU64>,
@@ -93,11 +96,12 @@ struct RunningSenders {
 }
 
 impl RunningSenders {
-    /// Starts the senders, and waits for their first responses.
-    fn start(gateway: &Gateway, runtime: &Runtime, run: &str) -> Result<RunningSenders> {
+    /// Starts the senders with this number of deliveries per second, or as many as possible if it is 0. Waits for their first
+    /// responses.
+    fn start(gateway: &Gateway, runtime: &Runtime, run: &str, offered: u32) -> Result<RunningSenders> {
         let (stopping, accepted) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (senders, ended, counted) = (gateway.senders(run), stopping.clone(), accepted.clone());
-        let task = runtime.spawn(async move { senders.run(None, None, ended, counted).await });
+        let task = runtime.spawn(async move { senders.run(None, Some(offered).filter(|rate| *rate > 0), ended, counted).await });
         let senders = RunningSenders { stopping, accepted, task };
         while senders.accepted() < WARM_UP {
             if senders.task.is_finished() {
@@ -120,8 +124,8 @@ impl RunningSenders {
 }
 
 /// Returns the number of deliveries per second that hookhold accepts without a replay, measured for this time.
-fn accepted_alone(gateway: &Gateway, runtime: &Runtime, run: &str, lasting: Duration) -> Result<f64> {
-    let senders = RunningSenders::start(gateway, runtime, run)?;
+fn accepted_alone(gateway: &Gateway, runtime: &Runtime, run: &str, lasting: Duration, offered: u32) -> Result<f64> {
+    let senders = RunningSenders::start(gateway, runtime, run, offered)?;
     let (before, begun) = (senders.accepted(), Instant::now());
     std::thread::sleep(lasting);
     let rate = (senders.accepted() - before) as f64 / begun.elapsed().as_secs_f64();

@@ -40,8 +40,9 @@ use target::ReplayTarget;
 ///
 /// Sends the selected events of the journal in the order of their sequence numbers, so the order of each key stays the same. The
 /// records have the same key, value, timestamp and headers as in the first forwarding, and two more headers: hookhold-replay, the id of
-/// the replay, and hookhold-replayed-at. Works while the gateway runs or not, and moves no cursor. Events that hookhold stores after
-/// the start of the replay are not part of it. hookhold can send only events that the journal still contains ([journal] retain).
+/// the replay, and hookhold-replayed-at. Works while the gateway runs or not, and moves no cursor. Runs with a lower priority than the
+/// gateway. Events that hookhold stores after the start of the replay are not part of it. hookhold can send only events that the
+/// journal still contains ([journal] retain).
 ///
 /// After Ctrl-C or SIGTERM, replay waits for the acknowledgements in flight, and prints the command that sends the rest. With
 /// --progress, a replay can resume even after kill -9: the same command continues where the file says. After kill -9, at most 2,000
@@ -79,9 +80,14 @@ pub(super) struct ReplayArgs {
     replay_id: Option<String>,
 }
 
+/// Priority of the process (`nice`): below that of the gateway, which must not wait for a replay on the same machine.
+const PRIORITY: i32 = 10;
+
 /// Sends the selected events, and prints the numbers. The exit status is `Failed` if an event was rejected, skipped or missing.
 pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
     args.selection.check()?;
+    // The threads that start later inherit the priority. Without the right to lower it, the replay runs as it is.
+    let _ = rustix::process::setpriority_process(None, PRIORITY);
     let (target, config) = ReplayTarget::find(context, args.to.as_deref())?;
     if args.skip_failed && !target.is_url() {
         let found = format!("--to {}; leave out --skip-failed", target.name());

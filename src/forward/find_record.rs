@@ -19,7 +19,7 @@ use super::Settings;
 use super::client_error::{CauseCertainty, ClientError, FAILED_CONNECTION, own_certificate};
 use super::kafka_error::BlockReason;
 use super::partitioner;
-use super::record::{self, REDRIVEN};
+use super::record::{self, REDRIVEN, REPLAY};
 use super::settings::{CLIENT_ID, consumer_config, setup_failure};
 use super::tokens::TokenSource;
 use crate::journal::StoredEvent;
@@ -328,6 +328,8 @@ impl EventHeaders {
                 record::LOG => is_same_log = header.value == Some(self.log.as_bytes()),
                 record::SEQ => seq = header.value.and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok()),
                 REDRIVEN => is_redriven = true,
+                // A replay sends further copies, at any time and after later events.
+                REPLAY => return RecordRelation::Other,
                 _ => {}
             }
         }
