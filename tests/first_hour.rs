@@ -22,8 +22,8 @@ fn the_first_hour_brings_an_own_event_into_kafka() {
     let [hooks, admin, kafka, controller] = [0, 1, 2, 3].map(|port: usize| reserved[port].0.to_string());
     let ports = format!("sed -i 's/0.0.0.0:8080/{hooks}/; s/127.0.0.1:9464/{admin}/' hookhold.toml\n{SECRET}");
     let script = [
-        ("cargo build --release --locked\n", ""), // already built
-        ("$PWD/target/release", &bin),
+        ("cargo build --locked\n", ""), // already built
+        ("$PWD/target/debug", &bin),
         ("target/first-hour", &here),
         ("http://127.0.0.1:9464", &format!("http://{admin}")),
         (SECRET, &ports),
