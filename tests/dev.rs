@@ -359,10 +359,10 @@ fn the_keys_send_samples_and_the_screen_explains_each_result() {
     screen.wait_for("timestamp: expected at most 300 s in the past");
     let frame = screen.deliveries();
     let expected = [
-        "TIME  200  stripe        invoice.paid          ID  stored #0",
-        "TIME  200  stripe        invoice.paid          ID  duplicate of #0",
-        "TIME  401  stripe        -                     -                         signature_mismatch",
-        "TIME  401  stripe        -                     -                         timestamp_stale",
+        "TIME  200  stripe        invoice.paid                ID  stored #0",
+        "TIME  200  stripe        invoice.paid                ID  duplicate of #0",
+        "TIME  401  stripe        -                           -                             signature_mismatch",
+        "TIME  401  stripe        -                           -                             timestamp_stale",
         "TIME  200  stripe        checkout.session.completed  ID  stored #1",
     ];
     assert_eq!(frame, expected, "{}", screen.text());
@@ -380,6 +380,59 @@ fn the_keys_send_samples_and_the_screen_explains_each_result() {
     screen.press("q");
     assert_eq!(screen.wait(), 0);
 }
+
+/// The whole screen before and after the first sample, with placeholders for the port, the directory, the time and the id.
+#[test]
+fn the_first_screen_says_where_to_send_and_shows_what_arrives() {
+    let (address, _reserved) = ports::reserve();
+    let mut screen = Screen::start(&["stripe", "--listen", &address.to_string()], &[]);
+    screen.wait_for("? help  q quit");
+    assert_eq!(frame(&screen, address), FIRST_FRAME.trim_start_matches('\n'));
+    screen.press("g");
+    screen.wait_for("stored #0");
+    let delivery = "TIME  200  stripe        invoice.paid                ID  stored #0\n";
+    let (page, footer) = FIRST_FRAME.trim_start_matches('\n').rsplit_once("stripe: g").expect("a footer");
+    assert_eq!(frame(&screen, address), format!("{page}{delivery}stripe: g{footer}"));
+    screen.press("q");
+    assert_eq!(screen.wait(), 0);
+}
+
+/// Returns the text of the screen with placeholders.
+fn frame(screen: &Screen, address: SocketAddr) -> String {
+    let text = screen.text().replace(&format!("localhost:{}", address.port()), "localhost:PORT");
+    let text = text.replace(&format!("ngrok http {}", address.port()), "ngrok http PORT");
+    let directory = text.split("hookhold-dev-").nth(1).and_then(|rest| rest.split('/').next()).expect("a directory").to_owned();
+    let temporary = std::env::temp_dir().join(format!("hookhold-dev-{directory}")).display().to_string();
+    let lines = text.replace(&temporary, "DIR");
+    let lines: Vec<String> = lines
+        .lines()
+        .map(|line| match line.split("  ").nth(1).is_some_and(|status| status.parse::<u16>().is_ok()) {
+            true => pty::without_time_and_id(line),
+            false => line.trim_end().to_owned(),
+        })
+        .collect();
+    lines.join("\n").trim_end().to_owned() + "\n"
+}
+
+const FIRST_FRAME: &str = "
+  listens   http://localhost:PORT
+  journal   DIR/journal (deleted at the end)
+  forwards  nothing; --forward URL posts each stored event to a local program
+
+1 Stripe
+  URL       http://localhost:PORT/hooks/stripe
+  secret    DIR/stripe.secret (generated)
+  this tool signs with a secret of its own, so end this command and start it with that secret:
+    STRIPE_WEBHOOK_SECRET=$(stripe listen --print-secret) hookhold dev stripe --secret stripe=env:STRIPE_WEBHOOK_SECRET
+  in another shell, the provider's own tool sends real events:
+    stripe listen --forward-to http://localhost:PORT/hooks/stripe
+
+From the internet, in another shell
+  cloudflared tunnel --url http://localhost:PORT
+  ngrok http PORT
+  Then enter https://TUNNEL/hooks/NAME in the provider's dashboard.
+stripe: g genuine  d duplicate  t tampered  s stale  ? help  q quit
+";
 
 #[test]
 fn colours_follow_no_color() {

@@ -222,8 +222,7 @@ impl ReadOnlyJournal {
     /// into the segment.
     pub fn stat(&self) -> io::Result<JournalStat> {
         let mut scan = self.scan()?;
-        let files = self.disk.list()?;
-        let key_bytes = files.iter().filter(|(name, _)| name.ends_with(KEYS_EXT)).map(|(_, size)| size).sum();
+        let key_bytes = self.disk.list()?.iter().filter(|(name, _)| name.ends_with(KEYS_EXT)).map(|(_, size)| size).sum();
         let mut stat = JournalStat {
             id: scan.segments.iter().rev().find_map(|segment| segment.header.as_ref()).map(|header| header.identity.journal),
             in_use: self.disk.is_locked()?,

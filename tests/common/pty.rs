@@ -137,7 +137,8 @@ impl Drop for Screen {
 }
 
 /// Replaces the time at the start of a line, and the id of a sample.
-fn without_time_and_id(line: &str) -> String {
+/// Returns the line of a delivery with placeholders for the time and for the id.
+pub fn without_time_and_id(line: &str) -> String {
     let rest = line.split_once("  ").map_or("", |(_, rest)| rest);
     let words = rest.split(' ').map(|word| if word.starts_with("evt_") { "ID" } else { word });
     format!("TIME  {}", words.collect::<Vec<_>>().join(" ")).trim_end().to_owned()
