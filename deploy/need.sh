@@ -33,7 +33,8 @@ agree() {
   echo "missing on this machine:"
   [ ${#packages[@]} -eq 0 ] || echo "  Debian packages: ${packages[*]}"
   [ ${#downloads[@]} -eq 0 ] || printf '  %s\n' "${downloads[@]}"
-  [ "$1" != yes ] && [ "${CI:-}" != true ] && [ -t 0 ] || return 0
+  [ "$1" != yes ] && [ "${CI:-}" != true ] || return 0
+  [ -t 0 ] || { echo "installing them without a question, because standard input is not a terminal"; return 0; }
   read -r -p "install now? [Y/n] " answer
   case $answer in [nN]*) echo "stopped; nothing was installed"; exit 2 ;; esac
 }
