@@ -313,7 +313,7 @@ fn send_explains_the_answers_of_other_servers() {
         ("404 Not Found", "found 404; the gateway has no source at this path"),
         ("502 Bad Gateway", "found 502 in a form that hookhold does not send; does another server answer"),
         ("400 Bad Request", "found 400; the listener probably expects TLS. Use https:// with --url"),
-        ("401 Unauthorized", "found 401; the gateway probably has another secret"),
+        ("401 Unauthorized", "found 401; the running gateway has another secret than this shell"),
     ];
     for (status, expected) in cases {
         let (url, _received) = server_answering(status);

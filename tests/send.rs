@@ -55,6 +55,8 @@ fn send_names_the_stored_events_and_the_duplicates() {
     let path = body.to_str().expect("paths of tests are UTF-8");
     let same = home.verb(&["send", "stripe", "--count", "5", "--body", path]);
     assert_eq!(last_line(&same), "stored: 1 event, #4, topic webhooks.stripe; 4 duplicates were not stored again");
+    let again = home.verb(&["send", "stripe", "--body", path]);
+    assert_eq!(last_line(&again), "stored: no new event; the gateway has it already as #4, so this was a duplicate");
     let tampered = home.verb(&["send", "stripe", "--tamper", "body"]);
     assert_eq!((tampered.status.code(), last_line(&tampered)), (Some(0), "stored: no events".to_owned()));
 
@@ -149,8 +151,8 @@ fn send_explains_each_unexpected_answer_of_the_gateway() {
     let other = home.verb(&["send", "github"]);
     assert_eq!((other.status.code(), last_line(&other)), (Some(1), "stored: no events".to_owned()));
     let hint = text(&other.stderr);
-    assert!(hint.contains("found 401; the gateway probably has another secret than this shell"), "{hint}");
-    assert!(hint.contains("`hookhold doctor github`") && hint.lines().count() == 1, "{hint}");
+    assert!(hint.contains("found 401; the running gateway has another secret than this shell"), "{hint}");
+    assert!(hint.contains("`hookhold rejections --source github`") && hint.lines().count() == 1, "{hint}");
 
     home.configure(&config("secret").replace("[\"file:secret\"]", "[\"env:HOOKHOLD_TEST_NOT_SET\"]"));
     let unset = home.verb(&["send", "github"]);

@@ -249,7 +249,8 @@ fn print(
         Err(rejection) => writeln!(out, "{name}: the gateway rejects the delivery as {rejection}")?,
     }
     if let (Ok(_), Some(outcome)) = (verdict, &captured.rejected_as) {
-        let since = "the configuration or the secrets have changed since then";
+        let since =
+            "the configuration or the secrets have changed since then, or the running gateway has other ones than this shell";
         writeln!(out, "   hookhold rejected the delivery as {outcome}; {since}")?;
     }
     for (number, cause) in (1..).zip(causes) {

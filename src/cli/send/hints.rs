@@ -91,8 +91,9 @@ pub(super) fn hints(plan: &SendPlan, report: &SendReport) -> Vec<String> {
             hints.push(format!("{what} in a form that hookhold does not send; does another server answer at {url}?"));
         } else if status == rejected {
             hints.push(format!(
-                "{what}; the gateway probably has another secret than this shell. `hookhold doctor {name}` explains the rejection, \
-                 and `hookhold check --diff` shows what the gateway has not loaded"
+                "{what}; the running gateway has another secret than this shell, which has signed. Compare their environments. If \
+                 this shell is right, restart the gateway, or send it SIGHUP if the secret is in a file; `hookhold rejections \
+                 --source {name}` shows what the gateway says"
             ));
         } else if status == 404 {
             hints.push(format!(

@@ -15,6 +15,8 @@ use crate::cli::journal_disk;
 /// The journal of this machine, at its log end before the first delivery.
 pub(super) struct StoredWatch {
     journal: ReadOnlyJournal,
+    /// Sequence at the log end before the first delivery.
+    end: u64,
     /// Path of the journal's directory, for messages.
     dir: String,
 }
@@ -27,9 +29,14 @@ pub(super) struct StoredSummary {
     /// Sequences of the first and the last event; `None` if there are no events.
     range: Option<(u64, u64)>,
     topics: BTreeSet<Arc<str>>,
+    /// Sequence of an event that was stored before, if none is new.
+    earlier: Option<u64>,
     /// Path of the journal's directory, for messages.
     dir: String,
 }
+
+/// Number of earlier events among which [`StoredWatch::count`] looks for a duplicate's original.
+const MAX_EARLIER: u64 = 100_000;
 
 impl StoredWatch {
     /// Opens the journal and finds its log end. Returns `None` if there is no journal yet, and the reason if hookhold cannot read
@@ -43,13 +50,13 @@ impl StoredWatch {
         let at_end = ReadOnlyJournal::open(disk).and_then(|mut journal| {
             let end = journal.log_end()?;
             journal.seek(end);
-            Ok(journal)
+            Ok((journal, end))
         });
         let dir = config.dir.display().to_string();
-        Some(at_end.map(|journal| StoredWatch { journal, dir }).map_err(|error| error.to_string()))
+        Some(at_end.map(|(journal, end)| StoredWatch { journal, end, dir }).map_err(|error| error.to_string()))
     }
 
-    /// Counts the events since the log end for which `is_own` returns true.
+    /// Counts the events since the log end for which `is_own` returns true. If there is none, finds the last one of the earlier events.
     pub(super) fn count(mut self, is_own: impl Fn(&StoredEvent) -> bool) -> io::Result<StoredSummary> {
         let mut summary = StoredSummary { dir: self.dir, ..StoredSummary::default() };
         while let Some(stored) = self.journal.next()? {
@@ -58,6 +65,12 @@ impl StoredWatch {
                 summary.events += 1;
                 summary.range = Some((summary.range.map_or(seq, |(first, _)| first), seq));
                 summary.topics.insert(stored.event.topic().clone());
+            }
+        }
+        if summary.events == 0 {
+            self.journal.seek(self.end.saturating_sub(MAX_EARLIER));
+            while let Some(stored) = self.journal.next()?.filter(|stored| stored.position.seq < self.end) {
+                summary.earlier = is_own(&stored).then_some(stored.position.seq).or(summary.earlier);
             }
         }
         Ok(summary)
@@ -80,7 +93,10 @@ impl StoredSummary {
         match accepted {
             0 => "stored: no events".to_owned(),
             _ if is_filtered => "stored: no events; `types` of the source does not include this type".to_owned(),
-            _ => format!("stored: no events found in the journal {}; does the gateway use another journal?", self.dir),
+            _ => match self.earlier {
+                Some(seq) => format!("stored: no new event; the gateway has it already as #{seq}, so this was a duplicate"),
+                None => format!("stored: no new event; the gateway has it already, or uses another journal than {}", self.dir),
+            },
         }
     }
 
