@@ -111,14 +111,25 @@ pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
             true => writeln!(out, "{}", count.to_json(&target.name()))?,
             false => count.print(&mut out, &target.name())?,
         }
+        out.flush()?;
         print_gaps(&count.missing)?;
         warn_of_unknown_source(context, &args, &count)?;
+        target.check(args.timeout, true)?;
         return Ok(ExitStatus::Done);
     }
     if let (true, Some(file)) = (state.next >= state.end && is_resumed, &args.progress) {
         let (replay, file) = (&state.replay, file.display());
         writeln!(anstream::stderr(), "replay {replay}: complete already; delete {file} to send the events again")?;
+        if !context.json() {
+            return Ok(ExitStatus::Done);
+        }
     }
+    if count.events == 0 && args.selection.names_ids() && !is_resumed {
+        return Err(
+            "--id: expected a stored event with this id, found none; `hookhold rejections` lists the rejected ones".into()
+        );
+    }
+    target.check(args.timeout, false)?;
     let asks = count.events > 0 && !args.yes && !is_resumed && !target.is_on_this_machine();
     if asks && !confirm(WITHOUT_TERMINAL, |out| count.print(out, &target.name()), "Send these events?")? {
         return Ok(ExitStatus::Failed);
@@ -272,9 +283,9 @@ const WITHOUT_TERMINAL: &str = "--yes: expected a confirmation, found no termina
                                 count them";
 const EXAMPLES: &str = "\
 Examples:
-  hookhold replay --source stripe --since yesterday --until today --to webhooks.stripe.retry \\
+  hookhold replay --source stripe --since yesterday --until yesterday --to webhooks.stripe.retry \\
     --dry-run
-  hookhold replay --source stripe --since yesterday --until today --to webhooks.stripe.retry \\
+  hookhold replay --source stripe --since yesterday --until yesterday --to webhooks.stripe.retry \\
     --progress retry.json
   hookhold replay --id evt_1 --to http://localhost:3000/hook
   hookhold replay --topic webhooks.stripe --seq 120000..129999 --rate 500/s

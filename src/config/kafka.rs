@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::diagnostic::nearest;
+use crate::diagnostic::{SecretAccess, nearest};
 use crate::reference;
 use crate::secret;
 use crate::source::{Source, SourceTopics};
@@ -150,7 +150,14 @@ fn topic(template: &str) -> Option<String> {
 /// Reads the text to which `item` refers.
 fn referenced(item: Item) -> Option<String> {
     let location = item.location.clone();
-    let text = String::from_utf8(secret::read(item)?.bytes);
+    // Without this secret, the Kafka client does not work, even if those of the sources may be missing.
+    let text = match location.secrets() {
+        SecretAccess::Available => {
+            reference::follow(item.as_written()?, &location, "secret").map_err(|what| location.report(what)).ok()?
+        }
+        _ => secret::read(item)?.bytes,
+    };
+    let text = String::from_utf8(text);
     text.inspect_err(|_| location.expected("a value in UTF-8", "invalid UTF-8; store the value as text")).ok()
 }
 
@@ -189,7 +196,7 @@ impl PropertyReader {
         self.references.extend(path.map(|path| (name.clone(), path)));
         let is_secret = SECRET.contains(&name.as_str());
         let value = if is_secret || is_reference { referenced(item)? } else { item.scalar()? };
-        if is_reference && location.may_lack_secrets() {
+        if is_reference && location.secrets() == SecretAccess::None {
             return Some((name, value));
         }
         let value = if is_reference { value } else { files::resolved(&name, value, &location) };

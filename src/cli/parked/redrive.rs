@@ -31,7 +31,7 @@ pub(super) struct RedriveArgs {
 
 /// Sends the events, and prints how many Kafka has acknowledged.
 pub(super) fn run(context: &Context, parked: &ParkedEvents, args: &RedriveArgs, out: &mut impl Write) -> VerbResult {
-    let config = context.load()?;
+    let (config, _) = context.load_any()?;
     let Some(settings) = forward_settings(&config) else {
         return Err(UsageError("[kafka]: expected the brokers, found no [kafka] section; add it".to_owned()).into());
     };

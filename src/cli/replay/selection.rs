@@ -90,6 +90,11 @@ impl ReplaySelection {
         Some(CompiledSelection { selection: self.clone(), types })
     }
 
+    /// Returns true if the selection names event ids.
+    pub(super) fn names_ids(&self) -> bool {
+        !self.ids.is_empty()
+    }
+
     /// Returns the first sequence that the selection names; `None` if it names none.
     pub(super) fn first_seq(&self) -> Option<u64> {
         self.seq.map(|seqs| seqs.first)

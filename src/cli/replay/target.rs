@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookhold::config::JournalConfig;
-use hookhold::forward::{Replayer, Settings};
+use hookhold::forward::{Finding, FindingLevel, ForwardTopic, Replayer, Settings, inspect};
 use hookhold::service::forward_settings;
 use reqwest::Url;
 
@@ -26,9 +26,26 @@ impl ReplayTarget {
         if let Some(url) = to.map(parse_url).transpose()?.flatten() {
             return Ok((ReplayTarget::Url(url), JournalConfig::load(&context.file()?)?));
         }
-        let config = context.load()?;
+        // A replay verifies nothing, so it needs no secrets of sources.
+        let (config, _) = context.load_any()?;
         let settings = forward_settings(&config).ok_or_else(|| UsageError(NO_KAFKA.to_owned()))?;
         Ok((ReplayTarget::Kafka(Box::new(settings), to.map(Arc::from)), config.journal))
+    }
+
+    /// Fails if the topic of `--to` does not exist, or if Kafka does not let hookhold write to it. Waits at most `timeout` for an answer.
+    /// Fails without an answer only if `needs_answer` is true. The own topics of the events are those of the running gateway, so they
+    /// are not checked.
+    pub(super) fn check(&self, timeout: Duration, needs_answer: bool) -> Result<(), Box<dyn Error>> {
+        let ReplayTarget::Kafka(settings, Some(name)) = self else { return Ok(()) };
+        let topic = ForwardTopic { name: name.clone(), max_body: 0, max_head: 0 };
+        let inspection = inspect(settings, &[topic], timeout.min(MAX_CHECK))?;
+        if !inspection.reached && !needs_answer {
+            return Ok(());
+        }
+        match inspection.findings.iter().find(|finding| finding.level == FindingLevel::Error) {
+            Some(Finding { what, remedy, .. }) => Err(format!("--to: {name}: {what}; {remedy}").into()),
+            None => Ok(()),
+        }
     }
 
     /// Returns the name of the destination for messages.
@@ -84,6 +101,8 @@ fn parse_url(to: &str) -> Result<Option<Url>, UsageError> {
         .ok_or_else(|| UsageError(format!("--to: expected {expected}, found {to:?}; a URL begins with http:// or https://")))
 }
 
+/// Longest wait for each answer when the destination is checked.
+const MAX_CHECK: Duration = Duration::from_secs(10);
 /// Maximum length of the name of a topic, in bytes.
 const MAX_TOPIC: usize = 249;
 const NO_KAFKA: &str =
