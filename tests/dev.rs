@@ -322,6 +322,25 @@ fn with_a_named_journal_a_restart_continues_with_the_first_event_that_has_no_ans
 }
 
 #[test]
+fn other_commands_reach_the_gateway_of_dev_by_its_configuration() {
+    let (address, _reserved) = ports::reserve();
+    let providers = ["stripe", "github", "shopify", "slack", "twilio", "standard-webhooks", "svix"];
+    let dev = Dev::start(&[&providers[..], &["--listen", &address.to_string(), "--format", "json"]].concat(), &[]);
+    let config = dev.wait_for("listening", 1)[0]["config"].as_str().expect("a path").to_owned();
+    let on_dev = |args: &[&str]| hookhold(&[args, &["--config", &config]].concat());
+    wait_until("dev answers", || on_dev(&["status"]).status.code() == Some(0));
+    for provider in providers {
+        let sent = on_dev(&["send", provider]);
+        assert_eq!(sent.status.code(), Some(0), "{provider}: {}", text(&sent.stderr));
+    }
+    assert_eq!(text(&on_dev(&["tail"]).stdout).lines().count(), providers.len());
+    assert!(on_dev(&["inspect", "0"]).status.success());
+    let checked = text(&on_dev(&["check"]).stdout);
+    assert!(!checked.contains("signing secret"), "the generated secrets have the form of the providers': {checked}");
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+#[test]
 fn with_kafka_each_event_shows_its_topic_partition_and_offset() {
     let kafka = Kafka::start();
     kafka.create_topic("webhooks.stripe", 3, &[]);
@@ -417,7 +436,8 @@ fn frame(screen: &Screen, address: SocketAddr) -> String {
 const FIRST_FRAME: &str = "
   listens   http://localhost:PORT
   journal   DIR/journal (deleted at the end)
-  forwards  nothing; --forward URL posts each stored event to a local program
+  program   none; --forward URL posts each stored event to a local program
+  commands  hookhold -c DIR/hookhold.toml send NAME --body FILE, tail, inspect, doctor NAME, …
 
 1 Stripe
   URL       http://localhost:PORT/hooks/stripe

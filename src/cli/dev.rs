@@ -27,7 +27,6 @@ use hookhold::log;
 use hookhold::server::{self, Shutdown};
 use hookhold::service::{LAST_RESPONSES, Listeners, Service, StartError};
 use reqwest::Url;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
@@ -93,7 +92,8 @@ pub(super) fn run(context: &Context, args: DevArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let entered = runtime.enter();
     let listener = setup::open_listener(args.listen)?;
-    let setup = DevSetup::new(context, &args, listener.local_addr()?)?;
+    let admin = server::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let setup = DevSetup::new(context, &args, listener.local_addr()?, admin.local_addr()?)?;
     let (updates, received) = mpsc::channel(MAX_UPDATES);
     let log_lines = updates.clone();
     // If the channel is full, the operator has enough to read.
@@ -106,7 +106,8 @@ pub(super) fn run(context: &Context, args: DevArgs) -> VerbResult {
     };
     drop(entered);
     let gateway = DevGateway { setup, service, shutdown, updates };
-    let served = runtime.block_on(gateway.serve(context.json(), listener, forward, received));
+    let listeners = Listeners { deliveries: listener, admin };
+    let served = runtime.block_on(gateway.serve(context.json(), listeners, forward, received));
     let stopped = gateway.service.stop();
     runtime.shutdown_timeout(LAST_RESPONSES);
     if let Err(error) = stopped {
@@ -141,7 +142,7 @@ impl DevGateway {
     async fn serve(
         &self,
         json: bool,
-        listener: TcpListener,
+        listeners: Listeners,
         forward: Option<Url>,
         received: Receiver<DevUpdate>,
     ) -> Result<(), Box<dyn Error>> {
@@ -149,7 +150,6 @@ impl DevGateway {
         let answers = Arc::new(AnswerStream::new(self.updates.clone(), hidden.clone()));
         self.service.watch_answers(answers.clone());
         self.service.watch_acknowledgements(answers);
-        let admin = server::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let (samples, requests) = mpsc::channel(MAX_SAMPLES);
         let providers = self.setup.providers.clone();
         let sender = SampleSender::new(&self.setup.local_url, providers.len(), self.updates.clone())?;
@@ -171,7 +171,7 @@ impl DevGateway {
         if stream.view.has_keys() {
             keys::read_keys(self.updates.clone())?;
         }
-        let serving = tokio::spawn(self.service.start(Listeners { deliveries: listener, admin })?);
+        let serving = tokio::spawn(self.service.start(listeners)?);
         tokio::spawn(sender.run(providers, requests));
         let posting = program.map(|program| tokio::spawn(program.run()));
         let shown = stream.show_until_end(serving, received, signals).await;

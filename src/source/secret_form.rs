@@ -31,6 +31,14 @@ impl SecretForm {
         })
     }
 
+    /// Returns a text of this form that consists of these random digits as far as possible.
+    pub fn example(&self, digits: &str) -> String {
+        match self {
+            SecretForm::StartsWith(prefix) => format!("{prefix}{digits}"),
+            SecretForm::Hex(count) => digits.chars().cycle().take(*count).collect(),
+        }
+    }
+
     fn matches(&self, text: &[u8]) -> bool {
         match self {
             SecretForm::StartsWith(prefix) => text.starts_with(prefix.as_bytes()),

@@ -29,6 +29,8 @@ pub(super) struct DevSetup {
     pub(super) providers: Arc<[DevProvider]>,
     /// True if `dev` deletes the journal at the end.
     pub(super) is_temporary: bool,
+    /// Copy of the configuration, with which other commands reach this gateway and its journal.
+    pub(super) config_file: PathBuf,
     /// URL of the listener on this machine, without a path.
     pub(super) local_url: String,
     _secrets: Vec<NamedTempFile>,
@@ -103,8 +105,13 @@ pub(super) fn open_listener(given: Option<SocketAddr>) -> Result<TcpListener, Us
 }
 
 impl DevSetup {
-    /// Creates the directory and the secrets, and checks the configuration. `address` is the address of the open listener.
-    pub(super) fn new(context: &Context, args: &DevArgs, address: SocketAddr) -> Result<DevSetup, Box<dyn Error>> {
+    /// Creates the directory and the secrets, and checks the configuration. `address` and `admin` are the addresses of the open listeners.
+    pub(super) fn new(
+        context: &Context,
+        args: &DevArgs,
+        address: SocketAddr,
+        admin: SocketAddr,
+    ) -> Result<DevSetup, Box<dyn Error>> {
         let (known, in_files) = context.providers(args.providers_dir.as_deref())?;
         let mut chosen: Vec<(String, Recipe)> = Vec::new();
         for name in &args.providers {
@@ -120,6 +127,8 @@ impl DevSetup {
         let mut draft = DevDraft { text: String::new(), directory, secrets: Vec::new() };
         let public_url = args.public_url.as_deref().unwrap_or(&local_url).trim_end_matches('/');
         draft.common(args.journal.as_deref(), public_url)?;
+        draft.option("server.listen", address.to_string())?;
+        draft.option("admin.listen", admin.to_string())?;
         if let Some(servers) = &args.kafka {
             draft.option("kafka.\"bootstrap.servers\"", servers)?;
         }
@@ -142,8 +151,12 @@ impl DevSetup {
             secret,
         });
         let (providers, is_temporary) = (providers.collect(), args.journal.is_none());
-        let DevDraft { directory, secrets, .. } = draft;
-        Ok(DevSetup { config, providers, is_temporary, local_url, _secrets: secrets, _directory: directory })
+        let DevDraft { text, directory, mut secrets } = draft;
+        let mut file = Builder::new().prefix("hookhold.toml").rand_bytes(0).tempfile_in(directory.path())?;
+        file.write_all(text.as_bytes())?;
+        let config_file = file.path().to_owned();
+        secrets.push(file);
+        Ok(DevSetup { config, config_file, providers, is_temporary, local_url, _secrets: secrets, _directory: directory })
     }
 }
 
@@ -161,7 +174,6 @@ impl DevDraft {
         self.option("server.public_url", public_url)?;
         self.option("server.drain_delay", "0s")?;
         self.option("server.drain_deadline", "2s")?;
-        self.option("admin.listen", "127.0.0.1:0")?;
         let dir = journal.map_or_else(|| Ok(self.directory.path().join("journal")), std::path::absolute);
         let dir = dir.map_err(|error| UsageError(format!("--journal: expected a directory: {error}")))?;
         self.option("journal.dir", path_text(&dir)?)?;
@@ -206,10 +218,10 @@ impl DevDraft {
         getrandom::fill(&mut bytes)?;
         // Hexadecimal digits are valid as text, in hexadecimal and in Base64.
         let digits = base16ct::lower::encode_string(&bytes);
-        let text = match () {
-            () if recipe.proofs.iter().any(|proof| matches!(proof, Proof::Basic)) => format!("hookhold:{digits}"),
-            () if recipe.setup.secret.contains("whsec_") => format!("whsec_{digits}"),
-            () => digits,
+        let text = match recipe.setup.secret_forms.first() {
+            _ if recipe.proofs.iter().any(|proof| matches!(proof, Proof::Basic)) => format!("hookhold:{digits}"),
+            Some(form) => form.example(&digits),
+            None => digits,
         };
         let mut file = Builder::new().prefix(&format!("{name}.secret")).rand_bytes(0).tempfile_in(self.directory.path())?;
         writeln!(file, "{text}")?;

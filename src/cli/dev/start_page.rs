@@ -29,7 +29,11 @@ pub(super) fn text(setup: &DevSetup, forward: Option<&str>, has_colour: bool) ->
     if let Some(servers) = crate::cli::check::servers(&setup.config) {
         line("Kafka", servers);
     }
-    line("forwards", forward.unwrap_or("nothing; --forward URL posts each stored event to a local program"));
+    line("program", forward.unwrap_or("none; --forward URL posts each stored event to a local program"));
+    line(
+        "commands",
+        &format!("hookhold -c {} send NAME --body FILE, tail, inspect, doctor NAME, …", setup.config_file.display()),
+    );
     for (index, provider) in setup.providers.iter().enumerate() {
         let title = painted(&format!("{} {}", index + 1, provider.title), Style::new().bold(), has_colour);
         let _ = write!(page, "\n{title}\n{}", provider_text(provider, has_colour));
@@ -75,6 +79,7 @@ pub(super) fn json(setup: &DevSetup, forward: Option<&str>) -> Vec<Value> {
         "url": setup.local_url,
         "journal": setup.config.journal.dir.display().to_string(),
         "temporary": setup.is_temporary,
+        "config": setup.config_file,
         "forward": forward,
         "kafka": crate::cli::check::servers(&setup.config),
         "commands": commands_json(tunnels(&setup.local_url)),
