@@ -52,7 +52,7 @@ fn a_healthy_gateway_has_lost_nothing_and_nothing_is_stuck() {
     send(&home, &["--count", "3"]);
     let (code, text) = status(&home);
     assert_eq!(code, Some(0), "{text}");
-    for part in ["lost      nothing", "stuck     nothing", "stored    3 events", "Kafka     not configured"] {
+    for part in ["lost      nothing", "stuck     nothing", "stored    3 events; the files take ", "Kafka     not configured"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     let row = text.lines().find(|line| line.starts_with("stripe")).expect("a row for the source");
@@ -101,7 +101,9 @@ fn without_a_process_the_status_comes_from_the_files() {
     stop(process);
     let (code, text) = status(&home);
     assert_eq!(code, Some(1), "{text}");
-    for part in ["hookhold is not running", "lost      nothing", "no process has the journal open", "stored    4 events"] {
+    for part in
+        ["hookhold is not running", "lost      nothing", "no process has the journal open", "stored    4 events; the files take "]
+    {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert_eq!(report(&home)["topics"][0]["waiting_events"], 4);
@@ -145,6 +147,18 @@ fn no_gateway_and_no_journal_is_one_clear_error() {
     let text = text(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.lines().count() == 1 && text.contains("start `hookhold run`"), "{text}");
+}
+
+#[test]
+fn wait_ends_when_the_gateway_answers_or_the_time_is_over() {
+    let home = home("");
+    let over = home.verb(&["status", "--wait", "100ms"]);
+    assert_eq!(over.status.code(), Some(1), "{}", text(&over));
+    let process = home.launch();
+    let answered = home.verb(&["status", "--wait", "1m"]);
+    assert_eq!(answered.status.code(), Some(0), "{}", text(&answered));
+    assert!(text(&answered).contains("running for"), "{}", text(&answered));
+    drop(process);
 }
 
 #[test]

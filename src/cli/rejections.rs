@@ -16,6 +16,7 @@ use hookhold::service::read_rejections;
 use hookhold::units::bytes_about;
 use serde_json::json;
 
+use super::body_text::BodyText;
 use super::time_bound::{parse_end, parse_start};
 use super::{Context, ExitStatus, VerbResult, journal_disk, table};
 
@@ -149,7 +150,7 @@ fn summarize(
             continue;
         }
         let separator = if number > 0 { "\n" } else { "" };
-        writeln!(out, "{separator}{source}  {outcome}  {count} stored, {sampled_out} more not stored")?;
+        writeln!(out, "{separator}{source}  {outcome}  {count} recorded, {sampled_out} more only counted")?;
         writeln!(out, "   from {} to {last}", first.rfc3339())?;
         writeln!(out, "   {hint}")?;
         writeln!(out, "   newest: {} from {}", newest.id_text(), newest.remote)?;
@@ -192,18 +193,22 @@ fn show(context: &Context, id: &str, found: Option<&RejectedDelivery>, out: &mut
     writeln!(out, "outcome   {}", rejected.outcome.word())?;
     writeln!(out, "hint      {}", rejected.hint)?;
     writeln!(out, "remote    {}", rejected.remote)?;
-    let request = String::from_utf8_lossy(&rejected.request);
-    let (head, body) = request.split_once("\r\n\r\n").unwrap_or((&*request, ""));
-    for line in head.lines() {
+    let end = memchr::memmem::find(&rejected.request, HEAD_END).unwrap_or(rejected.request.len());
+    let (head, rest) = rejected.request.split_at(end);
+    for line in String::from_utf8_lossy(head).lines() {
         writeln!(out, "  {}", line.escape_debug())?;
     }
-    Ok(writeln!(out, "\n{}", escaped(body))?)
+    let body = BodyText::of(rest.get(HEAD_END.len()..).unwrap_or_default());
+    writeln!(out)?;
+    Ok(body.write(out, "", "`--format json`, in request_base64,")?)
 }
 
 fn explained_outcomes() -> Vec<&'static str> {
     Outcome::ALL.iter().filter(|outcome| is_explained_by_delivery(**outcome)).map(|outcome| outcome.word()).collect()
 }
 
+/// End of the head of a recorded request.
+const HEAD_END: &[u8] = b"\r\n\r\n";
 const EXAMPLES: &str = "\
 Examples:
   hookhold rejections --since yesterday

@@ -6,7 +6,7 @@ mod screen;
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossterm::cursor::MoveTo;
 use crossterm::queue;
@@ -34,6 +34,9 @@ pub(super) struct StatusArgs {
     /// Time between two looks with --watch, from 100ms to 1h.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_interval, requires = "watch")]
     interval: Duration,
+    /// Wait until the running process answers, but at most this long, from 100ms to 1h.
+    #[arg(long, value_name = "TIME", value_parser = parse_interval, conflicts_with = "watch")]
+    wait: Option<Duration>,
     /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
     #[arg(long)]
     url: Option<String>,
@@ -43,6 +46,11 @@ pub(super) struct StatusArgs {
 pub(super) fn run(context: &Context, args: StatusArgs) -> VerbResult {
     let mut out = anstream::stdout().lock();
     let is_screen = std::io::stdout().is_terminal() && !context.json();
+    let end = args.wait.map(|wait| Instant::now() + wait);
+    let is_down = |report: &Result<StatusReport, _>| report.as_ref().map_or(true, |report| report.process.is_none());
+    while end.is_some_and(|end| Instant::now() < end) && is_down(&report(context, args.url.clone())) {
+        sleep(WAIT_PAUSE);
+    }
     loop {
         let report = report(context, args.url.clone());
         if args.watch && is_screen {
@@ -138,10 +146,13 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     found.ok_or_else(|| format!("expected a time from {} to {}", duration_text(MIN_INTERVAL), duration_text(MAX_INTERVAL)))
 }
 
+/// Pause between two looks with `--wait`.
+const WAIT_PAUSE: Duration = Duration::from_millis(100);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 const EXAMPLES: &str = "\
 Examples:
   hookhold status                  one look
+  hookhold status --wait 30s       wait until a starting gateway answers
   hookhold status --watch          the same, every two seconds
   hookhold status --format json    one JSON object, as /api/status of the admin listener returns it";

@@ -90,7 +90,11 @@ fn forwarding_problems(service: &Service, status: &forward::Status) -> Vec<Statu
         let block = |Blocked { reason, detail, remedy, seconds }: &Blocked, scope: &str| {
             problem(&what, Some(*seconds), &format!("{reason}: {detail}{scope}"), remedy)
         };
-        problems.extend(topic.blocked.iter().map(|blocked| block(blocked, "")));
+        let is_unreachable = |blocked: &&Blocked| failure.as_ref().is_some_and(|failure| failure.reason == blocked.reason);
+        problems.extend(topic.blocked.iter().map(|blocked| match Some(blocked).filter(is_unreachable) {
+            Some(blocked) => problem(&what, Some(blocked.seconds), "its events wait for the Kafka cluster", ""),
+            None => block(blocked, ""),
+        }));
         problems.extend(topic.leaderless.iter().map(|blocked| block(blocked, "; hookhold sends the topic's other events")));
         let [bytes, limit] = backlog(service, &topic.topic);
         if limit > 0 && bytes > limit / 10 * 8 {

@@ -22,8 +22,14 @@ pub(super) fn print(out: &mut impl Write, report: &StatusReport) -> io::Result<(
     print_losses(out, report)?;
     print_problems(out, &report.problems)?;
     let StatusJournal { dir, events, bytes, max_bytes, .. } = &report.journal;
-    writeln!(out, "stored    {events} events, {} of {} in {dir}", bytes_about(*bytes), bytes_about(*max_bytes))?;
-    writeln!(out, "parked    {} events, {}", report.parked_events, bytes_about(report.parked_bytes))?;
+    let room = format!("{} of {}", bytes_about(*bytes), bytes_about(*max_bytes));
+    writeln!(out, "stored    {}; the files take {room} in {dir}", counted(*events, "event"))?;
+    writeln!(out, "parked    {}, {}", counted(report.parked_events, "event"), bytes_about(report.parked_bytes))?;
+    if report.process.is_some() {
+        let rejected = report.sources.iter().map(|source| source.rejected).sum();
+        let remedy = if rejected > 0 { "; `hookhold rejections` lists them with their causes" } else { "" };
+        writeln!(out, "rejected  {} since the start{remedy}", counted(rejected, "delivery"))?;
+    }
     writeln!(out, "Kafka     {}", kafka_text(&report.kafka))?;
     if !report.topics.is_empty() {
         print_topics(out, &report.topics)?;
@@ -40,7 +46,7 @@ fn print_losses(out: &mut impl Write, report: &StatusReport) -> io::Result<()> {
     }
     let counts: Vec<String> = report.losses.iter().map(|loss| format!("{} by {}", loss.events, loss.cause)).collect();
     let causes = if counts.is_empty() { "before the last start".to_owned() } else { counts.join(", ") };
-    writeln!(out, "lost      {BAD}{} events{BAD:#} ({causes})", report.lost_events)?;
+    writeln!(out, "lost      {BAD}{}{BAD:#} ({causes})", counted(report.lost_events, "event"))?;
     writeln!(out, "{INDENT}→ run `hookhold journal verify`, and ask the providers to send these events again")
 }
 
@@ -81,7 +87,16 @@ fn print_sources(out: &mut impl Write, sources: &[StatusSource]) -> io::Result<(
         let [stored, duplicates, rejected] = counts;
         rows.add_row([source.clone(), stored, duplicates, rejected, verified_at.clone().unwrap_or_else(dash)]);
     }
-    writeln!(out, "\n{}", rows.trim_fmt())
+    writeln!(out, "\nDeliveries since the start:\n{}", rows.trim_fmt())
+}
+
+/// Returns a number with its noun, such as `1 event` or `2 deliveries`.
+fn counted(count: u64, noun: &str) -> String {
+    match (count, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {noun}s"),
+    }
 }
 
 fn kafka_text(state: &str) -> &str {
