@@ -13,7 +13,7 @@ fn the_first_hour_brings_an_own_event_into_kafka() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/first-hour.md")).unwrap();
     let blocks: Vec<&str> = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() >= 8, "found only {} blocks", blocks.len());
+    assert!(blocks.len() >= 9, "found only {} blocks", blocks.len());
 
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let bin = Path::new(env!("CARGO_BIN_EXE_hookhold")).parent().unwrap();
@@ -25,7 +25,6 @@ fn the_first_hour_brings_an_own_event_into_kafka() {
         ("cargo build --locked\n", ""), // already built
         ("$PWD/target/debug", &bin),
         ("target/first-hour", &here),
-        ("http://127.0.0.1:9464", &format!("http://{admin}")),
         (SECRET, &ports),
         ("127.0.0.1:9092", &kafka),
         ("127.0.0.1:9093", &controller),
@@ -51,6 +50,7 @@ fn the_first_hour_brings_an_own_event_into_kafka() {
     );
     assert!(output.contains("webhooks.stripe/0@0"), "inspect shows the place of the record: {output}");
     assert!(output.contains("stuck     nothing"), "{output}");
+    assert!(output.contains("sent 1 of 1 events"), "{output}");
 }
 
 /// Replaces the string `from` in `script` with `to`. Panics if `script` does not contain `from`.

@@ -212,7 +212,7 @@ dir = {dir}
     fn steps(&self, out: &mut impl Write, json: bool) -> io::Result<()> {
         if !json {
             let names: Vec<&str> = self.chosen.iter().map(|(name, recipe)| providers::title(name, recipe)).collect();
-            writeln!(out, "{}: {}\n", self.file.display(), names.join(", "))?;
+            writeln!(out, "wrote {} for {}\n", self.file.display(), names.join(", "))?;
         }
         for (name, recipe) in &self.chosen {
             if json {
