@@ -301,7 +301,17 @@ fn with_a_named_journal_a_restart_continues_with_the_first_event_that_has_no_ans
         ["stripe", "--listen", &address_text, "--forward", &url, "--journal", &journal, "--secret", &secret, "--format", "json"];
     let answered_ids = |dev: &Dev, count: usize| {
         let listener = TcpListener::bind(program).expect("a reserved port");
-        let bodies = (0..count).map(|_| answer(listener.accept().expect("a connection").0, "200 OK").expect("a request").body);
+        listener.set_nonblocking(true).expect("a listener has this option");
+        let bodies = (0..count).map(|_| {
+            let mut connection = None;
+            wait_until("dev posts an event", || {
+                connection = listener.accept().ok();
+                connection.is_some()
+            });
+            let (connection, _) = connection.expect("waited for");
+            connection.set_nonblocking(false).expect("a connection has this option");
+            answer(connection, "200 OK").expect("a request").body
+        });
         let ids: Vec<String> = bodies
             .map(|body| serde_json::from_slice::<Value>(&body).expect("JSON")["id"].as_str().expect("an id").to_owned())
             .collect();
