@@ -13,6 +13,7 @@ use crossterm::queue;
 use crossterm::terminal::{Clear, ClearType};
 use hookhold::admin::{StatusJournal, StatusProblem, StatusReport, StatusTopic};
 use hookhold::config::{JournalConfig, KafkaConfig};
+use hookhold::journal::disk::Disk;
 use hookhold::journal::{JournalStat, ParkedEvents, ReadOnlyJournal, TopicStat};
 use hookhold::units::{duration_text, parse_duration};
 
@@ -60,7 +61,8 @@ pub(super) fn run(context: &Context, args: StatusArgs) -> VerbResult {
             Ok(report) if context.json() => writeln!(out, "{}", serde_json::to_string(report)?)?,
             Ok(report) => screen::print(&mut out, report)?,
             // The next look may succeed, for example after a restart.
-            Err(error) if args.watch => writeln!(out, "{}", super::causes(error.as_ref()))?,
+            Err(error) if args.watch && is_screen => writeln!(out, "{}", super::causes(error.as_ref()))?,
+            Err(error) if args.watch => writeln!(anstream::stderr(), "hookhold: {}", super::causes(error.as_ref()))?,
             Err(_) => {}
         }
         out.flush()?;
@@ -78,13 +80,10 @@ pub(super) fn run(context: &Context, args: StatusArgs) -> VerbResult {
 fn report(context: &Context, url: Option<String>) -> Result<StatusReport, Box<dyn Error>> {
     if url.is_none() {
         let config = JournalConfig::load(&context.file()?)?;
-        let disk = journal_disk(&config);
-        if let Ok(disk) = disk {
+        if let Some(disk) = journal_disk(&config).ok().filter(|disk| !disk.is_locked().unwrap_or(true)) {
             let stat = ReadOnlyJournal::open(disk.clone())?.stat()?;
-            if !stat.in_use {
-                let topics = KafkaConfig::load_topics(&context.file()?).ok().flatten();
-                return stopped(&config, &stat, &ParkedEvents::new(disk), topics.is_some());
-            }
+            let topics = KafkaConfig::load_topics(&context.file()?).ok().flatten();
+            return stopped(&config, &stat, &ParkedEvents::new(disk), topics.is_some());
         }
     }
     let process = RunningProcess::find(context, url)?;
