@@ -322,8 +322,10 @@ fn a_missing_topic_and_an_unknown_id_are_errors_before_anything_is_sent() {
         );
         assert!(errors.contains("--create") && errors.contains("--topic missing"), "the error has the command: {errors}");
     }
-    let unknown = home.verb(&["replay", "--id", "evt_none", "--to", "missing", "--yes"]);
-    assert!(unknown.status.code() == Some(1) && text(&unknown.stderr).contains("expected a stored event with this id"));
+    for how in ["--yes", "--dry-run"] {
+        let unknown = home.verb(&["replay", "--id", "evt_none", "--to", "missing", how]);
+        assert!(unknown.status.code() == Some(1) && text(&unknown.stderr).contains("expected a stored event with this id"));
+    }
 }
 
 #[test]

@@ -139,6 +139,8 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
         let names = if names.is_empty() { "no recipes".to_owned() } else { names.join(", ") };
         writeln!(out, "recipes  {names} in {}", dir.display())?;
     }
+    let tls = if config.server.tls.is_some() { "HTTPS" } else { "plain HTTP" };
+    writeln!(out, "listen   {} ({tls})", config.server.listen)?;
     writeln!(out, "journal  {} on {}", config.journal.dir.display(), volume::file_system(&config.journal)?.name)?;
     writeln!(out, "kafka    {}", servers(config).unwrap_or("not configured; events stay in the journal"))?;
     writeln!(out, "admin    http://{}/", config.admin.listen)?;

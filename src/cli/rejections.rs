@@ -150,7 +150,8 @@ fn summarize(
             continue;
         }
         let separator = if number > 0 { "\n" } else { "" };
-        writeln!(out, "{separator}{source}  {outcome}  {count} recorded, {sampled_out} more only counted")?;
+        let more = if *sampled_out > 0 { format!(", {sampled_out} more without a record") } else { String::new() };
+        writeln!(out, "{separator}{source}  {outcome}  {count} recorded{more}")?;
         writeln!(out, "   from {} to {last}", first.rfc3339())?;
         writeln!(out, "   {hint}")?;
         writeln!(out, "   newest: {} from {}", newest.id_text(), newest.remote)?;

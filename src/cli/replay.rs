@@ -105,16 +105,24 @@ pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
     let selection = state.selection.compile().ok_or("the type patterns are valid, as checked at the start")?;
     let count = count(&mut journal, &selection, &state)?;
     note_what_is_gone(&mut journal, &state, &stat)?;
+    if count.events == 0 && args.selection.names_ids() && !is_resumed {
+        return Err(
+            "--id: expected a stored event with this id, found none; `hookhold rejections` lists the rejected ones".into()
+        );
+    }
     let mut out = anstream::stdout().lock();
     if args.dry_run {
+        target.check(args.timeout, true)?;
         match context.json() {
             true => writeln!(out, "{}", count.to_json(&target.name()))?,
-            false => count.print(&mut out, &target.name())?,
+            false => {
+                count.print(&mut out, &target.name())?;
+                writeln!(out, "dry run: nothing was sent")?;
+            }
         }
         out.flush()?;
         print_gaps(&count.missing)?;
         warn_of_unknown_source(context, &args, &count)?;
-        target.check(args.timeout, true)?;
         return Ok(ExitStatus::Done);
     }
     if let (true, Some(file)) = (state.next >= state.end && is_resumed, &args.progress) {
@@ -123,11 +131,6 @@ pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
         if !context.json() {
             return Ok(ExitStatus::Done);
         }
-    }
-    if count.events == 0 && args.selection.names_ids() && !is_resumed {
-        return Err(
-            "--id: expected a stored event with this id, found none; `hookhold rejections` lists the rejected ones".into()
-        );
     }
     target.check(args.timeout, false)?;
     let asks = count.events > 0 && !args.yes && !is_resumed && !target.is_on_this_machine();

@@ -33,8 +33,8 @@ use stored::{StoredSummary, StoredWatch};
 
 /// Send test deliveries to a running gateway, and report the responses.
 ///
-/// Sends a sample of one of the provider's event types. Gives each new delivery an id of its own, and signs the delivery with the
-/// first valid secret of the source. The report counts the responses to each kind of delivery, shows their latency and, if the
+/// Sends a sample of one of the provider's event types, each with an id of its own, or the file of --body as it is. Signs the delivery
+/// with the first valid secret of the source. The report counts the responses to each kind of delivery, shows their latency and, if the
 /// gateway's journal is on this machine, the stored events. The exit code is 1 if a response is not as expected.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]

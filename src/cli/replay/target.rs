@@ -37,7 +37,7 @@ impl ReplayTarget {
     /// are not checked.
     pub(super) fn check(&self, timeout: Duration, needs_answer: bool) -> Result<(), Box<dyn Error>> {
         let ReplayTarget::Kafka(settings, Some(name)) = self else { return Ok(()) };
-        let topic = ForwardTopic { name: name.clone(), max_body: 0, max_head: 0 };
+        let topic = ForwardTopic { name: name.clone(), max_body: settings.max_body, max_head: 0 };
         let inspection = inspect(settings, &[topic], timeout.min(MAX_CHECK))?;
         if !inspection.reached && !needs_answer {
             return Ok(());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hookhold::config::JournalConfig;
 use hookhold::journal::{ReadOnlyJournal, StoredEvent};
+use hookhold::log::escaped;
 use serde_json::{Value, json};
 
 use crate::cli::journal_disk;
@@ -29,6 +30,8 @@ pub(super) struct StoredSummary {
     /// Sequences of the first and the last event; `None` if there are no events.
     range: Option<(u64, u64)>,
     topics: BTreeSet<Arc<str>>,
+    /// Id of the last event; `None` if it has none.
+    id: Option<String>,
     /// Sequence of an event that was stored before, if none is new.
     earlier: Option<u64>,
     /// Path of the journal's directory, for messages.
@@ -65,6 +68,7 @@ impl StoredWatch {
                 summary.events += 1;
                 summary.range = Some((summary.range.map_or(seq, |(first, _)| first), seq));
                 summary.topics.insert(stored.event.topic().clone());
+                summary.id = stored.event.id().map(escaped);
             }
         }
         if summary.events == 0 {
@@ -118,7 +122,10 @@ impl fmt::Display for StoredSummary {
         let events = if self.events == 1 { "event" } else { "events" };
         write!(f, "{} {events}, ", self.events)?;
         match last - first {
-            0 => write!(f, "#{first}")?,
+            0 => match &self.id {
+                Some(id) => write!(f, "#{first} ({id})")?,
+                None => write!(f, "#{first}")?,
+            },
             span if span + 1 == self.events => write!(f, "#{first} to #{last}")?,
             _ => write!(f, "between #{first} and #{last}")?,
         }
