@@ -56,6 +56,10 @@ const RELEASE: &[Step] = &[
 /// Commands that read the journal, the configuration or the rejected deliveries of a running gateway.
 const RUNNING: &[Step] = &[
     ("hookhold run", Run::Named),
+    ("hookhold status", Run::Ends(0, "stuck     nothing")),
+    ("hookhold status --watch", Run::Follows(5)),
+    ("hookhold inspect ID", Run::Named),
+    ("hookhold replay", Run::Named),
     ("hookhold check", Run::Ends(0, "no errors")),
     ("hookhold check --diff", Run::Ends(0, "server.max_body")),
     ("kill -HUP PID", Run::Ends(0, "")),
@@ -74,8 +78,11 @@ const RUNNING: &[Step] = &[
 ];
 
 /// Commands for a stopped journal.
-const STOPPED: &[Step] =
-    &[("hookhold journal new-identity", Run::Ends(0, "id        ")), ("hookhold run --log-format json", Run::Serves)];
+const STOPPED: &[Step] = &[
+    ("hookhold journal new-identity", Run::Ends(0, "id        ")),
+    ("hookhold run --log-format json", Run::Serves),
+    ("hookhold run --log-deliveries each", Run::Serves),
+];
 
 /// Commands that a remedy in `remedies.rs` runs. The compiler reports a constant that no remedy uses.
 const REMEDIES: &[&str] = &[DESCRIBE, CREATE, GRANT, LOWER_MIN_ISR, RAISE_LIMIT];
@@ -85,6 +92,15 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("dmesg", "needs the permission to read the kernel's log"),
     ("timedatectl timesync-status", "needs systemd"),
     ("chronyc tracking", "needs a running chrony"),
+    ("kill -9", "names a signal, which tests/replay.rs sends to a replay"),
+    (
+        "hookhold replay --source stripe --since yesterday --until yesterday --to webhooks.stripe.retry --dry-run",
+        "needs events of yesterday; tests/replay.rs selects by time",
+    ),
+    (
+        "hookhold replay --source stripe --since yesterday --until yesterday --to webhooks.stripe.retry --rate 500/s --progress retry.json",
+        "needs events of yesterday; tests/replay.rs selects by time",
+    ),
 ];
 
 #[test]
