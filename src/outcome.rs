@@ -94,6 +94,11 @@ impl Outcome {
         self.code() == 503
     }
 
+    /// Returns the outcome with this name; `None` if this version does not know the name.
+    pub fn of_word(word: &str) -> Option<Outcome> {
+        Outcome::ALL.iter().copied().find(|outcome| outcome.word() == word)
+    }
+
     /// Returns true if the response is the recipe's reply to an accepted delivery.
     pub fn is_accepted(self) -> bool {
         matches!(self, Outcome::Stored | Outcome::Duplicate | Outcome::Filtered)

@@ -84,7 +84,7 @@ impl RejectedDelivery {
     pub fn decode(bytes: &[u8]) -> Option<RejectedDelivery> {
         let end = memchr::memchr(b'\n', bytes)?;
         let head: RejectionHead = serde_json::from_slice(&bytes[..end]).ok()?;
-        let outcome = *Outcome::ALL.iter().find(|outcome| outcome.word() == head.outcome)?;
+        let outcome = Outcome::of_word(&head.outcome)?;
         Some(RejectedDelivery {
             id: head.id,
             source: head.source.into(),

@@ -209,8 +209,7 @@ impl DeliverySummary {
 
 impl SourceSummary {
     fn add(&mut self, outcome: &str, count: u64) {
-        let known = Outcome::ALL.iter().find(|known| known.word() == outcome);
-        let field = match known {
+        let field = match Outcome::of_word(outcome) {
             Some(Outcome::Stored) => &mut self.stored,
             Some(Outcome::Duplicate) => &mut self.duplicates,
             Some(Outcome::Filtered | Outcome::Challenge) => &mut self.other_accepted,
@@ -221,7 +220,7 @@ impl SourceSummary {
 }
 
 /// Maximum number of lines per second about accepted deliveries.
-pub const LINES_PER_SECOND: u32 = 100;
+const LINES_PER_SECOND: u32 = 100;
 /// Maximum number of deliveries that wait for their line.
 const MAX_WAITING: usize = 1024;
 /// Time without a line after which the thread logs the number of omitted lines.

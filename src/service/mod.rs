@@ -52,7 +52,7 @@ use forwarding::Forwarding;
 use rejection_writer::RejectionWriter;
 use senders_file::SendersFile;
 
-pub use delivery_log::{DeliveryLog, LINES_PER_SECOND};
+pub use delivery_log::DeliveryLog;
 pub use maintenance::{give_up_events, renew_journal_identity};
 pub use settings::{forward_settings, forward_topics, load_config};
 pub use stored_rejections::read_rejections;

@@ -106,7 +106,7 @@ fn parse(line: &str, source: &str) -> Option<RejectedDelivery> {
     Some(RejectedDelivery {
         id: 0,
         source: source.into(),
-        outcome: *Outcome::ALL.iter().find(|known| known.word() == outcome)?,
+        outcome: Outcome::of_word(&outcome)?,
         hint,
         remote,
         received_at: parse_time(&received_at).ok()?,
