@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::Settings;
+use super::client_end::end_in_background;
 use super::client_error::{CauseCertainty, ClientError, FAILED_CONNECTION, own_certificate};
 use super::kafka_error::BlockReason;
 use super::partitioner;
@@ -296,17 +297,9 @@ impl LookupClient {
         }
     }
 
-    /// Ends the client. Does not wait longer than [`END_WITHIN`], because librdkafka waits for its own threads, and one of them may
-    /// be looking up a host name.
+    /// Ends the client.
     fn end(self) {
-        let (done, ended) = mpsc::channel();
-        let work = move || {
-            drop(self);
-            let _ = done.send(());
-        };
-        if thread::Builder::new().name("kafka-end".into()).spawn(work).is_ok() {
-            let _ = ended.recv_timeout(END_WITHIN);
-        }
+        end_in_background(self);
     }
 }
 
@@ -402,5 +395,3 @@ const REQUEST_SLICE: Duration = Duration::from_secs(2);
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 /// Time for which one poll of the client waits for records.
 const POLL_SLICE: Duration = Duration::from_millis(200);
-/// Longest wait for the end of the client.
-const END_WITHIN: Duration = Duration::from_secs(2);

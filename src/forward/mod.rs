@@ -18,6 +18,7 @@
 mod backoff;
 mod block_log;
 mod client;
+mod client_end;
 mod client_error;
 mod connection;
 mod dead_letters;
@@ -64,7 +65,7 @@ pub use find_record::{FoundRecord, RecordSearch, RecordSearchError, find_record}
 pub use inspection::{Finding, FindingLevel, ForwardTopic, InspectedTopic, Inspection, WritePermission, inspect};
 pub use mailbox::AckWatcher;
 pub use partitioner::partition;
-pub use record::{REPLAY, REPLAYED_AT, key as record_key};
+pub use record::{LOG, REPLAY, REPLAYED_AT, SEQ, key as record_key};
 pub use redrive::{RedriveError, Redriver};
 pub use replay::{MAX_UNACKNOWLEDGED, ReplayProgress, Replayer};
 pub use settings::{check_setting, check_settings};

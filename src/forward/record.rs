@@ -180,9 +180,9 @@ fn may_forward(name: &HeaderName, allowed: &[HeaderName]) -> bool {
 }
 
 /// Name of the record header with the log id of the event's position.
-pub(super) const LOG: &str = "hookhold-log";
+pub const LOG: &str = "hookhold-log";
 /// Name of the record header with the sequence of the event's position.
-pub(super) const SEQ: &str = "hookhold-seq";
+pub const SEQ: &str = "hookhold-seq";
 /// Name of the record header that only the record of a parked event has. It contains the time at which hookhold has parked the event.
 pub(super) const REDRIVEN: &str = "hookhold-parked-at";
 /// Name of the header with the id of the replay that has sent a record or a request.

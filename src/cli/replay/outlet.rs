@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use hookhold::clock::{Clock, SystemClock};
 use hookhold::event::Position;
-use hookhold::forward::{REPLAY, REPLAYED_AT, Replayer, Settings};
+use hookhold::forward::{LOG, REPLAY, REPLAYED_AT, Replayer, SEQ, Settings};
 use hookhold::journal::StoredEvent;
 use hookhold::units::duration_text;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -160,12 +160,7 @@ impl UrlOutlet {
     /// Returns the headers that mark a request as one of a replay.
     fn headers(&self, stored: &StoredEvent) -> HeaderMap {
         let (log, seq) = (stored.position.log.to_string(), stored.position.seq.to_string());
-        let values = [
-            (REPLAY, self.replay.clone()),
-            (REPLAYED_AT, SystemClock.now().rfc3339()),
-            ("hookhold-log", log),
-            ("hookhold-seq", seq),
-        ];
+        let values = [(REPLAY, self.replay.clone()), (REPLAYED_AT, SystemClock.now().rfc3339()), (LOG, log), (SEQ, seq)];
         let field = |(name, value): (&'static str, String)| {
             HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value))
         };

@@ -2,8 +2,7 @@
 //! conclusions from them.
 
 use std::error::Error;
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -14,6 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataBroker};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 
+use super::super::client_end::end_in_background;
 use super::super::client_error::{CauseCertainty, ClientError, FAILED_CONNECTION};
 use super::super::settings::setup_failure;
 use super::super::tokens::TokenSource;
@@ -123,17 +123,9 @@ impl ClusterClient {
         std::mem::take(&mut *reports())
     }
 
-    /// Ends the clients. Does not wait longer than [`END_WITHIN`], because librdkafka waits for its own threads, and one of them may
-    /// be looking up a host name.
+    /// Ends the clients.
     pub(super) fn end(self) {
-        let (done, ended) = mpsc::channel();
-        let work = move || {
-            drop(self);
-            let _ = done.send(());
-        };
-        if thread::Builder::new().name("kafka-end".into()).spawn(work).is_ok() {
-            let _ = ended.recv_timeout(END_WITHIN);
-        }
+        end_in_background(self);
     }
 }
 
@@ -197,7 +189,5 @@ const REDPANDA: &str = "redpanda.";
 const POLL_SLICE: Duration = Duration::from_millis(50);
 /// Longest wait for one answer before the client is polled again.
 const REQUEST_SLICE: Duration = Duration::from_secs(2);
-/// Longest wait for the end of the clients.
-const END_WITHIN: Duration = Duration::from_secs(2);
 /// Number of errors that an inspection stores.
 const MAX_ERRORS: usize = 1_000;
