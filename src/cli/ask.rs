@@ -8,6 +8,7 @@ use hookhold::config::AdminConfig;
 use hookhold::secret::Secret;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Context;
@@ -39,6 +40,13 @@ impl RunningProcess {
     /// contains the response body.
     pub(super) fn page(&self, path: &str) -> Result<String, Box<dyn Error>> {
         self.ask(Method::GET, path, None)
+    }
+
+    /// Parses a page in JSON. If the page is from another server than hookhold, the error says so.
+    pub(super) fn parse<T: DeserializeOwned>(&self, page: &str) -> Result<T, Box<dyn Error>> {
+        let base = &self.url;
+        let other = |_| format!("{base}: expected hookhold's admin listener, found another server; set --url to the listener");
+        Ok(serde_json::from_str(page).map_err(other)?)
     }
 
     /// Sends a POST request with a body in JSON for `path`, and returns the response body. If the status code is not 200, returns

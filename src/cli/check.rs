@@ -14,6 +14,7 @@ use hookhold::forward::Inspection;
 use hookhold::source::Source;
 use serde_json::json;
 
+use super::duration_range::within;
 use super::{Context, ExitStatus, UsageError, VerbResult, table, volume};
 
 /// Check the configuration without starting the gateway.
@@ -51,7 +52,7 @@ pub(super) struct CheckArgs {
     #[arg(long, conflicts_with = "diff")]
     kafka: bool,
     /// Longest wait for an answer from the Kafka cluster, from 1s to 10m.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = kafka::parse_timeout, requires = "kafka")]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = within(kafka::MIN_TIMEOUT..=kafka::MAX_TIMEOUT), requires = "kafka")]
     kafka_timeout: Duration,
 }
 

@@ -24,9 +24,9 @@ struct ReloadPreview {
 /// file is invalid, and 1 if a change needs a restart.
 pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     let process = RunningProcess::find(context, url)?;
-    let (page, base) = (process.page("/api/changes")?, process.url);
-    let preview: ReloadPreview = serde_json::from_str(&page)
-        .map_err(|_| format!("{base}: expected hookhold's admin listener, found another server; set --url to the listener"))?;
+    let page = process.page("/api/changes")?;
+    let preview: ReloadPreview = process.parse(&page)?;
+    let base = process.url;
     if let Some(named) = context.config.as_deref().filter(|named| !is_same_file(named, &preview.file)) {
         let (named, file) = (named.display(), preview.file.display());
         let what = format!("--config: expected {file}, as in the process at {base}, found {named}; omit --config");

@@ -13,10 +13,10 @@ use std::time::Duration;
 use hookhold::config::{Config, JournalConfig};
 use hookhold::diagnostic::Diagnostics;
 use hookhold::journal::{ParkedEvents, ReadOnlyJournal, StoredEvent};
-use hookhold::units::{duration_text, parse_duration};
 use serde_json::json;
 
 use super::body_text::one_line;
+use super::duration_range::within;
 use super::tail::event_line::{EventLine, terminal_width};
 use super::tail::warn_of_unknown_source;
 use super::{Context, ExitStatus, KAFKA, VerbResult, causes, journal_disk};
@@ -48,7 +48,7 @@ pub(super) struct InspectArgs {
     #[arg(long)]
     body: bool,
     /// Longest time to search a Kafka topic for the record, from 1s to 10m.
-    #[arg(long, value_name = "TIME", value_parser = parse_timeout, default_value = DEFAULT_TIMEOUT)]
+    #[arg(long, value_name = "TIME", value_parser = within(MIN_TIMEOUT..=MAX_TIMEOUT), default_value = DEFAULT_TIMEOUT)]
     timeout: Duration,
 }
 
@@ -151,11 +151,6 @@ fn first_diagnostic(diagnostics: &Diagnostics) -> String {
         0 => first,
         _ => format!("{first} (and more; run `hookhold check`)"),
     }
-}
-
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    let found = parse_duration(text).filter(|time| (MIN_TIMEOUT..=MAX_TIMEOUT).contains(time));
-    found.ok_or_else(|| format!("expected a time from {} to {}", duration_text(MIN_TIMEOUT), duration_text(MAX_TIMEOUT)))
 }
 
 const PICK: &str = "name one by its sequence number, or add --source";

@@ -10,6 +10,7 @@ mod confirm;
 mod dev;
 mod diff;
 mod doctor;
+mod duration_range;
 mod event_post;
 mod init;
 mod inspect;

@@ -18,13 +18,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hookhold::clock::UnixMillis;
-use hookhold::journal::{JournalStat, Random, ReadOnlyJournal, SystemRandom};
-use hookhold::units::{duration_text, parse_duration};
+use hookhold::journal::{JournalStat, Random, ReadOnlyJournal, SystemRandom, id_text};
+use hookhold::units::duration_text;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::confirm::confirm;
+use super::duration_range::within;
 use super::send_rate::parse_rate;
-use super::{Context, ExitStatus, UsageError, VerbResult, journal_disk, unknown_source};
+use super::tail::warn_of_unknown_source;
+use super::{Context, ExitStatus, UsageError, VerbResult, journal_disk};
 use command_line::shell_words;
 use event_count::EventCount;
 use pace::ReplayPace;
@@ -67,7 +69,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "R/s", value_parser = parse_rate)]
     rate: Option<f64>,
     /// Time without an acknowledgement, or for all attempts to post one event, after which replay stops.
-    #[arg(long, value_name = "TIME", default_value = DEFAULT_TIMEOUT, value_parser = parse_timeout)]
+    #[arg(long, value_name = "TIME", default_value = DEFAULT_TIMEOUT, value_parser = within(MIN_TIMEOUT..=MAX_TIMEOUT))]
     timeout: Duration,
     /// Skip events that the URL does not accept, instead of stopping.
     #[arg(long)]
@@ -95,7 +97,7 @@ pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
     }
     let mut journal = ReadOnlyJournal::open(journal_disk(&config)?)?;
     let stat = journal.stat()?;
-    let id = stat.id.map(|id| format!("{id:016x}")).ok_or("the journal: expected events, found no readable segment")?;
+    let id = stat.id.map(id_text).ok_or("the journal: expected events, found no readable segment")?;
     let found = match &args.progress {
         Some(file) => progress_file::read(file, &id, args.to.as_deref(), &args.selection)?,
         None => None,
@@ -110,6 +112,7 @@ pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
             "--id: expected a stored event with this id, found none; `hookhold rejections` lists the rejected ones".into()
         );
     }
+    let unfound = args.selection.source.clone().filter(|_| count.events == 0);
     let mut out = anstream::stdout().lock();
     if args.dry_run {
         target.check(args.timeout, true)?;
@@ -122,7 +125,7 @@ pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
         }
         out.flush()?;
         print_gaps(&count.missing)?;
-        warn_of_unknown_source(context, &args, &count)?;
+        warn_of_unknown_source(context, unfound.as_deref())?;
         return Ok(ExitStatus::Done);
     }
     if let (true, Some(file)) = (state.next >= state.end && is_resumed, &args.progress) {
@@ -137,7 +140,7 @@ pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
     if asks && !confirm(WITHOUT_TERMINAL, |out| count.print(out, &target.name()), "Send these events?")? {
         return Ok(ExitStatus::Failed);
     }
-    warn_of_unknown_source(context, &args, &count)?;
+    warn_of_unknown_source(context, unfound.as_deref())?;
     send(context, &args, target, (&mut journal, &selection), state, count, &mut out)
 }
 
@@ -177,16 +180,6 @@ fn note_what_is_gone(journal: &mut ReadOnlyJournal, state: &ReplayState, stat: &
         )?;
     }
     Ok(())
-}
-
-/// Warns if no event is selected and the configuration does not contain the selected source, because its name may be misspelt.
-fn warn_of_unknown_source(context: &Context, args: &ReplayArgs, count: &EventCount) -> io::Result<()> {
-    let (0, Some(source), Ok(config)) = (count.events, &args.selection.source, context.load()) else { return Ok(()) };
-    let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
-    if names.contains(source) {
-        return Ok(());
-    }
-    writeln!(anstream::stderr(), "hookhold: no events found; {}", unknown_source(source, &names))
 }
 
 fn send(
@@ -263,11 +256,6 @@ fn resume_command(context: &Context, args: &ReplayArgs, state: &ReplayState) -> 
         None => state.selection.rest(state.next, state.end),
     });
     shell_words(&words)
-}
-
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    let found = parse_duration(text).filter(|time| (MIN_TIMEOUT..=MAX_TIMEOUT).contains(time));
-    found.ok_or_else(|| format!("expected a time from {} to {}", duration_text(MIN_TIMEOUT), duration_text(MAX_TIMEOUT)))
 }
 
 fn parse_id(text: &str) -> Result<String, String> {

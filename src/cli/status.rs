@@ -15,9 +15,9 @@ use hookhold::admin::{StatusJournal, StatusProblem, StatusReport, StatusTopic};
 use hookhold::config::{JournalConfig, KafkaConfig};
 use hookhold::journal::disk::Disk;
 use hookhold::journal::{JournalStat, ParkedEvents, ReadOnlyJournal, TopicStat};
-use hookhold::units::{duration_text, parse_duration};
 
 use super::ask::RunningProcess;
+use super::duration_range::within;
 use super::{Context, ExitStatus, VerbResult, journal_disk};
 
 /// Show whether events are lost, what does not work, since when, why, and what to do.
@@ -33,10 +33,10 @@ pub(super) struct StatusArgs {
     #[arg(long, short)]
     watch: bool,
     /// Time between two looks with --watch, from 100ms to 1h.
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_interval, requires = "watch")]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = within(MIN_INTERVAL..=MAX_INTERVAL), requires = "watch")]
     interval: Duration,
     /// Wait until the running process answers, but at most this long, from 100ms to 1h.
-    #[arg(long, value_name = "TIME", value_parser = parse_interval, conflicts_with = "watch")]
+    #[arg(long, value_name = "TIME", value_parser = within(MIN_INTERVAL..=MAX_INTERVAL), conflicts_with = "watch")]
     wait: Option<Duration>,
     /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
     #[arg(long)]
@@ -87,10 +87,7 @@ fn report(context: &Context, url: Option<String>) -> Result<StatusReport, Box<dy
         }
     }
     let process = RunningProcess::find(context, url)?;
-    let page = process.page("/api/status")?;
-    let other =
-        |_| format!("{}: expected hookhold's admin listener, found another server; set --url to the listener", process.url);
-    Ok(serde_json::from_str(&page).map_err(other)?)
+    process.parse(&process.page("/api/status")?)
 }
 
 /// Builds the report about a journal that no process has open.
@@ -138,11 +135,6 @@ fn stopped_topic(topic: &TopicStat) -> StatusTopic {
         acknowledged_at: None,
         state: if topic.waiting == 0 { "ok" } else { "waiting" }.to_owned(),
     }
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    let found = parse_duration(text).filter(|time| (MIN_INTERVAL..=MAX_INTERVAL).contains(time));
-    found.ok_or_else(|| format!("expected a time from {} to {}", duration_text(MIN_INTERVAL), duration_text(MAX_INTERVAL)))
 }
 
 /// Pause between two looks with `--wait`.

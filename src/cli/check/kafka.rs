@@ -8,7 +8,7 @@ use std::time::Duration;
 use hookhold::config::Config;
 use hookhold::forward::{self, FindingLevel, Inspection, Settings};
 use hookhold::service::{forward_settings, forward_topics};
-use hookhold::units::{bytes_about, duration_text, parse_duration};
+use hookhold::units::{bytes_about, duration_text};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -67,12 +67,6 @@ pub(super) fn status(inspection: &Inspection) -> ExitStatus {
     if inspection.count(FindingLevel::Error) == 0 { ExitStatus::Done } else { ExitStatus::Failed }
 }
 
-/// Parses the value of `--kafka-timeout`.
-pub(super) fn parse_timeout(text: &str) -> Result<Duration, String> {
-    let found = parse_duration(text).filter(|time| (MIN_TIMEOUT..=MAX_TIMEOUT).contains(time));
-    found.ok_or_else(|| format!("expected a time from {} to {}", duration_text(MIN_TIMEOUT), duration_text(MAX_TIMEOUT)))
-}
-
 /// Returns the word by which JSON output also names a level or a permission.
 fn word(value: impl serde::Serialize) -> String {
     json!(value).as_str().unwrap_or_default().to_owned()
@@ -92,5 +86,6 @@ fn counted(count: usize, noun: &str) -> String {
 
 /// Interval at which the spinner turns.
 const TICK: Duration = Duration::from_millis(100);
-const MIN_TIMEOUT: Duration = Duration::from_secs(1);
-const MAX_TIMEOUT: Duration = Duration::from_secs(600);
+/// Shortest and longest `--kafka-timeout`.
+pub(super) const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(600);
