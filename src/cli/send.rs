@@ -111,7 +111,7 @@ pub(super) fn run(context: &Context, args: SendArgs) -> VerbResult {
         Some(StopReason::NoConnection(error)) => Some(error.clone()),
         _ => None,
     };
-    let stored = watch.filter(|_| no_gateway.is_none()).map(|watch| count(&plan, watch?));
+    let stored = watch.filter(|_| no_gateway.is_none()).map(|watch| count(&plan, report.accepted() > 0, watch?));
     let mut out = anstream::stdout().lock();
     if context.json() {
         report.print_json(&mut out, elapsed, &plan, stored.as_ref())?
@@ -126,13 +126,13 @@ pub(super) fn run(context: &Context, args: SendArgs) -> VerbResult {
         hints(&plan, &report).iter().try_for_each(|hint| writeln!(anstream::stderr(), "hookhold: {hint}"))?;
     }
     if matches!(stopped, Some(StopReason::Interrupt)) {
-        std::process::exit(INTERRUPTED);
+        return Ok(ExitStatus::Interrupted);
     }
     Ok(if report.as_expected() { ExitStatus::Done } else { ExitStatus::Failed })
 }
 
 /// Counts the stored events of the plan. Returns the reason if the journal cannot be read, or if the events are not recognisable.
-fn count(plan: &SendPlan, watch: StoredWatch) -> Result<StoredSummary, String> {
+fn count(plan: &SendPlan, is_accepted: bool, watch: StoredWatch) -> Result<StoredSummary, String> {
     let is_split = plan.source.recipe.event.batch.is_some_and(|batch| batch.split);
     if plan.body.is_some() && is_split {
         return Err("the events of --body have ids of their own".to_owned());
@@ -142,7 +142,7 @@ fn count(plan: &SendPlan, watch: StoredWatch) -> Result<StoredSummary, String> {
         let is_sent = || plan.body.as_ref().is_some_and(|body| event.body()[..] == body[..]);
         event.source() == &*plan.source.name && (is_sent() || plan.series.contains(event.id(), event.body(), plan.args.count))
     };
-    watch.count(is_own).map_err(|error| error.to_string())
+    watch.count(is_accepted, is_own).map_err(|error| error.to_string())
 }
 
 /// Prints the event types of the source's samples, the default type first.
@@ -272,8 +272,6 @@ fn parse_count(text: &str) -> Result<u64, String> {
 
 /// Maximum time to wait for a response, longer than every default deadline of the gateway.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Exit code after SIGINT, as a shell reports it.
-const INTERRUPTED: i32 = 130;
 const EXAMPLES: &str = "\
 Examples:
   hookhold send stripe

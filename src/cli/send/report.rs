@@ -107,7 +107,7 @@ impl SendReport {
     }
 
     /// Returns the number of deliveries that got a 2xx.
-    fn accepted(&self) -> u64 {
+    pub(super) fn accepted(&self) -> u64 {
         let is_accepted = |response: &SendResponse| matches!(response, SendResponse::Status(200..=299));
         self.rows.iter().filter(|((_, response), _)| is_accepted(response)).map(|(_, row)| row.latency_us.len()).sum()
     }

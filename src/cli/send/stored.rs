@@ -59,8 +59,9 @@ impl StoredWatch {
         Some(at_end.map(|(journal, end)| StoredWatch { journal, end, dir }).map_err(|error| error.to_string()))
     }
 
-    /// Counts the events since the log end for which `is_own` returns true. If there is none, finds the last one of the earlier events.
-    pub(super) fn count(mut self, is_own: impl Fn(&StoredEvent) -> bool) -> io::Result<StoredSummary> {
+    /// Counts the events since the log end for which `is_own` returns true. If there is none, and the gateway has accepted a delivery
+    /// (`is_accepted`), finds the last one of the earlier events.
+    pub(super) fn count(mut self, is_accepted: bool, is_own: impl Fn(&StoredEvent) -> bool) -> io::Result<StoredSummary> {
         let mut summary = StoredSummary { dir: self.dir, ..StoredSummary::default() };
         while let Some(stored) = self.journal.next()? {
             if is_own(&stored) {
@@ -71,7 +72,7 @@ impl StoredWatch {
                 summary.id = stored.event.id().map(escaped);
             }
         }
-        if summary.events == 0 {
+        if summary.events == 0 && is_accepted {
             self.journal.seek(self.end.saturating_sub(MAX_EARLIER));
             while let Some(stored) = self.journal.next()?.filter(|stored| stored.position.seq < self.end) {
                 summary.earlier = is_own(&stored).then_some(stored.position.seq).or(summary.earlier);
