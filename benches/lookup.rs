@@ -23,7 +23,7 @@ use clap::Parser;
 use gateway::Result;
 use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::Config;
-use hookhold::event::{Delivery, Event};
+use hookhold::event::Event;
 use hookhold::event_key::EventKey;
 use hookhold::fingerprint::Fingerprint;
 use hookhold::journal::disk::LocalDisk;
@@ -145,14 +145,7 @@ fn event(source: &Source, verifier: &Verifier, number: u64) -> Event {
     let now = SystemClock.now();
     let options = SampleOptions { id, event_type: None, key: None, now, tamper: None };
     let sample = sign(source, Some(body.into()), &options).expect("the source has a secret");
-    let delivery = Delivery {
-        method: sample.method,
-        target: sample.target,
-        headers: sample.headers,
-        body: sample.body,
-        remote: SocketAddr::from(([192, 0, 2, 1], 4000)),
-        received_at: now,
-    };
+    let delivery = sample.into_delivery(SocketAddr::from(([192, 0, 2, 1], 4000)), now);
     let Ok(Verdict::Event(verified)) = verifier.verify(&delivery) else { panic!("the sample is genuine") };
     let key = u128::from(number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
     verified.event.with_key(Some(EventKey(key.to_le_bytes())), Fingerprint::default())

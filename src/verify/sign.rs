@@ -3,10 +3,13 @@
 //! fail. A sample therefore tests the recipe and the secret, but not this code. The published vectors in `tests/vectors` test
 //! the code.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use crate::clock::UnixMillis;
+use crate::event::Delivery;
 use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::recipe::{Proof, Recipe};
@@ -33,6 +36,14 @@ pub struct Sample {
     pub headers: HeaderMap,
     /// The request body.
     pub body: Bytes,
+}
+
+impl Sample {
+    /// Returns the delivery that the gateway receives from the address `remote` at `received_at`.
+    pub fn into_delivery(self, remote: SocketAddr, received_at: UnixMillis) -> Delivery {
+        let Sample { method, target, headers, body } = self;
+        Delivery { method, target, headers, body, remote, received_at }
+    }
 }
 
 /// The event id, event type, ordering key, signing time and tampering of a sample.

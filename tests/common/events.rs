@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
-use hookhold::event::{Delivery, Event};
+use hookhold::event::Event;
 use hookhold::event_key::EventKey;
 use hookhold::fingerprint::Fingerprint;
 use hookhold::source::{Source, SourceDefaults};
@@ -48,14 +48,7 @@ impl Sample {
             let value = HeaderValue::from_bytes(value).expect("a header value");
             signed.headers.append(HeaderName::from_static(name), value);
         }
-        let delivery = Delivery {
-            method: signed.method,
-            target: signed.target,
-            headers: signed.headers,
-            body: signed.body,
-            remote: ([192, 0, 2, 1], 443).into(),
-            received_at: now,
-        };
+        let delivery = signed.into_delivery(([192, 0, 2, 1], 443).into(), now);
         let verdict = Verifier::new(source.clone()).verify(&delivery).expect("the source's secret signed it");
         let Verdict::Event(verified) = verdict else { panic!("the delivery is not a challenge") };
         verified.event.with_key(self.key.map(EventKey), Fingerprint::default())

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::config::Config;
-use hookhold::event::{Delivery, Event};
+use hookhold::event::Event;
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Journal, Options};
 use hookhold::limits::JournalLimits;
@@ -88,14 +88,7 @@ impl Harness {
     fn signed(&self, source: &str, body: Option<Bytes>, options: &SampleOptions) -> Event {
         let source = self.config.sources.iter().find(|one| &*one.name == source).unwrap();
         let sample = sign(source, body, options).expect("the source has a secret");
-        let delivery = Delivery {
-            method: sample.method,
-            target: sample.target,
-            headers: sample.headers,
-            body: sample.body,
-            remote: SocketAddr::from(([127, 0, 0, 1], 4000)),
-            received_at: options.now,
-        };
+        let delivery = sample.into_delivery(SocketAddr::from(([127, 0, 0, 1], 4000)), options.now);
         match Verifier::new(source.clone()).verify(&delivery) {
             Ok(Verdict::Event(Verified { event, .. })) => event,
             Ok(Verdict::Batch(mut batch)) => batch.items.remove(0).event,

@@ -23,7 +23,6 @@ use hookhold::outcome::Outcome;
 use hookhold::sender_standing::{DeliveryTerms, SenderStanding};
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::verify::sign::{SampleOptions, sign};
-use http::HeaderMap;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
@@ -175,8 +174,7 @@ impl Harness {
         let now = self.clock.now();
         let options = SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None };
         let sample = sign(&self.source(source).source, body, &options).expect("the source has a secret");
-        let (remote, headers): (_, HeaderMap) = (([192, 0, 2, 1], 443).into(), sample.headers);
-        Delivery { method: sample.method, target: sample.target, headers, body: sample.body, remote, received_at: now }
+        sample.into_delivery(([192, 0, 2, 1], 443).into(), now)
     }
 
     /// Creates a sender for a complete delivery. The gateway receives the delivery when the test first polls the sender.

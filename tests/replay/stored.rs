@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 use hookhold::clock::{SystemClock, UnixMillis};
-use hookhold::event::{Delivery, Event};
+use hookhold::event::Event;
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Journal, Options};
 use hookhold::limits::JournalLimits;
@@ -58,14 +58,7 @@ impl Stored {
         let now = UnixMillis(self.at);
         let options = SampleOptions { id: self.id.clone(), event_type: None, key: None, now, tamper: None };
         let signed = sign(source, Some(Bytes::from(self.body())), &options).expect("the source has a secret");
-        let delivery = Delivery {
-            method: signed.method,
-            target: signed.target,
-            headers: signed.headers,
-            body: signed.body,
-            remote: ([192, 0, 2, 1], 443).into(),
-            received_at: now,
-        };
+        let delivery = signed.into_delivery(([192, 0, 2, 1], 443).into(), now);
         let verdict = verifier.verify(&delivery).unwrap_or_else(|rejection| panic!("{rejection:?}"));
         let Verdict::Event(verified) = verdict else { panic!("the delivery is not a challenge") };
         verified.event
