@@ -196,8 +196,8 @@ impl Config {
         Ok(Config { path: path.to_owned(), ..config })
     }
 
-    /// Reads and checks the configuration file `path` on a machine that may lack its secrets. Leaves out the files for TLS and the
-    /// properties of librdkafka whose values are references. A source without its secrets verifies nothing.
+    /// Reads and checks the configuration file `path` on a machine that may lack its secrets. Leaves out the files for TLS and,
+    /// without any secrets, the properties of librdkafka whose values are references. A source without its secrets verifies nothing.
     pub fn load_with(path: &Path, secrets: SecretAccess, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
         let (file, text) = (path.display().to_string(), contents(path)?);
         let read = |root, diagnostics: &Diagnostics| read::root(&file, root, kafka, diagnostics);

@@ -253,12 +253,13 @@ fn foreign_format(file: &str, text: &str) -> Option<String> {
         })
     };
     let ends_with = |ending: &str| file.to_ascii_lowercase().ends_with(ending);
-    let (format, example) = match first {
-        _ if is_yaml_key(first) || ends_with(".yaml") || ends_with(".yml") => ("YAML", "[server] and listen = \"0.0.0.0:8080\""),
-        _ if first.starts_with('{') || ends_with(".json") => ("JSON", "[server] and listen = \"0.0.0.0:8080\""),
+    let format = match first {
+        _ if is_yaml_key(first) || ends_with(".yaml") || ends_with(".yml") => "YAML",
+        _ if first.starts_with('{') || ends_with(".json") => "JSON",
         _ => return None,
     };
-    Some(format!("expected TOML, found {format}; write sections and keys such as {example}, or run `hookhold init`"))
+    let remedy = "write sections and keys such as [server] and listen = \"0.0.0.0:8080\", or run `hookhold init`";
+    Some(format!("expected TOML, found {format}; {remedy}"))
 }
 
 /// Returns the message about an unknown key. The message suggests the nearest known key, `near`. If no known key is near, the
