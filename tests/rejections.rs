@@ -144,7 +144,7 @@ fn rejections_are_grouped_by_cause_and_filtered() {
     let body = b"{\"id\":\"evt_1\"}";
     (0..3).for_each(|_| assert_eq!(deliver(&home, "/hooks/stripe", &signed(&mut sdk, OTHER, body), body), 401));
     assert_eq!(deliver(&home, "/hooks/stripe", &[], body), 401);
-    assert_eq!(deliver(&home, "/hooks/test", &[], body), 401);
+    assert_eq!(deliver(&home, "/hooks/test", &[("x-delivery".into(), "d-one".into())], body), 401);
     let check = || {
         let groups = rejections(&home, &[]);
         let facts = |group: &Value| (group["source"].clone(), group["outcome"].clone(), group["count"].clone());
@@ -183,7 +183,11 @@ fn rejections_are_grouped_by_cause_and_filtered() {
     assert!(text(&["rejections"]).contains("stripe  signature_mismatch  3 recorded\n"));
     assert!(text(&["rejections", "--each"]).contains(&id));
     assert_eq!(text(&["rejections", "--source", "none"]), "no stored rejections\n");
-    for (args, code) in [(["--id", "ffff"], 1), (["--since", "tomorrow"], 2), (["--outcome", "stored"], 2)] {
+    let of_event = rejections(&home, &["--id", "d-one"]);
+    assert_eq!((of_event.len(), &of_event[0]["source"]), (1, &"test".into()), "the request with this text");
+    let shown = text(&["rejections", "--id", "evt_1"]);
+    assert!(shown.starts_with("ID ") && shown.lines().count() == 6, "several requests are a list: {shown}");
+    for (args, code) in [(["--id", "no-such-id"], 1), (["--since", "tomorrow"], 2), (["--outcome", "stored"], 2)] {
         assert_eq!(home.verb(&["rejections", args[0], args[1]]).status.code(), Some(code), "{args:?}");
     }
 }

@@ -40,7 +40,8 @@ pub(super) struct RejectionsArgs {
     /// Outcome, as in the log.
     #[arg(long, value_parser = PossibleValuesParser::new(explained_outcomes()))]
     outcome: Option<String>,
-    /// Show only the rejection with this id, as --each prints it, with its request.
+    /// Show only the rejection with this id, as --each prints it, with its request. With the id of an event, shows the rejections whose
+    /// stored request contains this text; several of them as a list.
     #[arg(long)]
     id: Option<String>,
     /// List single rejections, oldest first, instead of groups.
@@ -69,7 +70,7 @@ pub(super) fn run(context: &Context, args: RejectionsArgs) -> VerbResult {
     each.sort_by_key(|rejected| (rejected.received_at, rejected.id));
     let mut out = anstream::stdout().lock();
     match &args.id {
-        Some(id) => show(context, id, each.last(), &mut out)?,
+        Some(id) => show_or_list(context, id, &each, &mut out)?,
         None if args.each => list(context, &each, &mut out)?,
         None => summarize(context, groups, &mut out)?,
     }
@@ -108,7 +109,7 @@ impl RejectionsArgs {
             && self.until.is_none_or(|until| rejected.received_at <= until)
             && self.source.as_ref().is_none_or(|source| *source == *rejected.source)
             && is_named(&self.outcome, rejected.outcome.word())
-            && is_named(&self.id, &rejected.id_text())
+            && self.id.as_ref().is_none_or(|id| rejected.id_text().eq_ignore_ascii_case(id) || contains(rejected, id))
     }
 }
 
@@ -182,9 +183,25 @@ fn list(context: &Context, each: &[RejectedDelivery], out: &mut impl Write) -> R
     Ok(writeln!(out, "{}", rows.trim_fmt())?)
 }
 
-fn show(context: &Context, id: &str, found: Option<&RejectedDelivery>, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    let missing = || format!("--id: expected a stored rejection, found none with the id {}; see --each", escaped(id));
-    let rejected = found.ok_or_else(missing)?;
+/// Prints the rejection whose own id is `id`, or else those whose requests contain `id`.
+fn show_or_list(context: &Context, id: &str, found: &[RejectedDelivery], out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let own = found.iter().find(|rejected| rejected.id_text().eq_ignore_ascii_case(id));
+    match (own, found) {
+        (Some(rejected), _) | (None, [rejected]) => show(context, rejected, out),
+        (None, []) => {
+            let what = "expected the id of a stored rejection, or an id that occurs in its request";
+            Err(format!("--id: {what}, found none with {}; see --each", escaped(id)).into())
+        }
+        (None, several) => list(context, several, out),
+    }
+}
+
+/// Returns true if the stored request contains the text `id`.
+fn contains(rejected: &RejectedDelivery, id: &str) -> bool {
+    !id.is_empty() && memchr::memmem::find(&rejected.request, id.as_bytes()).is_some()
+}
+
+fn show(context: &Context, rejected: &RejectedDelivery, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     if context.json() {
         return Ok(writeln!(out, "{}", rejected.json())?);
     }
