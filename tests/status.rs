@@ -90,7 +90,11 @@ fn a_source_whose_signatures_never_match_is_named_with_the_command_that_explains
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("source stripe: no delivery verified since the start, 1 rejected"), "{text}");
     assert!(text.contains("→ run `hookhold doctor stripe`"), "{text}");
-    drop(process);
+    assert!(text.contains("rejected  1 delivery since the start; `hookhold rejections` lists them with their causes"), "{text}");
+    stop(process);
+    assert!(status(&home).1.contains("rejected  `hookhold rejections` lists the stored ones with their causes"));
+    let _process = home.start();
+    assert!(status(&home).1.contains("rejected  0 deliveries since the start; `hookhold rejections` lists earlier ones"));
 }
 
 #[test]

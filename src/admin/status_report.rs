@@ -28,6 +28,8 @@ pub struct StatusReport {
     pub parked_events: u64,
     /// Size of the parked events in bytes.
     pub parked_bytes: u64,
+    /// True if the journal's directory contains rejected deliveries, also those before a restart.
+    pub has_stored_rejections: bool,
 }
 
 /// The process that has the journal open.

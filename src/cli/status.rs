@@ -15,6 +15,7 @@ use hookhold::admin::{StatusJournal, StatusProblem, StatusReport, StatusTopic};
 use hookhold::config::{JournalConfig, KafkaConfig};
 use hookhold::journal::disk::Disk;
 use hookhold::journal::{JournalStat, ParkedEvents, ReadOnlyJournal, TopicStat};
+use hookhold::service::has_rejections;
 
 use super::ask::RunningProcess;
 use super::duration_range::within;
@@ -83,7 +84,9 @@ fn report(context: &Context, url: Option<String>) -> Result<StatusReport, Box<dy
         if let Some(disk) = journal_disk(&config).ok().filter(|disk| !disk.is_locked().unwrap_or(true)) {
             let stat = ReadOnlyJournal::open(disk.clone())?.stat()?;
             let topics = KafkaConfig::load_topics(&context.file()?).ok().flatten();
-            return stopped(&config, &stat, &ParkedEvents::new(disk), topics.is_some());
+            let has_stored_rejections = has_rejections(disk.clone());
+            let report = stopped(&config, &stat, &ParkedEvents::new(disk), topics.is_some())?;
+            return Ok(StatusReport { has_stored_rejections, ..report });
         }
     }
     let process = RunningProcess::find(context, url)?;
@@ -122,6 +125,7 @@ fn stopped(
         sources: Vec::new(),
         parked_events: files.len() as u64,
         parked_bytes: files.iter().map(|file| file.bytes).sum(),
+        has_stored_rejections: false,
     })
 }
 

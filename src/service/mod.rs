@@ -55,7 +55,7 @@ use senders_file::SendersFile;
 pub use delivery_log::DeliveryLog;
 pub use maintenance::{give_up_events, renew_journal_identity};
 pub use settings::{forward_settings, forward_topics, load_config};
-pub use stored_rejections::read_rejections;
+pub use stored_rejections::{has_rejections, read_rejections};
 
 /// Running gateway. A clone is cheap and refers to the same gateway.
 #[derive(Clone)]

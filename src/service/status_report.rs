@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 
-use super::{Service, forwarding};
+use super::{Service, forwarding, has_rejections};
 use crate::admin::{StatusJournal, StatusLoss, StatusProblem, StatusProcess, StatusReport, StatusSource, StatusTopic};
 use crate::clock::UnixMillis;
 use crate::forward::{self, Blocked, ConnectionFailure, ConnectionSnapshot, TopicSnapshot};
@@ -31,6 +31,7 @@ pub(super) fn report(service: &Service) -> StatusReport {
         sources: service.gateway().source_names().iter().map(|name| source(service, name)).collect(),
         parked_events: count(metrics.parked_events.get()),
         parked_bytes: count(metrics.parked_bytes.get()),
+        has_stored_rejections: has_rejections(service.0.disk.clone()),
     }
 }
 

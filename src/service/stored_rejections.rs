@@ -37,6 +37,11 @@ pub fn read_rejections(disk: Arc<dyn Disk>, mut each: impl FnMut(RejectedDeliver
     Ok(damaged)
 }
 
+/// Returns true if `disk` contains rejected deliveries. Reads only the names of files.
+pub fn has_rejections(disk: Arc<dyn Disk>) -> bool {
+    RejectionFiles::new(disk).list().is_ok_and(|files| !files.is_empty())
+}
+
 /// Returns the newest rejected deliveries of a source, or of all sources, as JSON: one per line, newest first, and at most
 /// [`MAX_PAGE_BYTES`] of requests.
 pub(super) fn page(disk: Arc<dyn Disk>, source: Option<&str>, not_before: UnixMillis) -> io::Result<String> {

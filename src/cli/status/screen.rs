@@ -25,11 +25,7 @@ pub(super) fn print(out: &mut impl Write, report: &StatusReport) -> io::Result<(
     let room = format!("{} of {}", bytes_about(*bytes), bytes_about(*max_bytes));
     writeln!(out, "stored    {}; the files take {room} in {dir}", counted(*events, "event"))?;
     writeln!(out, "parked    {}, {}", counted(report.parked_events, "event"), bytes_about(report.parked_bytes))?;
-    if report.process.is_some() {
-        let rejected = report.sources.iter().map(|source| source.rejected).sum();
-        let remedy = if rejected > 0 { "; `hookhold rejections` lists them with their causes" } else { "" };
-        writeln!(out, "rejected  {} since the start{remedy}", counted(rejected, "delivery"))?;
-    }
+    print_rejected(out, report)?;
     writeln!(out, "Kafka     {}", kafka_text(&report.kafka))?;
     if !report.topics.is_empty() {
         print_topics(out, &report.topics)?;
@@ -63,6 +59,25 @@ fn print_problems(out: &mut impl Write, problems: &[StatusProblem]) -> io::Resul
         }
     }
     Ok(())
+}
+
+/// Prints the number of rejected deliveries since the start, and the command that lists the stored ones. Without a process, the number
+/// is not known.
+fn print_rejected(out: &mut impl Write, report: &StatusReport) -> io::Result<()> {
+    const LIST: &str = "`hookhold rejections` lists";
+    let rejected = report.sources.iter().map(|source| source.rejected).sum();
+    match (&report.process, report.has_stored_rejections) {
+        (None, false) => Ok(()),
+        (None, true) => writeln!(out, "rejected  {LIST} the stored ones with their causes"),
+        (Some(_), stored) => {
+            let list = match rejected {
+                0 if stored => format!("; {LIST} earlier ones with their causes"),
+                0 => String::new(),
+                _ => format!("; {LIST} them with their causes"),
+            };
+            writeln!(out, "rejected  {} since the start{list}", counted(rejected, "delivery"))
+        }
+    }
 }
 
 fn print_topics(out: &mut impl Write, topics: &[StatusTopic]) -> io::Result<()> {
