@@ -76,7 +76,7 @@ pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
         match context.json() {
             true => summary_json(&mut out, &config, None, &[])?,
             false => {
-                print_sources(&mut out, &config)?;
+                print_sources(&mut out, &config, "no errors")?;
                 writeln!(out, "not checked: the secrets, the files for TLS, and the volume and the ports of this machine")?;
             }
         }
@@ -119,8 +119,9 @@ fn report(out: &mut impl Write, diagnostic: &Diagnostic, json: bool) -> io::Resu
     if json { writeln!(out, "{}", json!(diagnostic)) } else { writeln!(out, "{diagnostic}") }
 }
 
-fn print_sources(out: &mut impl Write, config: &Config) -> io::Result<()> {
-    writeln!(out, "{}: no errors\n", config.path.display())?;
+/// Prints the verdict on the file, then one row per source.
+fn print_sources(out: &mut impl Write, config: &Config, verdict: &str) -> io::Result<()> {
+    writeln!(out, "{}: {verdict}\n", config.path.display())?;
     let mut sources = table::new(&["SOURCE", "URL", "TOPIC", "SECRETS"], &[]);
     for source in &config.sources {
         sources.add_row([
@@ -134,7 +135,13 @@ fn print_sources(out: &mut impl Write, config: &Config) -> io::Result<()> {
 }
 
 fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
-    print_sources(out, config)?;
+    let warnings = warnings::all(config)?;
+    let verdict = match warnings.len() {
+        0 => "no errors".to_owned(),
+        1 => "no errors, 1 warning (below)".to_owned(),
+        count => format!("no errors, {count} warnings (below)"),
+    };
+    print_sources(out, config, &verdict)?;
     if let Some(dir) = config.providers.directory() {
         let names: Vec<&str> = config.providers.files().iter().map(|file| file.name.as_str()).collect();
         let names = if names.is_empty() { "no recipes".to_owned() } else { names.join(", ") };
@@ -145,7 +152,7 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "journal  {} on {}", config.journal.dir.display(), volume::file_system(&config.journal)?.name)?;
     writeln!(out, "kafka    {}", servers(config).unwrap_or("not configured; events stay in the journal"))?;
     writeln!(out, "admin    http://{}/", config.admin.listen)?;
-    warnings::all(config)?.iter().try_for_each(|warning| writeln!(out, "\nwarning: {warning}"))
+    warnings.iter().try_for_each(|warning| writeln!(out, "\nwarning: {warning}"))
 }
 
 fn summary_json(out: &mut impl Write, config: &Config, inspection: Option<&Inspection>, warnings: &[String]) -> io::Result<()> {

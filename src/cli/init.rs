@@ -239,14 +239,19 @@ dir = {dir}
         let here = self.file == Path::new(DEFAULT_FILE);
         let option = if here { String::new() } else { format!(" --config {}", self.file.display()) };
         writeln!(out, "Next, in a shell where these variables are set:\n")?;
-        writeln!(out, "   hookhold check{option}")?;
+        let kafka = if self.kafka.is_some() { " --kafka" } else { "" };
+        writeln!(out, "   hookhold check{kafka}{option}")?;
         writeln!(out, "   hookhold run{option}")?;
         for (name, _) in self.chosen.iter().filter(|(_, recipe)| sign::can_sign_with(recipe)) {
             writeln!(out, "   hookhold send {name}{option}")?;
         }
         if self.kafka.is_some() {
             let topics: Vec<String> = self.chosen.iter().map(|(name, _)| topic(name)).collect();
-            writeln!(out, "\nhookhold does not create topics. Create these topics in Kafka: {}", topics.join(", "))?;
+            let topics = topics.join(", ");
+            writeln!(
+                out,
+                "\nKafka needs these topics: {topics}. hookhold does not create them; `check --kafka` finds missing ones."
+            )?;
         }
         out.flush()
     }

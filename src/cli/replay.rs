@@ -112,7 +112,6 @@ pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
             "--id: expected a stored event with this id, found none; `hookhold rejections` lists the rejected ones".into()
         );
     }
-    let unfound = args.selection.source.clone().filter(|_| count.events == 0);
     let mut out = anstream::stdout().lock();
     if args.dry_run {
         target.check(args.timeout, true)?;
@@ -125,7 +124,7 @@ pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
         }
         out.flush()?;
         print_gaps(&count.missing)?;
-        warn_of_unknown_source(context, unfound.as_deref())?;
+        warn_of_nothing_found(context, &args, &mut journal, &count)?;
         return Ok(ExitStatus::Done);
     }
     if let (true, Some(file)) = (state.next >= state.end && is_resumed, &args.progress) {
@@ -140,8 +139,29 @@ pub(super) fn run(context: &Context, args: ReplayArgs) -> VerbResult {
     if asks && !confirm(WITHOUT_TERMINAL, |out| count.print(out, &target.name()), "Send these events?")? {
         return Ok(ExitStatus::Failed);
     }
-    warn_of_unknown_source(context, unfound.as_deref())?;
+    warn_of_nothing_found(context, &args, &mut journal, &count)?;
     send(context, &args, target, (&mut journal, &selection), state, count, &mut out)
+}
+
+/// Says what the journal contains if no event is selected, because the source may be misspelt, or the period another one than meant.
+fn warn_of_nothing_found(
+    context: &Context,
+    args: &ReplayArgs,
+    journal: &mut ReadOnlyJournal,
+    count: &EventCount,
+) -> io::Result<()> {
+    if count.events > 0 {
+        return Ok(());
+    }
+    journal.seek(0);
+    if let Some(oldest) = journal.next()? {
+        let (received_at, seq) = (oldest.event.received_at().rfc3339(), oldest.position.seq);
+        writeln!(
+            anstream::stderr(),
+            "hookhold: no events found; the oldest event in the journal is #{seq}, received {received_at}"
+        )?;
+    }
+    warn_of_unknown_source(context, args.selection.source.as_deref())
 }
 
 /// Creates the state of a new replay. The replay ends at the present log end, so a replay into a topic of the gateway does not send

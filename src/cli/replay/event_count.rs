@@ -62,7 +62,7 @@ impl EventCount {
     /// Prints one row for each source, type and topic, and the totals. `to` names the destination.
     pub(super) fn print(&self, out: &mut dyn Write, to: &str) -> io::Result<()> {
         if self.events > 0 {
-            let mut rows = table::new(&["SOURCE", "TYPE", "TOPIC", "EVENTS", "SIZE"], &[3, 4]);
+            let mut rows = table::new(&["SOURCE", "TYPE", "STORED FOR TOPIC", "EVENTS", "SIZE"], &[3, 4]);
             for (kind, (events, bytes)) in &self.rows {
                 let names = [&kind.source, &kind.event_type, &kind.topic].map(|name| escaped(name));
                 let [source, event_type, topic] = names;
