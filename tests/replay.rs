@@ -472,6 +472,32 @@ fn a_url_receives_the_original_requests_in_order() {
 }
 
 #[test]
+fn inspect_shows_the_replays_that_have_sent_an_event() {
+    let receiver = Receiver::start();
+    let home = fixture::home(&[("stripe", "unused")], None);
+    StoredWriter::open(&home).append_all((0..4).map(|n| Stored::new("stripe", n))).close();
+    let send = |selection: &str| {
+        let child = spawn(&home, &format!("{selection} --to {}", receiver.url()));
+        let (code, report, messages) = finished(child);
+        assert_eq!(code, Some(0), "{messages}");
+        report["replay"].as_str().expect("an id").to_owned()
+    };
+    let replays = |seq: &str| -> Vec<Value> {
+        let output = home.verb(&["inspect", seq, "--format", "json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("one object");
+        report["replays"].as_array().expect("a list").clone()
+    };
+    assert!(replays("1").is_empty());
+    receiver.answer_all();
+    let (one, two) = (send("--seq 1..2"), send("--seq 2"));
+    let ids = |seq: &str| -> Vec<Value> { replays(seq).iter().map(|replay| replay["replay"].clone()).collect() };
+    assert_eq!([ids("0"), ids("3")], [Vec::<Value>::new(), Vec::new()], "these events were not sent");
+    assert_eq!((ids("1"), ids("2")), (vec![one.clone().into()], vec![one.into(), two.clone().into()]));
+    let shown = text(&home.verb(&["inspect", "2"]).stdout);
+    assert!(shown.contains("\nreplayed ") && shown.contains(&format!(" to {} (replay {two})", receiver.url())), "{shown}");
+}
+
+#[test]
 fn an_event_that_the_url_rejects_stops_the_replay_or_is_skipped() {
     let receiver = Receiver::start();
     let home = fixture::home(&[("stripe", "unused")], None);

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::body_text::one_line;
 use super::duration_range::within;
+use super::replay::past_replays;
 use super::tail::event_line::{EventLine, terminal_width};
 use super::tail::warn_of_unknown_source;
 use super::{Context, ExitStatus, KAFKA, VerbResult, causes, journal_disk};
@@ -56,7 +57,7 @@ pub(super) struct InspectArgs {
 pub(super) fn run(context: &Context, args: InspectArgs) -> VerbResult {
     let file = context.file()?;
     let disk = journal_disk(&JournalConfig::load(&file)?)?;
-    let mut stores = EventStores { journal: ReadOnlyJournal::open(disk.clone())?, parked: ParkedEvents::new(disk) };
+    let mut stores = EventStores { journal: ReadOnlyJournal::open(disk.clone())?, parked: ParkedEvents::new(disk.clone()) };
     let found = find(&mut stores, &args)?;
     match &found.events[..] {
         [] => {
@@ -74,7 +75,12 @@ pub(super) fn run(context: &Context, args: InspectArgs) -> VerbResult {
             let config = Config::load(&file, KAFKA).map_err(|diagnostics| first_diagnostic(&diagnostics));
             let query = FateQuery { config: &config, file: &file, stores: &stores, timeout: args.timeout };
             let verification = Reverification::of(&stored.event, &config);
-            let report = EventReport { stored, fate: query.fate_of(stored)?, verification };
+            let report = EventReport {
+                stored,
+                fate: query.fate_of(stored)?,
+                verification,
+                replays: past_replays::of_event(&*disk, stored)?,
+            };
             let mut out = BufWriter::new(anstream::stdout().lock());
             if context.json() {
                 report.print_json(&mut out)?

@@ -5,6 +5,7 @@ mod command_line;
 mod event_count;
 mod outlet;
 mod pace;
+pub(super) mod past_replays;
 mod progress_file;
 mod replay_run;
 mod report;
@@ -13,11 +14,13 @@ mod selection;
 mod stop_signal;
 mod target;
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use hookhold::clock::UnixMillis;
+use hookhold::clock::{Clock, SystemClock, UnixMillis};
+use hookhold::config::JournalConfig;
 use hookhold::journal::{JournalStat, Random, ReadOnlyJournal, SystemRandom, id_text};
 use hookhold::units::duration_text;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -30,6 +33,7 @@ use super::{Context, ExitStatus, UsageError, VerbResult, journal_disk};
 use command_line::shell_words;
 use event_count::EventCount;
 use pace::ReplayPace;
+use past_replays::PastReplay;
 use progress_file::ReplayState;
 use replay_run::ReplayRun;
 use report::{ReplayReport, print_gaps};
@@ -211,7 +215,7 @@ fn send(
     count: EventCount,
     out: &mut impl Write,
 ) -> VerbResult {
-    let (begun, name) = (Instant::now(), target.name());
+    let (begun, name, first) = (Instant::now(), target.name(), state.next);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let stop = StopSignal::listen(&runtime)?;
     let outlet = target.open(state.journal(), &state.replay, args.timeout, args.skip_failed)?;
@@ -237,6 +241,10 @@ fn send(
     run.report.elapsed = begun.elapsed();
     let ReplayRun { outlet, stop, state, mut report, .. } = run;
     outlet.stop();
+    if report.sent > 0 {
+        let replay = PastReplay::new(&state.replay, SystemClock.now(), args.to.as_deref(), &args.selection, first, state.next);
+        note(context, replay)?;
+    }
     report.missing = joined([count.missing, events.into_missing()].concat());
     report.resume = (state.next < state.end).then(|| resume_command(context, args, &state));
     report.next = state.next;
@@ -256,6 +264,16 @@ fn send(
         }
         (Ok(()), ..) => Ok(if report.is_whole() { ExitStatus::Done } else { ExitStatus::Failed }),
     }
+}
+
+/// Notes the replay for `hookhold inspect`. A failure only costs the note, because the events are sent.
+fn note(context: &Context, replay: PastReplay) -> Result<(), Box<dyn Error>> {
+    let disk = journal_disk(&JournalConfig::load(&context.file()?)?)?;
+    if let Err(error) = past_replays::note(&*disk, replay) {
+        let dir = "the journal's directory";
+        writeln!(anstream::stderr(), "hookhold: cannot note the replay in {dir}, so `inspect` will not show it: {error}")?;
+    }
+    Ok(())
 }
 
 /// Returns the command that sends the rest of the events.

@@ -55,6 +55,7 @@ mod reader;
 mod recovery;
 mod rejection_files;
 mod replaced_segments;
+mod replays_file;
 mod scanned_cursors;
 mod scanned_frame;
 mod scanned_segment;
@@ -118,6 +119,7 @@ pub use reader::{ReadError, ReadStep, Reader, StoredEvent, Topics};
 pub use rejection_files::{
     MAX_REJECTION_BYTES, RejectionAppender, RejectionEntries, RejectionFile, RejectionFiles, rejection_space,
 };
+pub use replays_file::{read_replays, write_replays};
 use segment_file::JournalIdentity;
 use segment_map::SegmentMap;
 pub use segment_map::TopicCursor;

@@ -9,6 +9,7 @@ use hookhold::units::bytes_about;
 use serde_json::json;
 
 use super::super::body_text::{BodyText, one_line};
+use super::super::replay::past_replays::PastReplay;
 use super::super::tail::event_line::source_text;
 use super::fate::EventFate;
 use super::verification::Reverification;
@@ -18,6 +19,8 @@ pub(super) struct EventReport<'r> {
     pub(super) stored: &'r StoredEvent,
     pub(super) fate: EventFate,
     pub(super) verification: Reverification,
+    /// Replays that have sent the event, the newest last.
+    pub(super) replays: Vec<PastReplay>,
 }
 
 impl EventReport<'_> {
@@ -45,6 +48,10 @@ impl EventReport<'_> {
         ] {
             writeln!(out, "{name:<NAME_WIDTH$}{value}")?;
         }
+        for replay in &self.replays {
+            let (at, to) = (replay.at(), one_line(replay.to(), MAX_TEXT));
+            writeln!(out, "{:<NAME_WIDTH$}{at} to {to} (replay {})", "replayed", replay.replay)?;
+        }
         for (name, value) in &request.headers {
             writeln!(out, "  {name}: {}", one_line(&String::from_utf8_lossy(value.as_bytes()), MAX_TEXT))?;
         }
@@ -63,6 +70,7 @@ impl EventReport<'_> {
             .iter()
             .map(|(name, value)| [name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()])
             .collect();
+        let replay = |past: &PastReplay| json!({ "replay": past.replay, "at": past.at(), "to": past.to() });
         let object = json!({
             "event": position.to_string(),
             "seq": position.seq,
@@ -83,6 +91,7 @@ impl EventReport<'_> {
             "headers": headers,
             "kafka": self.fate.json,
             "verifies": self.verification.json(),
+            "replays": self.replays.iter().map(replay).collect::<Vec<_>>(),
             "body_base64": STANDARD.encode(event.body()),
         });
         writeln!(out, "{object}")

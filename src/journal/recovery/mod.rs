@@ -26,6 +26,7 @@ use super::planted::is_planted;
 use super::quarantine;
 use super::random::Random;
 use super::reader::DAMAGED;
+use super::replays_file::REPLAYS_FILE;
 use super::scanned_frame::ScannedFrame;
 use super::scanned_segment::ScannedSegment;
 use super::segment::{Segment, SegmentState};
@@ -149,7 +150,7 @@ fn delete_leftovers(disk: &dyn Disk) -> io::Result<()> {
         let is_spare = file == NEW_SPARE || SegmentName::parse(file, SPARE_EXT).is_some();
         let is_temporary = file.strip_suffix(TEMPORARY_EXT).is_some_and(|file| {
             let extensions = [SEGMENT_EXT, KEYS_EXT, SUMMARY_EXT];
-            [META_FILE, SENDERS_FILE].contains(&file)
+            [META_FILE, SENDERS_FILE, REPLAYS_FILE].contains(&file)
                 || is_parked_file(file)
                 || extensions.iter().any(|ext| SegmentName::parse(file, ext).is_some())
         });
