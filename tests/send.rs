@@ -58,8 +58,10 @@ fn send_names_the_stored_events_and_the_duplicates() {
     assert_eq!(last_line(&same), "stored: 1 event, #4 (evt_body), topic webhooks.stripe; 4 duplicates were not stored again");
     let again = home.verb(&["send", "stripe", "--body", path]);
     assert_eq!(last_line(&again), "stored: no new event; the gateway has it already as #4, so this was a duplicate");
+    assert!(text(&again.stdout).contains("  duplicate, as expected"), "{}", text(&again.stdout));
     let tampered = home.verb(&["send", "stripe", "--tamper", "body"]);
     assert_eq!((tampered.status.code(), last_line(&tampered)), (Some(0), "stored: no events".to_owned()));
+    assert!(text(&tampered.stdout).contains("rejected: `hookhold doctor stripe` explains why"), "{}", text(&tampered.stdout));
 
     let repeated = home.verb(&["send", "slack", "--count", "50", "--repeat-percent", "40", "--format", "json"]);
     let objects = objects(&repeated);

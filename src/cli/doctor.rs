@@ -237,6 +237,9 @@ fn print(
     }
     match verdict {
         Ok(Verdict::Event(Verified { secret, .. }) | Verdict::Batch(VerifiedBatch { secret, .. })) => match secret {
+            Some(secret) if captured.rejected_as.is_some() => {
+                writeln!(out, "{name}: the configuration of this shell, with the secret {secret}, verifies the delivery now")?
+            }
             Some(secret) => writeln!(out, "{name}: the secret {secret} verifies the delivery")?,
             None => writeln!(out, "{name}: the gateway accepts the delivery, because the recipe requires no proof")?,
         },
@@ -249,9 +252,13 @@ fn print(
         Err(rejection) => writeln!(out, "{name}: the gateway rejects the delivery as {rejection}")?,
     }
     if let (Ok(_), Some(outcome)) = (verdict, &captured.rejected_as) {
-        let since =
-            "the configuration or the secrets have changed since then, or the running gateway has other ones than this shell";
-        writeln!(out, "   hookhold rejected the delivery as {outcome}; {since}")?;
+        writeln!(out, "   but the gateway rejected it as {outcome}")?;
+        let what = "the running gateway has another secret or configuration than this shell, or they have changed since then";
+        writeln!(out, "\n1. likely: {what}")?;
+        writeln!(
+            out,
+            "   remedy: compare the environment of the gateway with this shell, then restart the gateway or send SIGHUP"
+        )?;
     }
     for (number, cause) in (1..).zip(causes) {
         writeln!(out, "\n{number}. {}: {}", cause.certainty.word(), cause.what)?;

@@ -148,8 +148,11 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
     }
     causes.extend(captured.source.keys.iter().filter_map(|key| wrong_kind(captured, key)));
     causes.push(other_secret(captured));
-    let what = "the body changed in transit or during recording, and doctor cannot undo the change; examples are reordered \
-                JSON members and rewritten numbers or characters";
+    let place = if captured.rejected_as.is_some() { "before hookhold received it" } else { "in transit or during recording" };
+    let what = format!(
+        "the body changed {place}, and doctor cannot undo the change; examples are reordered JSON members and rewritten numbers or \
+         characters"
+    );
     causes.push(Cause::possible("body_changed", what, "compare the body with the payload in the sender's dashboard"));
     if captured.source.recipe.signs_url() {
         let what = "the sender signed a URL that doctor cannot derive from the request";

@@ -55,6 +55,12 @@ impl fmt::Display for SendResponse {
     }
 }
 
+impl SendResponse {
+    fn is_accepted(&self) -> bool {
+        matches!(self, SendResponse::Status(200..=299))
+    }
+}
+
 /// Number of responses and their latencies, by delivery kind and response. The size of a report does not grow with the
 /// number of deliveries.
 #[derive(Default)]
@@ -108,8 +114,7 @@ impl SendReport {
 
     /// Returns the number of deliveries that got a 2xx.
     pub(super) fn accepted(&self) -> u64 {
-        let is_accepted = |response: &SendResponse| matches!(response, SendResponse::Status(200..=299));
-        self.rows.iter().filter(|((_, response), _)| is_accepted(response)).map(|(_, row)| row.latency_us.len()).sum()
+        self.rows.iter().filter(|((_, response), _)| response.is_accepted()).map(|(_, row)| row.latency_us.len()).sum()
     }
 
     /// Prints the table of responses, then the number of deliveries, their destination and their rate, and the stored events.
@@ -126,7 +131,13 @@ impl SendReport {
         for ((kind, response), row) in &self.rows {
             let mut cells = vec![kind.to_string(), response.to_string(), row.latency_us.len().to_string()];
             cells.extend(row.latencies_ms().iter().map(|ms| format!("{ms:.1}")));
-            cells.push(if row.expected { "as expected" } else { "NOT as expected" }.to_owned());
+            let is_known =
+                *kind == DeliveryKind::Genuine && stored.is_some_and(|stored| stored.as_ref().is_ok_and(|s| s.is_known()));
+            cells.push(match row.expected {
+                true if is_known && response.is_accepted() => "duplicate, as expected".to_owned(),
+                true => "as expected".to_owned(),
+                false => "NOT as expected".to_owned(),
+            });
             table.add_row(cells);
         }
         writeln!(out, "{}\n", table.trim_fmt())?;
@@ -138,6 +149,9 @@ impl SendReport {
             _ => format!(" in {:.1} s, {:.0}/s", elapsed.as_secs_f64(), self.rate(elapsed)),
         };
         writeln!(out, "{deliveries}{kind} to {} (source {}){rate}", plan.shown_url(), plan.source.name)?;
+        if stored.is_some() && self.rows.keys().any(|(_, response)| *response == SendResponse::Status(401)) {
+            writeln!(out, "rejected: `hookhold doctor {}` explains why", plan.source.name)?;
+        }
         match stored {
             Some(Ok(stored)) => writeln!(out, "{}", stored.line(self.accepted(), plan.is_filtered())),
             Some(Err(reason)) if self.accepted() > 0 => writeln!(out, "stored: not known: {reason}"),

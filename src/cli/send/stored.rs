@@ -83,6 +83,11 @@ impl StoredWatch {
 }
 
 impl StoredSummary {
+    /// Returns true if the gateway has stored the events already before.
+    pub(super) fn is_known(&self) -> bool {
+        self.events == 0 && self.earlier.is_some()
+    }
+
     /// Returns the line of the report. `accepted` is the number of accepted deliveries, and `is_filtered` is true if the source
     /// does not store their type.
     pub(super) fn line(&self, accepted: u64, is_filtered: bool) -> String {

@@ -23,7 +23,7 @@ pub(super) fn print(out: &mut impl Write, report: &StatusReport) -> io::Result<(
     print_problems(out, &report.problems)?;
     let StatusJournal { dir, events, bytes, max_bytes, .. } = &report.journal;
     let room = format!("{} of {}", bytes_about(*bytes), bytes_about(*max_bytes));
-    writeln!(out, "stored    {}; the files take {room} in {dir}", counted(*events, "event"))?;
+    writeln!(out, "stored    {}; the files, with space prepared for more, take {room} in {dir}", counted(*events, "event"))?;
     writeln!(out, "parked    {}, {}", counted(report.parked_events, "event"), bytes_about(report.parked_bytes))?;
     print_rejected(out, report)?;
     writeln!(out, "Kafka     {}", kafka_text(&report.kafka))?;
@@ -88,7 +88,7 @@ fn print_topics(out: &mut impl Write, topics: &[StatusTopic]) -> io::Result<()> 
             topic.waiting_events.to_string(),
             bytes_about(topic.waiting_bytes),
             topic.oldest_seconds.map_or_else(dash, seconds_about),
-            topic.acknowledged_at.clone().unwrap_or_else(dash),
+            topic.acknowledged_at.clone().unwrap_or_else(|| "not since the start".to_owned()),
             topic.state.clone(),
         ]);
     }
