@@ -51,7 +51,7 @@ fn the_first_hour_brings_an_own_event_into_kafka() {
     assert!(output.contains("webhooks.stripe/0@0"), "inspect shows the place of the record: {output}");
     assert!(output.contains("stuck     nothing"), "{output}");
     assert!(output.contains("sent 1 of 1 events"), "{output}");
-    assert!(output.contains("to webhooks.stripe.retry (replay "), "inspect shows the replay: {output}");
+    assert!(output.contains("replayed      to webhooks.stripe.retry, until "), "inspect shows the replay: {output}");
 }
 
 /// Replaces the string `from` in `script` with `to`. Panics if `script` does not contain `from`.

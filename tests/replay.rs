@@ -494,7 +494,12 @@ fn inspect_shows_the_replays_that_have_sent_an_event() {
     assert_eq!([ids("0"), ids("3")], [Vec::<Value>::new(), Vec::new()], "these events were not sent");
     assert_eq!((ids("1"), ids("2")), (vec![one.clone().into()], vec![one.into(), two.clone().into()]));
     let shown = text(&home.verb(&["inspect", "2"]).stdout);
-    assert!(shown.contains("\nreplayed ") && shown.contains(&format!(" to {} (replay {two})", receiver.url())), "{shown}");
+    assert!(
+        shown.contains("\nreplayed ")
+            && shown.contains(&format!("to {}, until ", receiver.url()))
+            && shown.contains(&format!(" (replay {two})\nrequest ")),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -44,14 +44,14 @@ impl EventReport<'_> {
             ("integrity", event.integrity().word().to_owned()),
             ("kafka", self.fate.text.clone()),
             ("verifies now", self.verification.text()),
-            ("request", format!("{} {target} from {}", request.method, request.remote)),
         ] {
             writeln!(out, "{name:<NAME_WIDTH$}{value}")?;
         }
         for replay in &self.replays {
             let (at, to) = (replay.at(), one_line(replay.to(), MAX_TEXT));
-            writeln!(out, "{:<NAME_WIDTH$}{at} to {to} (replay {})", "replayed", replay.replay)?;
+            writeln!(out, "{:<NAME_WIDTH$}to {to}, until {at} (replay {})", "replayed", replay.replay)?;
         }
+        writeln!(out, "{:<NAME_WIDTH$}{} {target} from {}", "request", request.method, request.remote)?;
         for (name, value) in &request.headers {
             writeln!(out, "  {name}: {}", one_line(&String::from_utf8_lossy(value.as_bytes()), MAX_TEXT))?;
         }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use hookhold::admin::{StatusJournal, StatusProblem, StatusReport, StatusSource, StatusTopic};
+use hookhold::admin::{StatusJournal, StatusProblem, StatusReport, StatusSource};
 use hookhold::log::escaped;
 use hookhold::units::{bytes_about, seconds_about};
 
@@ -28,7 +28,7 @@ pub(super) fn print(out: &mut impl Write, report: &StatusReport) -> io::Result<(
     print_rejected(out, report)?;
     writeln!(out, "Kafka     {}", kafka_text(&report.kafka))?;
     if !report.topics.is_empty() {
-        print_topics(out, &report.topics)?;
+        print_topics(out, report)?;
     }
     if !report.sources.is_empty() {
         print_sources(out, &report.sources)?;
@@ -80,15 +80,16 @@ fn print_rejected(out: &mut impl Write, report: &StatusReport) -> io::Result<()>
     }
 }
 
-fn print_topics(out: &mut impl Write, topics: &[StatusTopic]) -> io::Result<()> {
+fn print_topics(out: &mut impl Write, report: &StatusReport) -> io::Result<()> {
+    let never = if report.process.is_some() { "not since the start" } else { "-" };
     let mut rows = table::new(&["TOPIC", "WAITING", "BYTES", "OLDEST", "ACKNOWLEDGED", "STATE"], &[1, 2, 3]);
-    for topic in topics {
+    for topic in &report.topics {
         rows.add_row([
             topic.topic.clone(),
             topic.waiting_events.to_string(),
             bytes_about(topic.waiting_bytes),
             topic.oldest_seconds.map_or_else(dash, seconds_about),
-            topic.acknowledged_at.clone().unwrap_or_else(|| "not since the start".to_owned()),
+            topic.acknowledged_at.clone().unwrap_or_else(|| never.to_owned()),
             topic.state.clone(),
         ]);
     }
