@@ -104,6 +104,10 @@ metrics! {
         pinned_bytes: IntGaugeVec = gauges("hookhold_journal_pinned_bytes", &["topic"]);
         /// Upper limit of a topic's backlog: journal.max_backlog, or less if other topics are behind.
         backlog_limit: IntGaugeVec = gauges("hookhold_forward_backlog_limit_bytes", &["topic"]);
+        /// Share of its limit that a topic's backlog has used. At 1, hookhold answers deliveries for the topic with 503.
+        backlog_used: GaugeVec = float_gauges("hookhold_forward_backlog_used_ratio", &["topic"]);
+        /// Bytes that hookhold may still write to the volume of the journal; absent if the volume does not tell.
+        volume_free: IntGaugeVec = gauges("hookhold_journal_volume_free_bytes", &[]);
         /// Space of the parked events.
         parked_bytes: IntGauge = gauge("hookhold_parked_bytes");
         /// Number of parked events.
@@ -116,6 +120,12 @@ metrics! {
         clock_jumps: IntCounter = counter("hookhold_clock_jumps_total");
         /// Dedupe keys in memory: keys of unsealed segments and keys in the hot cache.
         dedupe_hot_keys: IntGauge = gauge("hookhold_dedupe_hot_keys");
+        /// Dedupe keys of sealed segments that stay in memory until a merge of key files has written them.
+        unmerged_keys: IntGauge = gauge("hookhold_dedupe_unmerged_keys");
+        /// Number of hookhold_dedupe_unmerged_keys above which the merges run without pauses.
+        unmerged_keys_limit: IntGauge = gauge("hookhold_dedupe_unmerged_keys_limit");
+        /// Key files that a new key must look up on disk. Merges keep this number at 12 or less.
+        key_files: IntGauge = gauge("hookhold_dedupe_key_files");
         /// Dedupe keys dropped before the end of their dedupe window, by cause.
         dedupe_evicted: IntCounterVec = counters("hookhold_dedupe_evicted_total", &["cause"]);
     }
@@ -208,6 +218,9 @@ impl Metrics {
             registry,
         };
         metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]);
+        for cause in ["corruption", "missing_segment"] {
+            metrics.journal.lost_events.with_label_values(&[cause]);
+        }
         for cause in ["per_address", "max_connections"] {
             metrics.server.connections_rejected.with_label_values(&[cause]);
         }

@@ -76,6 +76,7 @@ pub(super) fn delete_series(previous: &LiveSource, current: Option<&Arc<LiveSour
         drop(metrics.secret_expiry.remove_label_values(&[name, &*secret.name]));
     }
     if current.is_none() {
+        drop(metrics.last_verified.remove_label_values(&[name]));
         drop(metrics.success_rate.remove_label_values(&[name]));
         drop(metrics.success_rate_threshold.remove_label_values(&[name]));
     }

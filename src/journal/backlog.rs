@@ -100,13 +100,15 @@ pub(super) struct BacklogShares {
     share: u64,
     /// Backlog in bytes from which a topic is behind.
     behind_from: u64,
+    /// Number of bytes that all backlogs together may use.
+    all: u64,
     /// Number of bytes that all backlogs together may still grow.
     left: u64,
 }
 
 impl Default for BacklogShares {
     fn default() -> BacklogShares {
-        BacklogShares { max_backlog: u64::MAX, share: u64::MAX, behind_from: u64::MAX, left: u64::MAX }
+        BacklogShares { max_backlog: u64::MAX, share: u64::MAX, behind_from: u64::MAX, all: u64::MAX, left: u64::MAX }
     }
 }
 
@@ -120,7 +122,15 @@ impl BacklogShares {
             behind += u64::from(backlog >= behind_from);
         }
         let (share, left) = (all / behind.max(1), all.saturating_sub(used));
-        BacklogShares { max_backlog: limits.max_backlog, share, behind_from, left }
+        BacklogShares { max_backlog: limits.max_backlog, share, behind_from, all, left }
+    }
+
+    /// Returns the part of its limit that a topic has used: the largest part of the limits that [`BacklogShares::has_room`] checks.
+    pub(super) fn used(&self, backlog: &Backlog) -> f64 {
+        let part = |bytes: u64, limit: u64| bytes as f64 / limit.max(1) as f64;
+        let bytes = backlog.waiting_bytes.saturating_add(backlog.overhead_bytes);
+        let of_all = if bytes < self.behind_from { 0.0 } else { part(self.all - self.left, self.all) };
+        part(backlog.waiting_bytes, self.max_backlog).max(part(bytes, self.share)).max(of_all)
     }
 
     /// Returns true if a topic may have `waiting` waiting bytes, of which `added` are new. `overhead` bytes count in addition, but

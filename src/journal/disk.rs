@@ -42,6 +42,10 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self) -> io::Result<()>;
     /// Returns true if a process holds the lock of the directory.
     fn is_locked(&self) -> io::Result<bool>;
+    /// Returns the number of bytes that this process may still write to the volume; `None` if this is not known.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
     /// Returns true if the path of the directory still leads to this directory.
     fn is_in_place(&self) -> io::Result<bool>;
 }
@@ -114,6 +118,11 @@ impl Disk for LocalDisk {
         rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
         let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
         Ok(Arc::new(LocalFile { file, _lock: Some(dir) }))
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let volume = rustix::fs::fstatvfs(&self.dir)?;
+        Ok(Some(volume.f_bavail.saturating_mul(volume.f_frsize)))
     }
 
     fn is_in_place(&self) -> io::Result<bool> {

@@ -205,6 +205,7 @@ impl Journal {
         options.limits.segment_size = options.limits.segment_size.next_multiple_of(PAGE);
         let recovered = recovery::open(&*disk, &clock, &*random, &options, &metrics)?;
         metrics.journal.limit_bytes.set(options.limits.max_size as i64);
+        metrics.journal.unmerged_keys_limit.set(options.max_recent_keys as i64);
         let shared = Arc::new(Shared {
             log: recovered.log,
             identity: recovered.identity,
@@ -410,6 +411,7 @@ impl Shared {
         for (topic, backlog) in backlogs {
             self.metrics.journal.pinned_bytes.with_label_values(&[&*topic]).set(backlog.waiting_bytes as i64);
             self.metrics.journal.backlog_limit.with_label_values(&[&*topic]).set(shares.limit() as i64);
+            self.metrics.journal.backlog_used.with_label_values(&[&*topic]).set(shares.used(&backlog));
         }
     }
 }

@@ -21,6 +21,9 @@ fn a_full_backlog_rejects_only_its_own_topic() {
     let (accepted, rejected) = rejected.expect("the backlog fills up");
     assert_eq!(rejected, AppendRejected::TopicFull);
     assert!((5..10).contains(&accepted), "{accepted} events of a little more than 1,000 bytes fit into 10,000");
+    journal.update_metrics();
+    let used = harness.metrics.journal.backlog_used.with_label_values(&[TOPICS[0]]).get();
+    assert!((0.85..=1.0).contains(&used), "{used}");
     let other = Sample { topic: 1, ..sample(100, 1_000) };
     store(&journal, &other);
     journal.save_cursor(TOPICS[0], journal.durable_watermark(), 1);
@@ -114,6 +117,14 @@ fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
         load.journal.run();
     }
     assert!(load.rejected[1] > 0, "the blocked topic reaches the number of segments that it may pin");
+    let metrics = &harness.metrics.journal;
+    let [used, limit, pinned] = [
+        metrics.backlog_used.with_label_values(&[TOPICS[1]]).get(),
+        metrics.backlog_limit.with_label_values(&[TOPICS[1]]).get() as f64,
+        metrics.pinned_bytes.with_label_values(&[TOPICS[1]]).get() as f64,
+    ];
+    assert!((0.95..1.05).contains(&used), "the metric shows why hookhold rejects events: {used}");
+    assert!(pinned / limit < 0.5, "the bytes of the events do not show this: {pinned} of {limit}");
     // Each of these segments counts 8 KiB and the bytes of the topic.
     let files = harness.disk.names(".seg").len() as u64;
     assert!((100..9 * SEGMENT / (8 << 10)).contains(&files), "{files} files");

@@ -109,3 +109,22 @@ fn a_failed_sync_of_the_owner_record_ends_the_journal() {
     assert!(journal.failed());
     journal.close();
 }
+
+#[test]
+fn the_metrics_show_keys_that_wait_for_a_merge() {
+    let harness = Harness::stopped(|options| options.max_recent_keys = 16);
+    let mut journal = harness.open_in_steps();
+    let metrics = &harness.metrics.journal;
+    for number in 0..200 {
+        journal.store(&sample(number, 2_000));
+    }
+    let mut most = 0;
+    while journal.step_background() {
+        most = most.max(metrics.unmerged_keys.get());
+    }
+    assert!(most > metrics.unmerged_keys_limit.get(), "{most} keys, the limit is {}", metrics.unmerged_keys_limit.get());
+    harness.clock.advance(10_000);
+    while journal.step_background() {}
+    assert!(metrics.unmerged_keys.get() <= 16 && metrics.key_files.get() > 0, "{}", metrics.unmerged_keys.get());
+    journal.close();
+}

@@ -284,8 +284,19 @@ fn maintain(shared: &Shared) {
     restore_availability(shared);
     shared.queue.set_room();
     shared.update_sizes();
+    measure(shared);
     shared.recount_parked();
     prepare_spare(shared);
+}
+
+/// Updates the metrics of the key files and of the volume. A scrape does not, because it must not wait for the volume.
+fn measure(shared: &Shared) {
+    let (sizes, metrics) = (shared.keys.sizes(), &shared.metrics.journal);
+    metrics.unmerged_keys.set(sizes.recent_keys as i64);
+    metrics.key_files.set(sizes.asked_files as i64);
+    if let Ok(Some(free)) = shared.disk.free_bytes() {
+        metrics.volume_free.with_label_values::<&str>(&[]).set(i64::try_from(free).unwrap_or(i64::MAX));
+    }
 }
 
 /// Makes the journal available again after the writer could not start a segment: makes room for a segment and provides a spare
