@@ -53,6 +53,7 @@ impl AdminQueries for Gateway {
             sources: Vec::new(),
             parked_events: 0,
             parked_bytes: 0,
+            has_stored_rejections: false,
         }
     }
 
