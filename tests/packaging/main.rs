@@ -81,7 +81,7 @@ fn text(output: &Output) -> String {
 fn render(values: Option<&Path>, template: &str) -> String {
     let unpacked = root().join("target/tools/bin/helm");
     let mut helm = Command::new(if unpacked.exists() { unpacked } else { "helm".into() });
-    helm.args(["template", "trial"]).arg(root().join("deploy/helm/hookhold"));
+    helm.args(["template", "trial", "--kube-version", "1.27"]).arg(root().join("deploy/helm/hookhold"));
     helm.args(["--show-only", &format!("templates/{template}")]);
     let output = helm.args(values.into_iter().flat_map(|file| [Path::new("--values"), file])).output();
     let output = output.expect("helm starts: `deploy/check --fetch` builds it");
