@@ -101,6 +101,7 @@ pub mod admin;
 // Modules that every room may import. The exception is `config`, which only `service` imports.
 pub mod address;
 pub mod answer;
+pub mod build_info;
 pub mod certificate;
 pub mod client_certificate;
 pub mod clock;

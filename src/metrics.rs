@@ -8,6 +8,7 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
+use crate::build_info;
 use crate::outcome::Outcome;
 
 /// Value of the label `source` for requests to a path that belongs to no source.
@@ -227,8 +228,9 @@ impl Metrics {
         for reason in ["sampled", "queue_full", "write_failed"] {
             metrics.rejections.dropped.with_label_values(&[reason]);
         }
-        let build = Opts::new("hookhold_build_info", "Always 1, labelled with the version of this build.")
-            .const_label("version", env!("CARGO_PKG_VERSION"));
+        let build = Opts::new("hookhold_build_info", "Always 1, labelled with the version and the commit of this build.")
+            .const_label("version", build_info::VERSION)
+            .const_label("commit", build_info::COMMIT);
         register(&metrics.registry, Gauge::with_opts(build)).set(1.0);
         let process = prometheus::process_collector::ProcessCollector::for_self();
         metrics.registry.register(Box::new(process)).expect("no other collector declares process metrics");

@@ -43,6 +43,16 @@ fn configured(rest: &str) -> (tempfile::TempDir, String) {
 }
 
 #[test]
+fn the_version_names_the_commit_the_target_and_the_features() {
+    let long = text(&hookhold(&["--version"]).stdout);
+    let (version, facts) = long.split_once('\n').expect("several lines");
+    assert_eq!(version, concat!("hookhold ", env!("CARGO_PKG_VERSION")));
+    let names: Vec<&str> = facts.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name).collect();
+    assert_eq!(names, ["commit", "target", "features"], "{long}");
+    assert_eq!(text(&hookhold(&["-V"]).stdout).trim_end(), version);
+}
+
+#[test]
 fn providers_prints_one_name_first_on_each_line() {
     let listed = text(&hookhold(&["providers"]).stdout);
     let names: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();

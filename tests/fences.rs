@@ -27,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const LEAVES: &[&str] = &[
     "address",
     "answer",
+    "build_info",
     "certificate",
     "client_certificate",
     "clock",

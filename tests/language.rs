@@ -106,6 +106,7 @@ const PUBLISHED: &[(&str, &str)] = &[
     ("\"unsure\"", "a key of `journal verify --format json`"),
     ("mistake = &*", "a field of the log line of a failed reload"),
     ("It's a Secret to Everybody", "the secret of GitHub's and Bitbucket's published examples"),
+    ("SHA256SUMS", "the usual name of a file with checksums"),
     ("too long or incomplete", "here the word belongs to `long`"),
     ("| `kept` | `stored` |", "the changelog's list of renamed names, as are the next ones"),
     ("| `keep_refused` |", "an earlier option"),

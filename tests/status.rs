@@ -65,6 +65,26 @@ fn a_healthy_gateway_has_lost_nothing_and_nothing_is_stuck() {
 }
 
 #[test]
+fn a_health_check_fails_only_when_deliveries_cannot_be_stored() {
+    let config = format!("{}{KAFKA_AWAY}admin.token = \"env:TOKEN\"\n", SOURCE.replace("\"0s\"", "\"1m\""));
+    let mut home = Home::new(&[("one", "whsec_c2VjcmV0IG51bWJlciBvbmU=")], &config);
+    home.set("TOKEN", "0123456789abcdef");
+    let ready = |home: &Home| {
+        let output = home.verb(&["status", "--ready"]);
+        (output.status.code(), text(&output))
+    };
+    let (code, message) = ready(&home);
+    assert_eq!(code, Some(1), "before the start: {message}");
+    let process = home.start();
+    send(&home, &["--count", "1"]);
+    wait_until("Kafka is a problem", || status(&home).0 == Some(1));
+    assert_eq!(ready(&home), (Some(0), "ready\n".to_owned()));
+    process.signal(Signal::TERM);
+    wait_until("the process drains", || ready(&home).0 == Some(1));
+    assert!(ready(&home).1.contains("expected status 200, found 503"), "{}", ready(&home).1);
+}
+
+#[test]
 fn a_topic_that_kafka_does_not_take_is_named_with_reason_and_remedy() {
     let home = home(KAFKA_AWAY);
     let _process = home.start();

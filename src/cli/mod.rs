@@ -37,6 +37,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use hookhold::build_info;
 use hookhold::config::{self, Config, JournalConfig, KafkaCheck};
 use hookhold::diagnostic::{Diagnostic, Diagnostics, SecretAccess, did_you_mean};
 use hookhold::journal::ReadOnlyJournal;
@@ -51,7 +52,7 @@ type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 /// hookhold verifies each delivery and syncs its event to disk before answering with 2xx. hookhold also answers a duplicate
 /// with 2xx, because the event of a duplicate is already on disk. Kafka may be down for days without any effect on senders.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, after_help = AFTER)]
+#[command(version, long_version = build_info::REPORT, max_term_width = 100, after_help = AFTER)]
 struct Cli {
     /// Configuration file, or - for standard input [default: the file that HOOKHOLD_CONFIG names, else ./hookhold.toml if it exists,
     /// else /etc/hookhold/hookhold.toml].

@@ -39,6 +39,10 @@ pub(super) struct StatusArgs {
     /// Wait until the running process answers, but at most this long, from 100ms to 1h.
     #[arg(long, value_name = "TIME", value_parser = within(MIN_INTERVAL..=MAX_INTERVAL), conflicts_with = "watch")]
     wait: Option<Duration>,
+    /// Only ask whether the running process is ready for deliveries, as /readyz answers it: exit code 0 if it is, else 1. Needs no
+    /// token. For health checks of containers.
+    #[arg(long, conflicts_with_all = ["watch", "wait"])]
+    ready: bool,
     /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
     #[arg(long)]
     url: Option<String>,
@@ -47,6 +51,9 @@ pub(super) struct StatusArgs {
 /// Prints the status, with `--watch` until the operator ends the command.
 pub(super) fn run(context: &Context, args: StatusArgs) -> VerbResult {
     let mut out = anstream::stdout().lock();
+    if args.ready {
+        return ready(context, args.url, &mut out);
+    }
     let is_screen = std::io::stdout().is_terminal() && !context.json();
     let end = args.wait.map(|wait| Instant::now() + wait);
     let is_down = |report: &Result<StatusReport, _>| report.as_ref().map_or(true, |report| report.process.is_none());
@@ -75,6 +82,13 @@ pub(super) fn run(context: &Context, args: StatusArgs) -> VerbResult {
         }
         sleep(args.interval);
     }
+}
+
+/// Asks `/readyz` of the running process. If the process is not ready, returns an error with the reason.
+fn ready(context: &Context, url: Option<String>, out: &mut impl Write) -> VerbResult {
+    RunningProcess::find(context, url)?.page("/readyz")?;
+    writeln!(out, "{}", if context.json() { r#"{"ready":true}"# } else { "ready" })?;
+    Ok(ExitStatus::Done)
 }
 
 /// Asks the running process, or reads the files of the journal if no process has it open.

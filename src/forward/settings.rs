@@ -106,11 +106,20 @@ pub(super) fn producer_config(settings: &[(String, String)], max_body: usize, cl
             config.set(*name, *value);
         }
     }
+    if cfg!(feature = "vendored-openssl") && !given("ssl.ca.pem") && !openssl_variables() {
+        config.set("ssl.ca.location", "probe");
+    }
     config.extend(settings.iter().filter(|(name, _)| !tokens::is_own_property(name)).cloned());
     for (name, value) in FIXED {
         config.set(*name, *value);
     }
     config
+}
+
+/// Returns true if the environment names the CA certificates for OpenSSL. Otherwise, an OpenSSL inside the binary would look for
+/// them in the directory for which it was built, which usually does not exist. `probe` finds those of the operating system.
+fn openssl_variables() -> bool {
+    ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().any(|name| std::env::var_os(name).is_some())
 }
 
 /// Builds the librdkafka configuration of a consumer that reads assigned partitions from given offsets. The consumer joins no group

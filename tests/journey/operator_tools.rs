@@ -32,7 +32,7 @@ fn promtool_accepts_the_metrics_of_a_busy_gateway() {
         ("hookhold_forward_lag_events{topic=\"seen\"}", 0.0),
         ("hookhold_forward_lag_seconds{topic=\"seen\"}", 0.0),
         ("hookhold_rejected_log_suppressed_total", 0.0),
-        (concat!("hookhold_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
+        (concat!("hookhold_build_info{commit=\"unknown\",version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
     ] {
         assert_eq!(process.metric(series), Some(value), "{series} in\n{metrics}");
     }
