@@ -11,7 +11,7 @@ use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 use hookhold::config::{Config, JournalConfig};
-use hookhold::diagnostic::Diagnostics;
+use hookhold::diagnostic::{Diagnostics, SecretAccess};
 use hookhold::journal::{ParkedEvents, ReadOnlyJournal, StoredEvent};
 use serde_json::json;
 
@@ -72,7 +72,11 @@ pub(super) fn run(context: &Context, args: InspectArgs) -> VerbResult {
             Ok(ExitStatus::Done)
         }
         [stored] => {
-            let config = Config::load(&file, KAFKA).map_err(|diagnostics| first_diagnostic(&diagnostics));
+            // A shell often lacks the secrets of the sources, which only the verification needs.
+            let config = Config::load(&file, KAFKA).or_else(|diagnostics| {
+                let available = Config::load_with(&file, SecretAccess::Available, KAFKA);
+                available.map_err(|_| first_diagnostic(&diagnostics))
+            });
             let query = FateQuery { config: &config, file: &file, stores: &stores, timeout: args.timeout };
             let verification = Reverification::of(&stored.event, &config);
             let report = EventReport {

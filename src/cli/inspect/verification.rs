@@ -37,7 +37,12 @@ impl Reverification {
             return Reverification::Impossible(why.to_owned());
         }
         match delivery(event) {
-            Some(delivery) => verify(source, &delivery),
+            Some(delivery) => match (verify(source, &delivery), absent_secret(source)) {
+                (Reverification::Rejected(_), Some(name)) => {
+                    Reverification::Impossible(format!("this shell cannot read the secret {name}"))
+                }
+                (verified, _) => verified,
+            },
             None => Reverification::Impossible("the stored request has no valid method".to_owned()),
         }
     }
@@ -62,6 +67,12 @@ impl Reverification {
             Reverification::Impossible(why) => json!({ "now": null, "why": why }),
         }
     }
+}
+
+/// Returns the name of a secret that this process cannot read.
+fn absent_secret(source: &Source) -> Option<&str> {
+    let mut absent = source.keys.iter().map(|key| key.configured()).filter(|secret| secret.bytes.is_empty());
+    absent.next().map(|secret| &*secret.name)
 }
 
 /// Returns the delivery of an event, as far as hookhold has stored it; `None` if the stored method is invalid.
