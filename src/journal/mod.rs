@@ -108,6 +108,7 @@ use journal_clock::JournalClock;
 pub use journal_time::JournalMillis;
 use keys::KeyIndex;
 pub use keys::{KeyLimits, KeySizes, MAX_ASKED_FILES, MAX_RECENT_KEYS, MemoryLookup, SeenKey, StandaloneKeys};
+pub use meta::check_format;
 pub use new_identity::RenewedIdentity;
 pub use options::Options;
 pub use parking::{MAX_PARKED_EVENTS, ParkError, ParkedEvent, ParkedEvents, ParkedFile, ParkingNote};
@@ -121,6 +122,7 @@ pub use rejection_files::{
 use segment_file::JournalIdentity;
 use segment_map::SegmentMap;
 pub use segment_map::TopicCursor;
+pub use senders_file::read_senders;
 pub use steps::{BackgroundSteps, WriterSteps};
 pub use unforwarded::UnforwardedEvents;
 use writer::CommitWriter;
