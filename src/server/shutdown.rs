@@ -7,7 +7,8 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::sync::watch;
 
@@ -117,22 +118,37 @@ impl Shutdown {
     }
 }
 /// Waits for the next change, and returns the new phase. A connection polls this future several times for each request, so a repeated
-/// poll takes no lock while the phase stays the same.
+/// poll takes no lock until the channel has woken it.
 pub(super) async fn next_phase(phases: &mut watch::Receiver<Phase>) -> Phase {
-    let (probe, mut waiting) = (phases.clone(), None::<Waker>);
     {
-        let mut changed = pin!(phases.changed());
+        let (mut changed, mut waiting) = (pin!(phases.changed()), None::<Arc<PhaseWake>>);
         poll_fn(|cx| {
-            let is_waiting = waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-            if is_waiting && probe.has_changed().is_ok_and(|changed| !changed) {
+            let is_waiting = |wake: &Arc<PhaseWake>| wake.task.will_wake(cx.waker()) && !wake.is_due.load(Ordering::Acquire);
+            if waiting.as_ref().is_some_and(is_waiting) {
                 return Poll::Pending;
             }
-            waiting = Some(cx.waker().clone());
-            changed.as_mut().poll(cx).map(drop)
+            // The channel may wake the task although the phase is the same, and then no longer knows the task. It must therefore be
+            // polled again after each wake.
+            let wake = waiting.insert(Arc::new(PhaseWake { task: cx.waker().clone(), is_due: AtomicBool::new(false) }));
+            changed.as_mut().poll(&mut Context::from_waker(&wake.clone().into())).map(drop)
         })
         .await;
     }
     *phases.borrow_and_update()
+}
+
+/// Waker of a task that waits for the next phase.
+struct PhaseWake {
+    task: Waker,
+    /// True if the channel has woken the task.
+    is_due: AtomicBool,
+}
+
+impl Wake for PhaseWake {
+    fn wake(self: Arc<Self>) {
+        self.is_due.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
 }
 
 impl Default for Shutdown {
@@ -142,3 +158,35 @@ impl Default for Shutdown {
 }
 
 const ALIVE: &str = "this handle itself keeps the sender alive";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::task::coop::consume_budget;
+    use tokio::task::yield_now;
+
+    #[tokio::test]
+    async fn a_wake_without_a_change_loses_no_later_change() {
+        let shutdown = Shutdown::new();
+        let mut phases = shutdown.watch();
+        assert_eq!(next_phase(&mut phases).await, Phase::Serving);
+        let mut next = pin!(next_phase(&mut phases));
+        let task = Arc::new(PhaseWake { task: Waker::noop().clone(), is_due: AtomicBool::new(false) });
+        let waker = Waker::from(task.clone());
+        let mut poll = || next.as_mut().poll(&mut Context::from_waker(&waker));
+        // With its budget used up, the channel wakes the task at once, and does not wait for a change.
+        poll_fn(|cx| {
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+            assert!(poll().is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert!(task.is_due.swap(false, Ordering::AcqRel));
+        yield_now().await;
+        assert!(poll().is_pending());
+        assert!(!task.is_due.load(Ordering::Acquire), "the task waits");
+        shutdown.signal();
+        assert!(task.is_due.load(Ordering::Acquire), "the change wakes the task");
+        assert_eq!(poll(), Poll::Ready(Phase::Leaving));
+    }
+}
