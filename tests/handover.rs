@@ -14,6 +14,8 @@ mod h2;
 mod held;
 #[path = "common/https.rs"]
 mod https;
+#[path = "handover/installed.rs"]
+mod installed;
 #[path = "common/kafka.rs"]
 mod kafka;
 #[path = "common/load.rs"]

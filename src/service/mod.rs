@@ -226,7 +226,8 @@ impl Service {
         let deliveries = Arc::new(deliveries);
         let predecessor = Predecessor::new(self.clone(), Arc::downgrade(&deliveries), &admin);
         let serving = self.server().serve(deliveries, self.0.shutdown.clone());
-        Ok(self.clone().serve(serving, admin, predecessor))
+        let has_kafka = self.config().kafka.is_some();
+        Ok(self.clone().serve(serving, admin, predecessor, has_kafka))
     }
 
     /// Like [`Service::start`], for listeners that already accept: completes the deliveries that they hold.
@@ -244,7 +245,8 @@ impl Service {
         let predecessor = Predecessor::new(self.clone(), deliveries, &admin);
         let serving =
             async move { serving.await.unwrap_or_else(|error| tracing::error!(%error, "the server panicked; report this bug")) };
-        Ok(self.clone().serve(serving, admin, predecessor))
+        let has_kafka = self.config().kafka.is_some();
+        Ok(self.clone().serve(serving, admin, predecessor, has_kafka))
     }
 
     async fn serve(
@@ -252,8 +254,8 @@ impl Service {
         serving: impl Future<Output = ()>,
         admin: TcpListener,
         predecessor: Option<(Predecessor, AdminGate)>,
+        has_kafka: bool,
     ) -> Result<(), ServeError> {
-        let has_kafka = self.config().kafka.is_some();
         let (predecessor, admin_gate) = predecessor.unzip();
         let admin_gate = admin_gate.unwrap_or_else(|| watch::channel(true).1);
         let journal_failed = self.notify_of_journal_failure();

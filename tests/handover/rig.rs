@@ -57,7 +57,8 @@ impl Rig {
             address,
             source: fixture::source(&self.home, "stripe"),
             rate,
-            senders: 20,
+            // Each of 100 senders pauses for 0.5 s at 200/s, longer than the drain leaves an idle connection open.
+            senders: if matches!(transport, Transport::Persistent) { 100 } else { 20 },
             transport: transport.clone(),
             name: name.to_owned(),
         };
