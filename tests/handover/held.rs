@@ -6,7 +6,7 @@ use crate::peer::{FakePredecessor, Peer};
 use crate::process::{Home, Line, Process, wait_until};
 use crate::rig::{Rig, TOPIC, wait_until_ready};
 
-const PATIENT: &str = "server.request_deadline = \"10m\"\nserver.min_rate_after = \"100ms\"\n";
+const PATIENT: &str = "server.request_deadline = \"10m\"\nserver.min_rate_after = \"100ms\"\nserver.min_rate = \"1 MiB\"\n";
 /// A source whose deliveries must be answered within 0.8 s. The others have four minutes.
 const HASTY: &str = "[sources.hasty]\nprovider = \"stripe\"\nsecrets = [\"file:secret\"]\nlimits.respond_within = \"1s\"\n";
 
@@ -72,9 +72,10 @@ fn a_held_delivery_gets_503_at_its_deadline() {
     assert!(home.log().contains("outcome=\"deadline\""), "{}", home.log());
     wait_until("the process is not ready", || process.ready() == Some(503));
     assert_eq!(page(home, "/livez").0, 200);
+    patient.send(&upload[upload.len() - 10..]);
     predecessor.release(&mut peer);
+    assert_eq!(patient.answer().status, 200);
     wait_until_ready(&process);
-    assert_eq!(patient.ask(&upload[upload.len() - 10..]).status, 200);
     assert_eq!(Line::open(home.hooks).ask(&delivery(home, "hasty", "evt_hasty")).status, 200);
     fixture::stop(process);
     assert_eq!(frames(home, TOPIC).len(), 1, "the delivery with a 503 was not stored");
