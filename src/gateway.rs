@@ -167,6 +167,11 @@ impl Gateway {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Ends the drain: the gateway stores new events again.
+    pub fn cancel_drain(&self) {
+        self.draining.store(false, Ordering::Release);
+    }
+
     /// Returns the number of dedupe keys in memory. Counts the keys of the journal's unsealed segments and the keys in the hot
     /// cache.
     pub fn hot_keys(&self) -> u64 {

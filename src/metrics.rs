@@ -29,6 +29,8 @@ pub struct Metrics {
     pub rejections: RejectionMetrics,
     /// Metrics of configuration reloads: the result of the last reload, and the time of the last successful load.
     pub config: ConfigMetrics,
+    /// Metrics of hand-overs between two processes.
+    pub handovers: HandoverMetrics,
 }
 
 /// Declares the metrics of one room. A field's doc comment is the help text of its metric.
@@ -205,6 +207,16 @@ metrics! {
     }
 }
 
+metrics! {
+    /// Metrics of hand-overs between two processes.
+    HandoverMetrics {
+        /// Hand-overs by result: taken (this process has taken over from another one) or cancelled (this process has continued).
+        total: IntCounterVec = counters("hookhold_handovers_total", &["result"]);
+        /// Seconds for which this process held deliveries until it had the journal; 0 if it has not taken over from another process.
+        held_seconds: Gauge = float_gauge("hookhold_handover_held_seconds");
+    }
+}
+
 impl Metrics {
     /// Declares and registers all metrics, including `hookhold_build_info` and `process_*`.
     pub fn new() -> Metrics {
@@ -216,6 +228,7 @@ impl Metrics {
             server: ServerMetrics::register(&registry),
             rejections: RejectionMetrics::register(&registry),
             config: ConfigMetrics::register(&registry),
+            handovers: HandoverMetrics::register(&registry),
             registry,
         };
         metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]);
@@ -227,6 +240,9 @@ impl Metrics {
         }
         for reason in ["sampled", "queue_full", "write_failed"] {
             metrics.rejections.dropped.with_label_values(&[reason]);
+        }
+        for result in ["taken", "cancelled"] {
+            metrics.handovers.total.with_label_values(&[result]);
         }
         let build = Opts::new("hookhold_build_info", "Always 1, labelled with the version and the commit of this build.")
             .const_label("version", build_info::VERSION)

@@ -160,7 +160,7 @@ impl TestGateway {
         let gateway = Arc::new(Gateway::new(sources, shared.journal.clone(), 1000, &shared.metrics));
         gateway.rejections().set_limits(AdminLimits { keep_rejected: REJECTION_BYTES, ..AdminLimits::default() });
         let server = Server {
-            gateway: gateway.clone(),
+            gateway: gateway.clone().into(),
             limits: limits(),
             tls: None,
             proxies: Proxies::default(),

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::select;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 pub use access::AdminAccess;
@@ -70,16 +71,26 @@ pub enum ReleaseError {
 
 /// Serves the admin pages until `stop` completes, then closes the open connections. Returns when the tasks of all
 /// connections have ended.
-pub async fn serve(listener: TcpListener, queries: Arc<dyn AdminQueries>, access: AdminAccess, stop: impl Future<Output = ()>) {
+///
+/// Accepts connections only while `is_open` contains true: in a hand-over, another process accepts from the same socket.
+pub async fn serve(
+    listener: TcpListener,
+    queries: Arc<dyn AdminQueries>,
+    access: AdminAccess,
+    mut is_open: watch::Receiver<bool>,
+    stop: impl Future<Output = ()>,
+) {
     let pages = Arc::new(Pages::new(queries, access));
     let mut connections = AdminConnections::default();
     let mut stop = std::pin::pin!(stop);
     loop {
+        let accepts = *is_open.borrow_and_update();
         select! {
             biased;
             () = &mut stop => break,
             Some(()) = connections.next_ended() => {}
-            accepted = listener.accept() => match accepted {
+            Ok(()) = is_open.changed() => {}
+            accepted = listener.accept(), if accepts => match accepted {
                 Ok((stream, _)) => connections.open(stream, pages.clone()),
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             }

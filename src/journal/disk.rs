@@ -8,15 +8,18 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{
-    Advice, AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, openat, renameat, statat, unlinkat,
+    Advice, AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, fchmod, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 /// Directory that contains a journal.
 pub trait Disk: Send + Sync {
@@ -48,6 +51,15 @@ pub trait Disk: Send + Sync {
     }
     /// Returns true if the path of the directory still leads to this directory.
     fn is_in_place(&self) -> io::Result<bool>;
+    /// Opens the Unix socket `name`, to which only this user can connect. Replaces a socket with the same name. Fails with
+    /// [`io::ErrorKind::Unsupported`] if the disk has no sockets.
+    fn bind_socket(&self, _name: &str) -> io::Result<UnixListener> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Connects to the Unix socket `name`. Returns `None` if no process has it open.
+    fn connect_socket(&self, _name: &str) -> io::Result<Option<UnixStream>> {
+        Ok(None)
+    }
 }
 
 /// Open file in the directory of a journal.
@@ -97,6 +109,14 @@ impl LocalDisk {
             opened => Ok(File::from(opened?)),
         }
         .and_then(|file| if file.metadata()?.is_file() { Ok(file) } else { irregular("another kind of file") })
+    }
+
+    /// Calls `call` with a short path to the entry `name`. The address of a Unix socket has room for only 108 bytes. Where /proc is
+    /// not mounted, the path is the one of the directory.
+    fn at_short_path<T>(&self, name: &str, call: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
+        let dir = if by_descriptor.exists() { &by_descriptor } else { &self.path };
+        call(&dir.join(name))
     }
 
     /// Opens the directory once more. The new descriptor has a lock of its own.
@@ -182,6 +202,29 @@ impl Disk for LocalDisk {
 
     fn sync_dir(&self) -> io::Result<()> {
         self.dir.sync_all()
+    }
+
+    fn bind_socket(&self, name: &str) -> io::Result<UnixListener> {
+        match statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => unlinkat(&self.dir, name, AtFlags::empty())?,
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "expected a socket, found another kind of file")),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // The new entry gets the mode of the socket.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        self.at_short_path(name, |path| Ok(bind(&socket, &SocketAddrUnix::new(path)?)?))?;
+        listen(&socket, SOCKET_BACKLOG)?;
+        Ok(socket.into())
+    }
+
+    fn connect_socket(&self, name: &str) -> io::Result<Option<UnixStream>> {
+        let connected = self.at_short_path(name, |path| UnixStream::connect(path));
+        match connected.as_ref().err().and_then(Errno::from_io_error) {
+            Some(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+            _ => connected.map(Some),
+        }
     }
 
     fn is_locked(&self) -> io::Result<bool> {
@@ -306,6 +349,7 @@ fn fill_with_zeroes(file: &File, mut offset: u64, size: u64) -> io::Result<()> {
 pub(super) const TEMPORARY_EXT: &str = ".tmp";
 /// Number of attempts of [`read_patiently`].
 const READ_ATTEMPTS: u32 = 3;
+const SOCKET_BACKLOG: i32 = 16;
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 const ZERO_CHUNK: usize = 1 << 20;

@@ -74,6 +74,14 @@ pub(super) fn hash_key(disk: &dyn Disk) -> Option<[u8; 16]> {
     read(disk).ok().map(|identity| identity.hash_key)
 }
 
+/// Fails if the journal in the directory `disk` has a format that this version cannot read. Another process may have it open.
+pub fn check_format(disk: &dyn Disk) -> io::Result<()> {
+    match read(disk) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn read(disk: &dyn Disk) -> io::Result<JournalIdentity> {
     let mut bytes = vec![0; PAGE as usize];
     let read = disk.open(META_FILE)?.read_at(&mut bytes, 0)?;

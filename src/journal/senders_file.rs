@@ -4,18 +4,19 @@
 use std::io;
 
 use super::Journal;
-use super::disk::write_atomically;
+use super::disk::{Disk, write_atomically};
+
+/// Reads at most `max` bytes of the file `senders` in the directory `disk`. Another process may have the journal open. Fails with
+/// [`io::ErrorKind::NotFound`] if there is no such file.
+pub fn read_senders(disk: &dyn Disk, max: usize) -> io::Result<Vec<u8>> {
+    let file = disk.open(SENDERS_FILE)?;
+    let mut content = vec![0; max];
+    let read = file.read_at(&mut content, 0)?;
+    content.truncate(read);
+    Ok(content)
+}
 
 impl Journal {
-    /// Reads at most `max` bytes of the file `senders`. Fails with [`io::ErrorKind::NotFound`] if there is no such file.
-    pub fn read_senders(&self, max: usize) -> io::Result<Vec<u8>> {
-        let file = self.0.disk.open(SENDERS_FILE)?;
-        let mut content = vec![0; max];
-        let read = file.read_at(&mut content, 0)?;
-        content.truncate(read);
-        Ok(content)
-    }
-
     /// Replaces the file `senders`. After a crash or a power cut, the file has its old or its new content.
     pub fn write_senders(&self, content: &[u8]) -> io::Result<()> {
         if self.failed() {

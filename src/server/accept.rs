@@ -2,19 +2,19 @@
 //! accepts only the connections that the kernel has already queued.
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::select;
 use tokio::task::JoinSet;
-use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep};
 
+use super::handover::wait_for_switch;
+use super::known_senders::KnownSenders;
 use super::log_sampler::LogSampler;
 use super::peer::Peer;
 use super::shutdown::Shutdown;
@@ -29,32 +29,40 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG_CONNECTIONS)
 }
 
-/// Accepts connections until `leave` completes. Then accepts the connections that the kernel has already queued, and
-/// closes the listener.
+/// Reason why the server no longer accepts connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AcceptEnd {
+    /// A shutdown has begun, and `drain_delay` has passed. The server has accepted the connections that the kernel had queued.
+    Stopped,
+    /// In a hand-over, the other process accepts from now on. If it uses the same socket, the connections that the kernel has queued
+    /// are left to it.
+    Switched,
+}
+
+/// Accepts connections until a shutdown or a hand-over ends this.
 pub(super) async fn accept(
-    listener: TcpListener,
+    listener: &TcpListener,
     state: &Arc<ServerState>,
     connections: &mut JoinSet<()>,
     shutdown: &Shutdown,
-    leave: impl Future<Output = ()>,
-) {
+    known_senders: &KnownSenders,
+) -> AcceptEnd {
+    let leave = async {
+        select! {
+            () = stop(state, shutdown) => AcceptEnd::Stopped,
+            () = wait_for_switch(state, shutdown, known_senders) => AcceptEnd::Switched,
+        }
+    };
     let (full_log, error_log, mut waiting) = (LogSampler::new(), LogSampler::new(), None);
     let mut leave = std::pin::pin!(leave);
-    let mut remaining = None;
-    loop {
+    let end = loop {
         select! {
             biased;
             Some(ended) = connections.join_next() => report_panic(ended),
-            accepted = next_until(next(&listener, &mut waiting, &full_log, state), leave.as_mut(), &mut remaining) => match accepted {
-                Some(Ok((stream, remote))) => {
-                    let Some(peer) = Peer::connect(proxies::canonical(remote), state) else { continue };
-                    if has_sent(&stream) {
-                        peer.sender.note_sent();
-                    }
-                    let _ = stream.set_nodelay(true);
-                    connections.spawn(connection_setup::serve(stream, peer, state.clone(), shutdown.watch()));
-                }
-                Some(Err(error)) if remaining.is_none() => {
+            end = &mut leave => break end,
+            accepted = next(listener, &mut waiting, &full_log, state) => match accepted {
+                Ok((stream, remote)) => serve(stream, remote, state, connections, shutdown),
+                Err(error) => {
                     if let Some(suppressed) = error_log.admit(Instant::now()) {
                         tracing::error!(
                             %error,
@@ -65,37 +73,53 @@ pub(super) async fn accept(
                     // Sleeping without polling `leave` would delay a shutdown while `accept` keeps failing.
                     select! {
                         () = sleep(ACCEPT_RETRY_DELAY) => {}
-                        () = &mut leave => return,
+                        end = &mut leave => break end,
                     }
                 }
-                _ => return,
             },
         }
+    };
+    let queued = match end {
+        AcceptEnd::Switched if shutdown.handover().shares_socket() => 0,
+        AcceptEnd::Stopped | AcceptEnd::Switched => MAX_QUEUED_CONNECTIONS,
+    };
+    for (stream, remote) in waiting.into_iter().chain(queued_connections(listener).take(queued)) {
+        serve(stream, remote, state, connections, shutdown);
     }
+    end
 }
 
-/// Returns the result of `next`. After `leave` has completed, `remaining` counts down from the length of the longest
-/// possible queue. The function then returns `None` as soon as `remaining` is zero or `next` has to wait. Clients that
-/// continue to connect therefore cannot delay the drain.
-async fn next_until<T>(
-    next: impl Future<Output = T>,
-    mut leave: Pin<&mut impl Future<Output = ()>>,
-    remaining: &mut Option<u32>,
-) -> Option<T> {
-    let mut next = std::pin::pin!(next);
-    while *remaining != Some(0) {
-        select! {
-            biased;
-            // Linux queues one connection more than the backlog.
-            () = &mut leave, if remaining.is_none() => *remaining = Some(BACKLOG_CONNECTIONS + 1),
-            next = &mut next => {
-                *remaining = remaining.map(|remaining| remaining - 1);
-                return Some(next);
-            }
-            () = consume_budget(), if remaining.is_some() => return None,
-        }
+/// Starts the task of a new connection.
+fn serve(stream: TcpStream, remote: SocketAddr, state: &Arc<ServerState>, connections: &mut JoinSet<()>, shutdown: &Shutdown) {
+    let Some(peer) = Peer::connect(proxies::canonical(remote), state) else { return };
+    if has_sent(&stream) {
+        peer.sender.note_sent();
     }
-    None
+    let _ = stream.set_nodelay(true);
+    let (member, state, phases) = (state.generation.join(), state.clone(), shutdown.watch());
+    connections.spawn(async move {
+        connection_setup::serve(stream, peer, state, phases).await;
+        drop(member);
+    });
+}
+
+/// Returns the connections that the kernel has queued, until the queue is empty or an error occurs. Asks the kernel directly: tokio
+/// would not ask before its reactor has reported an event, and would so miss the newest connections.
+fn queued_connections(listener: &TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    std::iter::from_fn(move || {
+        let accepted = accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).ok()?;
+        let stream = TcpStream::from_std(net::TcpStream::from(accepted)).ok()?;
+        let remote = stream.peer_addr();
+        // A client that has already closed the connection has no address, and needs no answer.
+        Some(remote.ok().map(|remote| (stream, remote)))
+    })
+    .flatten()
+}
+
+/// Waits until a shutdown has begun, and then for `drain_delay`.
+async fn stop(state: &ServerState, shutdown: &Shutdown) {
+    shutdown.signalled().await;
+    sleep(state.limits.drain_delay).await;
 }
 
 /// Accepts a connection, and returns it as soon as there is room for it. `waiting` holds the connection in the meantime, so that the
@@ -145,23 +169,24 @@ const BACKLOG_CONNECTIONS: u32 = 4096;
 /// descriptor. The next attempt can succeed once the evicted connection has closed.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
+/// Maximum number of connections that a drain accepts, so that clients that continue to connect do not delay it. Linux queues one
+/// connection more than the backlog.
+const MAX_QUEUED_CONNECTIONS: usize = BACKLOG_CONNECTIONS as usize + 1;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::{pending, ready};
+    use std::task::Poll;
 
     #[tokio::test]
-    async fn clients_that_keep_connecting_do_not_delay_the_drain() {
-        let (mut leave, mut remaining, mut taken) = (std::pin::pin!(ready(())), None, 0);
-        while next_until(ready(()), leave.as_mut(), &mut remaining).await.is_some() {
-            taken += 1;
-        }
-        assert_eq!(taken, BACKLOG_CONNECTIONS + 1, "a drain accepts at most the longest possible queue");
-    }
-
-    #[tokio::test]
-    async fn a_drain_starts_when_no_connection_is_queued() {
-        let (mut leave, mut remaining) = (std::pin::pin!(ready(())), None);
-        assert_eq!(next_until(pending::<()>(), leave.as_mut(), &mut remaining).await, None);
+    async fn a_drain_accepts_connections_that_the_reactor_has_not_reported() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = listener.local_addr().expect("an open listener");
+        std::future::poll_fn(|context| Poll::Ready(assert!(listener.poll_accept(context).is_pending()))).await;
+        let clients = [(); 3].map(|()| net::TcpStream::connect(address).expect("the listener is open"));
+        std::future::poll_fn(|context| Poll::Ready(assert!(listener.poll_accept(context).is_pending(), "no event yet"))).await;
+        let accepted: Vec<SocketAddr> = queued_connections(&listener).map(|(_, remote)| remote).collect();
+        assert_eq!(accepted, clients.map(|client| client.local_addr().expect("a connected socket")));
+        assert_eq!(queued_connections(&listener).count(), 0, "the drain does not wait for further connections");
     }
 }

@@ -134,6 +134,25 @@ impl Progress {
         state.request = RequestState::Complete { until: state.arrival.at + deadline, wait: AnswerWait::UntilDeadline };
     }
 
+    /// Starts a hold, in which the server reads no body, so that `min_rate` does not apply. The request must be answered `deadline`
+    /// after its first byte.
+    pub(super) fn hold(&self, deadline: Duration) -> RequestState {
+        let mut state = self.lock();
+        let held = state.request;
+        state.request = RequestState::Complete { until: state.arrival.at + deadline, wait: AnswerWait::UntilDeadline };
+        held
+    }
+
+    /// Ends the hold. `held` is the result of [`Progress::hold`]. The time of the hold counts as if the sender had sent enough.
+    pub(super) fn end_hold(&self, held: RequestState) {
+        let mut state = self.lock();
+        let earned = (state.arrival.at.elapsed().as_millis() as u64).saturating_mul(self.min_rate) / 1000;
+        state.request = match held {
+            RequestState::Body(arriving) => RequestState::Body(Arriving { received: arriving.received + earned, ..arriving }),
+            other => other,
+        };
+    }
+
     /// Reacts to the end of the wait for the body or for the answer. At the deadline of a complete request, the caller must poll the
     /// request, so that the gateway answers. If the gateway does not answer even then, or if the body is incomplete, the request
     /// ends with the outcome `too_slow`.

@@ -73,11 +73,7 @@ where
     let end = loop {
         select! {
             biased;
-            phase = next_phase(&mut phases) => match phase {
-                Phase::Serving | Phase::Leaving => {}
-                Phase::Draining => progress.drain(DRAIN_IDLE_TIMEOUT),
-                Phase::Cut | Phase::Now => progress.cut(Outcome::Draining),
-            },
+            phase = next_phase(&mut phases) => enter(phase, progress),
             result = &mut connection => break ConnectionEnd::Http(result),
             // hyper notices an eviction when it reads, but it does not read while it writes a response.
             () = &mut evicted, if !is_evicted => {
@@ -116,6 +112,16 @@ where
     let linger = if *phases.borrow() >= Phase::Cut { Duration::ZERO } else { LINGER_TIMEOUT };
     close(stream.into_stream(), response, unread, linger).await;
     had_request
+}
+
+/// Applies a shutdown phase to the connection.
+fn enter(phase: Phase, progress: &Progress) {
+    match phase {
+        Phase::Serving => {}
+        Phase::Leaving => progress.close_after_response(),
+        Phase::Draining => progress.drain(DRAIN_IDLE_TIMEOUT),
+        Phase::Cut | Phase::Now => progress.cut(Outcome::Draining),
+    }
 }
 
 fn http(limits: &ServerLimits) -> http1::Builder {

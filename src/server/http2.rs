@@ -15,7 +15,8 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response};
@@ -32,6 +33,7 @@ use super::body;
 use super::close::LINGER_TIMEOUT;
 use super::connection_charge::OverBudget;
 use super::connection_slot::ended_by_eviction;
+use super::early_goaway::{EarlyGoaway, GoawayIo};
 use super::h2_heads::RequestHeads;
 use super::h2_io::HeadCountingIo;
 use super::idle::ConnectionGrowth;
@@ -43,6 +45,7 @@ use super::shutdown::{Phase, next_phase};
 use super::state::ServerState;
 use super::stream_tasks::{AbortOnDrop, ActiveRequest, ConnectionPhase, StreamTasks};
 use crate::answer::Answer;
+use crate::in_flight::DetachedCharge;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
@@ -85,6 +88,10 @@ enum StreamsEnd {
 enum DriveEvent {
     /// hyper or hookhold has ended the connection.
     End(StreamsEnd),
+    /// The shutdown has reached this phase.
+    Phase(Phase),
+    /// The server must announce to the client that the connection ends, because of a drain.
+    Announce,
     /// The server must close the connection because of a drain.
     Drain,
     /// The connection has reached its idle timeout.
@@ -156,11 +163,15 @@ where
             respond(&tasks, &state, peer.clone(), phases.clone(), request)
         }
     });
-    let stream = HeadCountingIo::new(stream, heads.clone(), peer, state, max_header_list_bytes(&state.limits));
+    let early = EarlyGoaway::default();
+    let (stream, max_head) = (GoawayIo::new(stream, early.clone()), max_header_list_bytes(&state.limits));
+    let stream = HeadCountingIo::new(stream, heads.clone(), peer, state, max_head);
     let connection = http(&state.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let (mut phase, mut growth) = (ConnectionPhase::Open, ConnectionGrowth::Usual);
+    let (mut latest, mut announced) = (Phase::Serving, None::<Instant>);
     loop {
+        let is_open = announced.is_none() && phase == ConnectionPhase::Open;
         let polled = poll_fn(|cx| {
             let (unsent, ended) = (tasks.take_unsent(), tasks.ended() + heads.rejected());
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
@@ -173,41 +184,61 @@ where
                 let _ = connection.as_mut().poll(cx);
                 return Poll::Ready(DriveEvent::End(StreamsEnd::OverBudget(outcome)));
             }
-            if heads.is_write_blocked() {
-                unsent.into_iter().for_each(|charge| tasks.hold(charge));
-            } else {
-                heads.finish(ended);
-            }
-            if heads.end_pause() {
-                cx.waker().wake_by_ref();
+            end_poll(cx, heads, tasks, unsent, ended);
+            // A client that has just connected must be able to send one request, or else it would connect again and again.
+            if is_open && (latest > Phase::Leaving || (latest == Phase::Leaving && tasks.had_request())) {
+                return Poll::Ready(DriveEvent::Announce);
             }
             if growth != heads.growth() { Poll::Ready(DriveEvent::Growth) } else { Poll::Pending }
         });
         let event = select! {
             biased;
-            phase = next_phase(&mut phases) => match phase {
-                Phase::Serving | Phase::Leaving => continue,
-                Phase::Draining | Phase::Cut | Phase::Now => DriveEvent::Drain,
-            },
+            now = next_phase(&mut phases) => DriveEvent::Phase(now),
             event = polled => event,
             // h2 does not read while the client does not, so that no read fails.
             () = peer.sender.evicted() => DriveEvent::End(StreamsEnd::Evicted),
             () = tasks.idle(|now| peer.is_trusted(now)) => DriveEvent::Idle,
+            () = end_of_grace(announced), if phase == ConnectionPhase::Open => DriveEvent::Drain,
         };
         match (phase, event) {
             (_, DriveEvent::End(end)) => return end,
+            (_, DriveEvent::Phase(now)) if now < Phase::Cut => latest = now,
             (_, DriveEvent::Growth) => {
                 growth = ConnectionGrowth::Grown;
                 tasks.connection_grown();
             }
-            (ConnectionPhase::Open, DriveEvent::Drain | DriveEvent::Idle) => {
+            (_, DriveEvent::Announce) => {
+                announced = Some(Instant::now());
+                early.announce();
+            }
+            (ConnectionPhase::Open, DriveEvent::Phase(_) | DriveEvent::Drain | DriveEvent::Idle) => {
                 phase = ConnectionPhase::Leaving;
                 tasks.goaway_sent();
                 connection.as_mut().graceful_shutdown();
             }
-            (ConnectionPhase::Leaving, DriveEvent::Drain) => {}
+            (ConnectionPhase::Leaving, DriveEvent::Phase(_) | DriveEvent::Drain) => {}
             (ConnectionPhase::Leaving, DriveEvent::Idle) => return StreamsEnd::Left,
         }
+    }
+}
+
+/// Updates the charges for responses and the count of ended streams after a poll of the connection.
+fn end_poll(cx: &Context<'_>, heads: &RequestHeads, tasks: &StreamTasks, unsent: Vec<DetachedCharge>, ended: u64) {
+    if heads.is_write_blocked() {
+        unsent.into_iter().for_each(|charge| tasks.hold(charge));
+    } else {
+        heads.finish(ended);
+    }
+    if heads.end_pause() {
+        cx.waker().wake_by_ref();
+    }
+}
+
+/// Waits until the client has had time to read the announcement, and to send the requests that it had queued.
+async fn end_of_grace(announced: Option<Instant>) {
+    match announced {
+        Some(announced) => sleep_until(announced + GOAWAY_GRACE).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -353,6 +384,9 @@ const PSEUDO_FIELDS: usize = 4;
 
 /// Room for the names and values of the pseudo-header fields. `max_header_size` counts only the value of `:path`.
 const PSEUDO_FIELD_BYTES: usize = 1024;
+
+/// Time between the announcement that a connection ends, and the GOAWAY after which h2 ignores new requests.
+const GOAWAY_GRACE: Duration = Duration::from_millis(250);
 
 /// Limit on the number of streams that a client resets before hyper has accepted them. hyper closes a connection that
 /// exceeds this limit (CVE-2023-44487).

@@ -20,19 +20,24 @@ mod body;
 mod client_request;
 mod close;
 mod connection_charge;
+mod connection_generation;
 mod connection_server;
 mod connection_setup;
 mod connection_slot;
 mod deadline;
+mod early_goaway;
 mod h1_scanner;
 mod h2_heads;
 mod h2_io;
+mod handover;
+mod handover_steps;
 mod head;
 mod http1;
 mod http2;
 mod idle;
 mod io;
 mod known_senders;
+mod late_gateway;
 mod log_sampler;
 mod open_connections;
 mod outcome_log;
@@ -64,13 +69,15 @@ use tokio::net::TcpListener;
 use tokio::select;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub use accept::listen;
 pub use connection_server::ConnectionServer;
 pub use h1_scanner::{FramingError, RequestScanner};
+pub use handover_steps::{HandoverStep, HandoverSteps};
 pub use head::{MAX_TARGET_BYTES, PresentedCertificate, RequestHead, judge_head};
 pub use known_senders::KnownSendersFile;
+pub use late_gateway::LateGateway;
 pub use proxies::Proxies;
 pub use proxy_header::read_proxy_header;
 pub use shutdown::{Phase, Shutdown};
@@ -78,11 +85,12 @@ pub use tls::Tls;
 
 use crate::answer::AnswerWatcher;
 use crate::clock::Clock;
-use crate::gateway::Gateway;
 use crate::in_flight::InFlightBudget;
 use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
-use accept::accept;
+use accept::{AcceptEnd, accept};
+use connection_generation::ConnectionGeneration;
+use handover::drain_for_successor;
 use known_senders::KnownSenders;
 use open_connections::RESERVED_PART;
 use outcome_log::OutcomeLog;
@@ -93,8 +101,8 @@ use unfinished_bodies::UnfinishedBodies;
 
 /// Server for deliveries. [`Server::serve`] runs the server.
 pub struct Server {
-    /// Gateway that receives complete requests.
-    pub gateway: Arc<Gateway>,
+    /// Gateway that receives complete requests. Requests wait for it if it comes later.
+    pub gateway: LateGateway,
     /// Limits of the listener.
     pub limits: ServerLimits,
     /// Certificate for HTTPS; `None` for plain HTTP.
@@ -115,7 +123,9 @@ impl Server {
     /// Serves deliveries until `shutdown` is complete. After the shutdown has begun, continues to serve deliveries for
     /// `drain_delay`. Then stops accepting new connections, and responds to every remaining request within `drain_deadline`.
     /// Returns when every connection is closed, or immediately at [`Phase::Now`].
-    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
+    ///
+    /// The caller may hold a [`Weak`](std::sync::Weak) to the listener. The listener closes when the server drops it.
+    pub async fn serve(self, listener: Arc<TcpListener>, shutdown: Shutdown) {
         let file = self.known_senders.clone();
         let state = self.into_state();
         let known_senders = KnownSenders { limits: state.sender_limits.clone(), file, clock: state.clock.clone() };
@@ -127,10 +137,10 @@ impl Server {
         select! {
             biased;
             () = shutdown.reached(Phase::Now) => {}
-            () = accept_and_drain(listener, &state, &mut connections, &shutdown) => known_senders.save_at_end().await,
+            () = accept_and_drain(listener, &state, &mut connections, &shutdown, &known_senders) => known_senders.save_at_end().await,
             () = state.sender_limits.turns.run() => {}
             () = known_senders.save_changes() => {}
-            () = warn_of_shadow_sources(&state.gateway) => {}
+            () = warn_of_shadow_sources(&state) => {}
             () = watch_certificate(state.tls.as_ref()) => {}
         }
         connections.shutdown().await;
@@ -153,12 +163,14 @@ impl Server {
             delayed_answers: Semaphore::new(max_delayed_answers(&limits)),
             tls,
             proxies,
+            generation: ConnectionGeneration::default(),
         })
     }
 }
 
 /// Logs a warning that names the sources with `danger_shadow`, first at startup and then once a minute. Never returns.
-async fn warn_of_shadow_sources(gateway: &Gateway) {
+async fn warn_of_shadow_sources(state: &ServerState) {
+    let gateway = state.gateway.wait().await;
     let mut ticks = interval(SHADOW_WARNING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -180,20 +192,37 @@ async fn watch_certificate(tls: Option<&Tls>) {
     }
 }
 
-async fn accept_and_drain(listener: TcpListener, state: &Arc<ServerState>, connections: &mut JoinSet<()>, shutdown: &Shutdown) {
-    let leave = async {
-        shutdown.reached(Phase::Leaving).await;
-        sleep(state.limits.drain_delay).await;
-    };
-    accept(listener, state, connections, shutdown, leave).await;
+async fn accept_and_drain(
+    listener: Arc<TcpListener>,
+    state: &Arc<ServerState>,
+    connections: &mut JoinSet<()>,
+    shutdown: &Shutdown,
+    known_senders: &KnownSenders,
+) {
+    loop {
+        match accept(&listener, state, connections, shutdown, known_senders).await {
+            AcceptEnd::Stopped => break,
+            AcceptEnd::Switched => match drain_for_successor(state, connections, shutdown).await {
+                HandoverStep::Completed => return,
+                _ if shutdown.begun() => break,
+                _ => tracing::info!("accepting deliveries again"),
+            },
+        }
+    }
+    drop(listener);
     shutdown.advance(Phase::Draining);
+    drain(state, connections, shutdown, state.limits.drain_deadline).await;
+}
+
+/// Waits until all connections are closed. After `deadline`, answers each request that is still open.
+async fn drain(state: &Arc<ServerState>, connections: &mut JoinSet<()>, shutdown: &Shutdown, deadline: Duration) {
     tracing::info!(connections = connections.len(), "draining the open connections");
-    if timeout(state.limits.drain_deadline, all_closed(connections)).await.is_err() {
+    if timeout(deadline, all_closed(connections)).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
             "the drain deadline has passed; hookhold closes the remaining connections"
         );
-        state.gateway.begin_drain();
+        state.gateway.get().into_iter().for_each(|gateway| gateway.begin_drain());
         shutdown.advance(Phase::Cut);
         let _ = timeout(LAST_RESPONSE_TIMEOUT, all_closed(connections)).await;
     }

@@ -31,7 +31,7 @@ use super::response::{ResponseBody, head_too_large, respond};
 use super::state::ServerState;
 use crate::answer::Answer;
 use crate::event::Delivery;
-use crate::gateway::LiveSource;
+use crate::gateway::{Gateway, LiveSource};
 use crate::in_flight::InFlightCharge;
 use crate::limits::ServerLimits;
 use crate::log::escaped;
@@ -67,7 +67,10 @@ pub(super) async fn serve(
 ) -> Result<Response<ResponseBody>, SenderDisconnected> {
     let (slot_bytes, state) = (slot.hand_over(), slot.state());
     let (version, is_head) = (head.version, head.method == Method::HEAD);
-    let live = state.live_source(head);
+    let live = match state.gateway.get() {
+        Some(gateway) => state.live_source(gateway, head),
+        None => Box::pin(state.wait_for_gateway(context, arrival, head)).await,
+    };
     let outcomes =
         live.as_ref().map_or_else(|_| state.outcomes.no_source.clone(), |live| state.outcomes.source(&live.source.name));
     let pending = outcomes.start(context.remote, arrival.at);
@@ -114,12 +117,31 @@ pub(super) async fn serve(
 impl ServerState {
     /// Returns the source whose path matches the request. The error is the [`Answer`] to a request whose path matches
     /// no source, whose head is malformed, or whose HTTP/2 head is too large.
-    pub(super) fn live_source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
+    pub(super) fn live_source(&self, gateway: &Gateway, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
         head::check_form(head)?;
         if head.version == Version::HTTP_2 && head::is_too_large(head, &self.limits) {
             return Err(head_too_large());
         }
-        self.gateway.live_source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
+        gateway.live_source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
+    }
+
+    /// Holds a request until this process has the journal, and then returns its source. The error is the answer to a request that
+    /// was not held any longer, because its deadline has passed. Meanwhile, the server reads no body, so `min_rate` does not apply.
+    async fn wait_for_gateway(
+        &self,
+        context: &RequestContext,
+        arrival: Arrival,
+        head: &Parts,
+    ) -> Result<Arc<LiveSource>, Answer> {
+        let deadline = self.gateway.expected_deadline(head.uri.path(), self.limits.request_deadline);
+        let held = context.progress.hold(deadline);
+        let waited = context.progress.unless_cut(timeout_at(arrival.at + deadline, self.gateway.wait())).await;
+        context.progress.end_hold(held);
+        match waited {
+            Ok(Ok(gateway)) => self.live_source(gateway, head),
+            Ok(Err(_)) => Err(Answer::plain(Outcome::Deadline).with_hint(NO_JOURNAL)),
+            Err(outcome) => Err(Answer::plain(outcome).with_hint(NO_JOURNAL)),
+        }
     }
 
     /// Waits before the answer to a request without a genuine delivery if its address sends too many of them. If too many answers
@@ -197,7 +219,8 @@ impl ServerState {
         let unanswered = move |outcome, work: usize| sender.record(outcome, size.max(work), Instant::now());
         let delivery = delivery(head, body, context, arrival);
         // Pin the future here instead of moving it into `unless_cut`.
-        let received = pin!(self.gateway.receive(live, delivery, terms, charge, unanswered));
+        let Some(gateway) = self.gateway.get() else { return Answer::plain(Outcome::Overloaded).with_hint(NO_JOURNAL) };
+        let received = pin!(gateway.receive(live, delivery, terms, charge, unanswered));
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
     }
 
@@ -252,8 +275,7 @@ impl ServerState {
         arrival: Arrival,
         rejected: Answer,
     ) -> Answer {
-        let rejections = self.gateway.rejections();
-        if rejections.is_on() {
+        if let Some(rejections) = self.gateway.get().map(|gateway| gateway.rejections()).filter(|rejections| rejections.is_on()) {
             let delivery = delivery(head, Bytes::new(), context, arrival);
             rejections.store(&source.name, &source.recipe.credentials, &delivery, &rejected);
         }
@@ -333,6 +355,9 @@ const TOO_MANY_FROM_ADDRESS: &str = "requests under way: expected at most three 
 const NO_TURN: &str = "rejected deliveries from this address: expected fewer than max_rejected_per_address, found that number, and \
                        no turn for the next verification before its deadline; remove the cause";
 const TURN_CUT: &str = "turn of a limited address: expected before the drain deadline, found none; the sender should retry";
+
+const NO_JOURNAL: &str = "hand-over: expected the journal from the previous process before the deadline, found it still open there; see \
+                          the log of that process";
 
 const BODY_TOO_SLOW: &str =
     "body: expected within the source's deadline at min_rate or faster, found a slower body; lower min_rate for a genuine sender";

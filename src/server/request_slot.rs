@@ -81,12 +81,11 @@ pub(super) fn reject(
     head: &Parts,
     body: &Incoming,
 ) -> Response<ResponseBody> {
-    let (outcomes, answer) = match state.live_source(head) {
-        Ok(live) => {
-            let rejected = Answer::plain(Outcome::Overloaded).with_hint(NO_SLOT);
-            (state.outcomes.source(&live.source.name), live.source.apply_shadow(rejected))
-        }
-        Err(rejected) => (state.outcomes.no_source.clone(), rejected),
+    let rejected = Answer::plain(Outcome::Overloaded).with_hint(NO_SLOT);
+    let (outcomes, answer) = match state.gateway.get().map(|gateway| state.live_source(gateway, head)) {
+        None => (state.outcomes.no_source.clone(), rejected),
+        Some(Ok(live)) => (state.outcomes.source(&live.source.name), live.source.apply_shadow(rejected)),
+        Some(Err(rejected)) => (state.outcomes.no_source.clone(), rejected),
     };
     // A connection with a malformed head closes, because the end of the request is uncertain.
     if body.is_end_stream() && answer.outcome != Outcome::BadRequest {

@@ -5,18 +5,19 @@ use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::Semaphore;
 
+use super::connection_generation::ConnectionGeneration;
+use super::late_gateway::LateGateway;
 use super::outcome_log::OutcomeLog;
 use super::proxies::Proxies;
 use super::sender_limits::SenderLimits;
 use super::tls::Tls;
 use super::unfinished_bodies::UnfinishedBodies;
 use crate::clock::Clock;
-use crate::gateway::Gateway;
 use crate::in_flight::InFlightBudget;
 use crate::limits::ServerLimits;
 
 pub(super) struct ServerState {
-    pub(super) gateway: Arc<Gateway>,
+    pub(super) gateway: LateGateway,
     pub(super) limits: ServerLimits,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) outcomes: OutcomeLog,
@@ -32,6 +33,7 @@ pub(super) struct ServerState {
     pub(super) delayed_answers: Semaphore,
     pub(super) tls: Option<Tls>,
     pub(super) proxies: Proxies,
+    pub(super) generation: ConnectionGeneration,
 }
 
 impl ServerState {

@@ -16,24 +16,27 @@
 
 mod delivery_log;
 mod forwarding;
+mod handover;
 mod kafka_files;
+mod listeners;
 mod maintenance;
+mod preparation;
 mod rejection_writer;
 mod reload;
 mod senders_file;
+mod server_parts;
 mod settings;
 mod status;
 mod status_report;
 mod stored_rejections;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::admin::{self, AdminAccess};
@@ -46,14 +49,18 @@ use crate::gateway::Gateway;
 use crate::journal::disk::Disk;
 use crate::journal::{Journal, OpenError};
 use crate::metrics::Metrics;
-use crate::server::{self, Proxies, Server, Shutdown, Tls};
+use crate::server::{Server, Shutdown, Tls};
 use delivery_log::DeliveryLogger;
 use forwarding::Forwarding;
+use handover::{AdminGate, Predecessor, WaitingSuccessor};
 use rejection_writer::RejectionWriter;
-use senders_file::SendersFile;
+use server_parts::ServerParts;
 
 pub use delivery_log::DeliveryLog;
+pub use handover::{HandoverError, HandoverOffer, HeldListeners};
+pub use listeners::{ListenError, Listeners, OpenSockets, fits};
 pub use maintenance::{give_up_events, renew_journal_identity};
+pub use preparation::Preparation;
 pub use settings::{forward_settings, forward_topics, load_config};
 pub use stored_rejections::{has_rejections, read_rejections};
 
@@ -71,20 +78,16 @@ struct Components {
     disk: Arc<dyn Disk>,
     rejections: RejectionWriter,
     forwarding: Forwarding,
-    tls: Option<Tls>,
+    server_parts: ServerParts,
     admin_access: AdminAccess,
     shutdown: Shutdown,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    watchers: Watchers,
-    delivery_logger: OnceLock<DeliveryLogger>,
-}
-
-/// Receivers of what happens to events, for a caller that shows it.
-#[derive(Default)]
-struct Watchers {
-    answers: OnceLock<Arc<dyn AnswerWatcher>>,
+    /// Receiver of the places of acknowledged events, for a caller that shows them.
     acknowledgements: OnceLock<Arc<dyn AckWatcher>>,
+    delivery_logger: OnceLock<DeliveryLogger>,
+    /// Process that takes over, and waits until this one has closed the journal.
+    successor: Mutex<Option<WaitingSuccessor>>,
 }
 
 /// Facts that do not change while the process runs.
@@ -106,25 +109,6 @@ impl ProcessFacts {
             patience: config.server.limits.request_deadline,
         }
     }
-}
-
-/// Open listeners that [`Service::start`] serves.
-pub struct Listeners {
-    /// Listener for deliveries.
-    pub deliveries: TcpListener,
-    /// Listener for metrics, health probes and the API for operators.
-    pub admin: TcpListener,
-}
-
-/// Reason why [`Listeners::open`] failed.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{key}: expected an available address, found {address} unavailable; change {key}, or stop the process that listens there"
-)]
-pub struct ListenError {
-    key: &'static str,
-    address: SocketAddr,
-    source: io::Error,
 }
 
 /// Reason why [`Service::open`] failed.
@@ -163,50 +147,43 @@ pub enum ServeError {
 #[error("the journal failed; see the log for the cause")]
 pub struct JournalFailed;
 
-impl Listeners {
-    /// Opens both listeners at the configured addresses. Must be called inside a tokio runtime.
-    pub fn open(config: &Config) -> Result<Listeners, ListenError> {
-        let open = |key, address| server::listen(address).map_err(|source| ListenError { key, address, source });
-        let deliveries = open("server.listen", config.server.listen)?;
-        Ok(Listeners { deliveries, admin: open("admin.listen", config.admin.listen)? })
-    }
-}
-
 impl Service {
-    /// Opens the journal on `disk`, and prepares every component that needs no listener. Blocks on disk I/O. If the caller runs
-    /// inside a tokio runtime, a task of that runtime completes deliveries; otherwise the journal's own thread completes them.
+    /// Opens the journal on `disk`, and prepares every component that needs no listener: [`Preparation::open`] of a new
+    /// [`Preparation`].
     pub fn open(config: Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, shutdown: Shutdown) -> Result<Service, StartError> {
-        let metrics = Arc::new(Metrics::new());
-        let journal = Journal::open(disk.clone(), settings::journal_options(&config), clock.clone(), metrics.clone())?;
-        let files = config.server.tls.clone();
-        let tls = files.map(|files| Tls::open(files, clock.clone(), metrics.clone())).transpose();
-        let tls = tls.inspect_err(|_| journal.close())?;
-        tls.iter().for_each(|tls| tls.request_client_certificates(settings::needs_client_certificates(&config)));
+        Preparation::new(config, disk, clock, shutdown)?.open()
+    }
+
+    /// Opens the journal, and prepares the components that need it.
+    fn of(preparation: &Preparation) -> Result<Service, StartError> {
+        let Preparation { config, disk, clock, shutdown, metrics, server_parts, admin_access, started } = preparation;
+        let journal = Journal::open(disk.clone(), settings::journal_options(config), clock.clone(), metrics.clone())?;
         let sources = config.sources.iter().cloned();
-        let gateway = Arc::new(Gateway::new(sources, journal.clone(), config.dedupe.hot_keys, &metrics));
+        let gateway = Arc::new(Gateway::new(sources, journal.clone(), config.dedupe.hot_keys, metrics));
         gateway.rejections().set_limits(config.admin.limits);
         let rejections = gateway.rejections().queue().clone();
         let rejections = RejectionWriter::start(rejections, disk.clone(), clock.clone(), metrics.clone());
         let rejections = rejections.inspect_err(|_| journal.close()).map_err(StartError::Thread)?;
         let forwarding = Forwarding::new(journal.clone(), metrics.clone(), clock.clone());
-        settings::log_replaced_recipes(&config);
-        settings::log_doubtful_secrets(&config);
-        let admin_access = AdminAccess::new(config.admin.hosts.clone(), config.admin.token.clone());
+        settings::log_replaced_recipes(config);
+        settings::log_doubtful_secrets(config);
+        server_parts.senders.set_journal(journal.clone());
         let components = Components {
-            facts: ProcessFacts::new(&config, clock.now()),
-            config: Mutex::new(config),
+            facts: ProcessFacts::new(config, *started),
+            config: Mutex::new(config.clone()),
             journal,
             gateway,
-            disk,
+            disk: disk.clone(),
             rejections,
             forwarding,
-            tls,
-            admin_access,
-            shutdown,
-            clock,
-            metrics,
-            watchers: Watchers::default(),
+            server_parts: server_parts.clone(),
+            admin_access: admin_access.clone(),
+            shutdown: shutdown.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            acknowledgements: OnceLock::new(),
             delivery_logger: OnceLock::new(),
+            successor: Mutex::new(None),
         };
         let service = Service(Arc::new(components));
         service.set_reloaded();
@@ -215,13 +192,13 @@ impl Service {
 
     /// Sets the receiver of every answer of the listener for deliveries. Has an effect only before [`Service::start`], and only once.
     pub fn watch_answers(&self, watcher: Arc<dyn AnswerWatcher>) {
-        let _ = self.0.watchers.answers.set(watcher);
+        let _ = self.0.server_parts.answers.0.set(watcher);
     }
 
     /// Sets the receiver of the place of each event that Kafka has acknowledged. Has an effect only before [`Service::start`], and only
     /// once.
     pub fn watch_acknowledgements(&self, watcher: Arc<dyn AckWatcher>) {
-        let _ = self.0.watchers.acknowledgements.set(watcher);
+        let _ = self.0.acknowledgements.set(watcher);
     }
 
     /// Starts to log accepted deliveries. Has an effect only before [`Service::start`], and only once. [`DeliveryLog::Each`] uses the
@@ -245,16 +222,46 @@ impl Service {
         // files, and a read that hangs would delay the listeners. The caller must therefore call this function before the
         // caller handles SIGHUP.
         self.start_forwarding()?;
-        let serving = self.server().serve(listeners.deliveries, self.0.shutdown.clone());
+        let Listeners { deliveries, admin } = listeners;
+        let deliveries = Arc::new(deliveries);
+        let predecessor = Predecessor::new(self.clone(), Arc::downgrade(&deliveries), &admin);
+        let serving = self.server().serve(deliveries, self.0.shutdown.clone());
         let has_kafka = self.config().kafka.is_some();
-        Ok(self.clone().serve(serving, listeners.admin, has_kafka))
+        Ok(self.clone().serve(serving, admin, predecessor, has_kafka))
     }
 
-    async fn serve(self, serving: impl Future<Output = ()>, admin: TcpListener, has_kafka: bool) -> Result<(), ServeError> {
+    /// Like [`Service::start`], for listeners that already accept: completes the deliveries that they hold.
+    pub fn start_held(
+        &self,
+        held: HeldListeners,
+    ) -> Result<impl Future<Output = Result<(), ServeError>> + Send + use<>, StartError> {
+        self.start_forwarding()?;
+        self.0.server_parts.gateway.set(self.gateway().clone());
+        let time = held.end_hold();
+        self.metrics().handovers.total.with_label_values(&["taken"]).inc();
+        self.metrics().handovers.held_seconds.set(time.as_secs_f64());
+        tracing::info!(held_ms = time.as_millis(), "hand-over complete; this process has the journal");
+        let HeldListeners { serving, deliveries, admin, .. } = held;
+        let predecessor = Predecessor::new(self.clone(), deliveries, &admin);
+        let serving =
+            async move { serving.await.unwrap_or_else(|error| tracing::error!(%error, "the server panicked; report this bug")) };
+        let has_kafka = self.config().kafka.is_some();
+        Ok(self.clone().serve(serving, admin, predecessor, has_kafka))
+    }
+
+    async fn serve(
+        self,
+        serving: impl Future<Output = ()>,
+        admin: TcpListener,
+        predecessor: Option<(Predecessor, AdminGate)>,
+        has_kafka: bool,
+    ) -> Result<(), ServeError> {
+        let (predecessor, admin_gate) = predecessor.unzip();
+        let admin_gate = admin_gate.unwrap_or_else(|| watch::channel(true).1);
         let journal_failed = self.notify_of_journal_failure();
         let close_admin = Arc::new(Notify::new());
         let (queries, closed, access) = (Arc::new(self.clone()), close_admin.clone(), self.0.admin_access.clone());
-        let admin = tokio::spawn(async move { admin::serve(admin, queries, access, closed.notified()).await });
+        let admin = tokio::spawn(async move { admin::serve(admin, queries, access, admin_gate, closed.notified()).await });
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
             biased;
@@ -274,6 +281,7 @@ impl Service {
             () = self.warn_of_expiring_secrets() => {}
             () = self.watch_kafka_files(), if has_kafka => {}
             () = self.summarize_deliveries() => {}
+            () = offer(predecessor.as_ref()) => {}
         }
         self.0.delivery_logger.get().iter().for_each(|logger| logger.stop(self.metrics()));
         spawn_blocking(move || self.stop_forwarding(LAST_ACKNOWLEDGEMENTS)).await?;
@@ -296,13 +304,26 @@ impl Service {
         if self.0.journal.failed() { Err(JournalFailed) } else { Ok(()) }
     }
 
+    /// Returns the id of the process that takes over after the hand-over by [`Service::start`]; `None` if the service ends without
+    /// a hand-over.
+    pub fn successor(&self) -> Option<u32> {
+        self.0.successor.lock().expect(POISON).as_ref().map(|successor| successor.pid)
+    }
+
+    /// Tells the process that takes over that [`Service::stop`] has closed the journal. Does nothing without such a process. Fails if
+    /// the process has ended.
+    pub fn release(&self) -> io::Result<()> {
+        let successor = self.0.successor.lock().expect(POISON).take();
+        successor.map_or(Ok(()), WaitingSuccessor::release)
+    }
+
     /// Starts the forwarder, which resumes each topic at the topic's cursor. Does nothing if `[kafka]` is not configured. Fails if
     /// the process cannot start a thread. [`Service::start`] calls this function.
     pub fn start_forwarding(&self) -> Result<(), StartError> {
         let config = self.config();
         match settings::forward_settings(&config) {
             Some(settings) => {
-                self.0.forwarding.start(settings, self.0.watchers.acknowledgements.get().cloned()).map_err(StartError::Thread)
+                self.0.forwarding.start(settings, self.0.acknowledgements.get().cloned()).map_err(StartError::Thread)
             }
             None => {
                 tracing::info!(
@@ -339,7 +360,7 @@ impl Service {
 
     /// Returns the TLS state of the listener for deliveries; `None` if deliveries arrive over plain HTTP.
     pub fn tls(&self) -> Option<&Tls> {
-        self.0.tls.as_ref()
+        self.0.server_parts.tls.as_ref()
     }
 
     /// Returns the state of the forwarder; `None` if no forwarder runs.
@@ -354,19 +375,8 @@ impl Service {
     }
 
     fn server(&self) -> Server {
-        let Components { gateway, tls, clock, metrics, .. } = &*self.0;
-        let config = self.config().server.clone();
-        let proxies = Proxies::new(config.trusted_proxies.clone(), config.proxy_protocol);
-        Server {
-            gateway: gateway.clone(),
-            limits: config.limits,
-            tls: tls.clone(),
-            proxies,
-            known_senders: Arc::new(SendersFile(self.0.journal.clone())),
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-            watcher: self.0.watchers.answers.get().cloned(),
-        }
+        self.0.server_parts.gateway.set(self.gateway().clone());
+        self.0.server_parts.server(&self.config(), self.0.clock.clone(), self.0.metrics.clone())
     }
 
     /// Returns a [`Notify`] that fires when the journal has failed.
@@ -401,6 +411,14 @@ impl Service {
             interval.tick().await;
             self.0.gateway.warn_of_expiry(self.0.clock.now());
         }
+    }
+}
+
+/// Offers a hand-over to other processes. Never returns.
+async fn offer(predecessor: Option<&Predecessor>) {
+    match predecessor {
+        Some(predecessor) => predecessor.offer().await,
+        None => std::future::pending().await,
     }
 }
 

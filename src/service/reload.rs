@@ -36,6 +36,10 @@ impl Service {
     pub fn reload(&self) {
         let mut running = self.config();
         let file = running.path.display().to_string();
+        if self.0.shutdown.handover().is_under_way() {
+            tracing::error!(file, "configuration not reloaded, because a hand-over is under way; the new process reads the file");
+            return;
+        }
         match prepare(&running) {
             Ok(Reload { config, certificate, changes }) => {
                 self.apply(&config, certificate);

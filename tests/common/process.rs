@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 use std::thread;
@@ -91,6 +92,31 @@ impl Home {
     /// that command. The function appends `hookhold run` to these arguments.
     pub fn launch_with(&self, by: &[&str]) -> Process<'_> {
         self.spawn(self.command_with(by, &["run"]))
+    }
+
+    /// Starts `hookhold run` with a passed listening socket, as systemd does. `names` is the content of `LISTEN_FDNAMES`.
+    pub fn launch_passing(&self, socket: &TcpListener, names: &str) -> Process<'_> {
+        const PASS: &str = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        let mut command = self.command_with(&["sh", "-c", PASS], &["run"]);
+        if !names.is_empty() {
+            command.env("LISTEN_FDNAMES", names);
+        }
+        command.stdin(OwnedFd::from(socket.try_clone().expect("a socket can be copied")));
+        self.spawn(command)
+    }
+
+    /// Starts `PROGRAM run` from the directory of this `Home`. `program` is the name of a file in this directory.
+    pub fn launch_program(&self, program: &str) -> Process<'_> {
+        let mut command = Command::new(self.dir.path().join(program));
+        self.prepare(command.arg("run"));
+        self.spawn(command)
+    }
+
+    /// Replaces the file `name` in the directory of this `Home` with a copy of the program, as a package manager does.
+    pub fn install_program(&self, name: &str) {
+        let (new, path) = (self.dir.path().join("new-program"), self.dir.path().join(name));
+        fs::copy(env!("CARGO_BIN_EXE_hookhold"), &new).expect("target/ can be written to");
+        fs::rename(new, path).expect("target/ can be written to");
     }
 
     fn spawn(&self, mut command: Command) -> Process<'_> {
