@@ -14,7 +14,7 @@ use hookhold::metrics::Metrics;
 use hookhold::secret::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, advance, timeout};
 
 /// A fake gateway for the admin listener. A test can change whether the fake gateway is ready, and can pause a request.
@@ -84,7 +84,8 @@ async fn pages_are_rendered_on_request_until_the_shutdown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound above");
     let (stop, stopped) = oneshot::channel::<()>();
-    let served = tokio::spawn(admin::serve(listener, gateway.clone(), open(), async { drop(stopped.await) }));
+    let served =
+        tokio::spawn(admin::serve(listener, gateway.clone(), open(), watch::channel(true).1, async { drop(stopped.await) }));
     let ask = |line: &'static str| async move { ask(address, line).await };
 
     for count in 1..3 {
@@ -130,7 +131,7 @@ async fn a_blocking_page_is_rendered_once_at_a_time() {
     let gateway = Gateway { changes_gate: Some((begun, Mutex::new(gate))), ..Gateway::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound above");
-    tokio::spawn(admin::serve(listener, Arc::new(gateway), open(), pending()));
+    tokio::spawn(admin::serve(listener, Arc::new(gateway), open(), watch::channel(true).1, pending()));
     let hangs_up = tokio::spawn(ask(address, "GET /api/changes"));
     begins.recv().await.expect("the page is being rendered");
     hangs_up.abort();
@@ -249,7 +250,7 @@ async fn only_a_connection_without_a_request_closes_early() {
 async fn serve(access: AdminAccess) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound above");
-    tokio::spawn(admin::serve(listener, Arc::<Gateway>::default(), access, pending()));
+    tokio::spawn(admin::serve(listener, Arc::<Gateway>::default(), access, watch::channel(true).1, pending()));
     address
 }
 

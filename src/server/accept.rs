@@ -182,9 +182,10 @@ mod tests {
     async fn a_drain_accepts_connections_that_the_reactor_has_not_reported() {
         let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let address = listener.local_addr().expect("an open listener");
-        std::future::poll_fn(|context| Poll::Ready(assert!(listener.poll_accept(context).is_pending()))).await;
+        let polled = || std::future::poll_fn(|context| Poll::Ready(listener.poll_accept(context).is_pending()));
+        assert!(polled().await);
         let clients = [(); 3].map(|()| net::TcpStream::connect(address).expect("the listener is open"));
-        std::future::poll_fn(|context| Poll::Ready(assert!(listener.poll_accept(context).is_pending(), "no event yet"))).await;
+        assert!(polled().await, "no event yet");
         let accepted: Vec<SocketAddr> = queued_connections(&listener).map(|(_, remote)| remote).collect();
         assert_eq!(accepted, clients.map(|client| client.local_addr().expect("a connected socket")));
         assert_eq!(queued_connections(&listener).count(), 0, "the drain does not wait for further connections");

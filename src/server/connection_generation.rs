@@ -38,12 +38,12 @@ mod tests {
         let older = [generation.join(), generation.join()];
         let mut ended = pin!(generation.end());
         let _newer = generation.join();
-        assert_eq!(futures_poll(ended.as_mut()).await, Poll::Pending);
+        assert_eq!(poll_once(ended.as_mut()).await, Poll::Pending);
         drop(older);
         ended.await;
     }
 
-    async fn futures_poll(mut future: std::pin::Pin<&mut impl Future<Output = ()>>) -> Poll<()> {
+    async fn poll_once(mut future: std::pin::Pin<&mut impl Future<Output = ()>>) -> Poll<()> {
         std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! The server uses hyper without a web framework. A client that negotiates HTTP/2 in its TLS handshake uses HTTP/2; every other
 //! client uses HTTP/1.1. The server has only one route and therefore no router. This module does not depend on signature
-//! algorithms or Kafka. The server passes each complete request to the [`Gateway`] and sends the gateway's answer to the
-//! sender.
+//! algorithms or Kafka. The server passes each complete request to the [`Gateway`](crate::gateway::Gateway) and sends the gateway's
+//! answer to the sender.
 //!
 //! ```text
 //! PROXY header? · TLS?

@@ -174,15 +174,15 @@ mod tests {
         let task = Arc::new(PhaseWake { task: Waker::noop().clone(), is_due: AtomicBool::new(false) });
         let waker = Waker::from(task.clone());
         let mut poll = || next.as_mut().poll(&mut Context::from_waker(&waker));
-        // With its budget used up, the channel wakes the task at once, and does not wait for a change.
+        // With its budget used up, the task is woken soon, and the channel does not know it.
         poll_fn(|cx| {
             while pin!(consume_budget()).poll(cx).is_ready() {}
             assert!(poll().is_pending());
             Poll::Ready(())
         })
         .await;
-        assert!(task.is_due.swap(false, Ordering::AcqRel));
         yield_now().await;
+        assert!(task.is_due.swap(false, Ordering::AcqRel));
         assert!(poll().is_pending());
         assert!(!task.is_due.load(Ordering::Acquire), "the task waits");
         shutdown.signal();

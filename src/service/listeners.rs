@@ -85,8 +85,6 @@ pub fn fits(passed: SocketAddr, address: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn a_passed_socket_fits_only_its_own_address() {
         let fits = |passed: &str, configured: &str| {
