@@ -46,7 +46,7 @@ impl BareRoot {
             for (from, to) in [(pair.cert(), "cert.pem"), (pair.key(), "key.pem")] {
                 fs::copy(from, bare.inside("etc/hookhold").join(to)).expect("root writes here");
             }
-            "server.tls_cert = \"cert.pem\"\nserver.tls_key = \"key.pem\"\n"
+            "server.tls_cert = \"/etc/hookhold/cert.pem\"\nserver.tls_key = \"/etc/hookhold/key.pem\"\n"
         });
         let config = format!(
             "server.listen = \"{hooks}\"\nadmin.listen = \"{admin}\"\njournal.dir = \"/var/lib/hookhold/journal\"\n{}\
