@@ -158,9 +158,10 @@ fn rejections(home: &Home) -> String {
     page + &requests.join("\n")
 }
 
-/// Returns every byte of every file in the directory as text.
+/// Returns every byte of every file in the directory as text. The socket of a hand-over contains nothing.
 fn bytes_in(dir: &Path) -> String {
-    let files = fs::read_dir(dir).expect("the directory exists").map(|entry| entry.expect("an entry").path());
+    let paths = fs::read_dir(dir).expect("the directory exists").map(|entry| entry.expect("an entry").path());
+    let files = paths.filter(|path| path.is_file());
     files.map(|path| String::from_utf8_lossy(&fs::read(path).expect("a file is readable")).into_owned()).collect()
 }
 
