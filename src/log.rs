@@ -6,7 +6,11 @@
 use std::io;
 use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry;
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,11 +26,11 @@ pub enum Format {
 /// `hookhold=debug`. The default log filter is `info`. The caller may set `colour` to true only if standard error is a
 /// terminal.
 pub fn start(format: Format, colour: bool) {
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).with_env_var(FILTER_VARIABLE);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(io::stderr);
+    let filter = filter().unwrap_or_else(|| Targets::new().with_default(Level::INFO));
+    let lines = layer().with_writer(io::stderr);
     let started = match format {
-        Format::Text => lines.with_ansi(colour).with_target(false).try_init(),
-        Format::Json => lines.json().flatten_event(true).with_ansi(false).try_init(),
+        Format::Text => registry().with(lines.with_ansi(colour).with_target(false)).with(filter).try_init(),
+        Format::Json => registry().with(lines.json().flatten_event(true).with_ansi(false)).with(filter).try_init(),
     };
     if started.is_err() {
         tracing::debug!("logging was already started");
@@ -38,11 +42,24 @@ pub fn start(format: Format, colour: bool) {
 /// about rejected deliveries.
 pub fn start_without_deliveries(print: impl Fn(&str) + Send + Sync + 'static) {
     let print: LinePrinter = Arc::new(print);
-    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(WITHOUT_DELIVERIES));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || PrintedLines(print.clone()));
-    if lines.with_ansi(false).with_target(false).try_init().is_err() {
+    let filter = filter().unwrap_or_else(|| {
+        Targets::new().with_default(Level::WARN).with_target(REJECTED_DELIVERIES, tracing::level_filters::LevelFilter::OFF)
+    });
+    let lines = layer().with_writer(move || PrintedLines(print.clone())).with_ansi(false).with_target(false);
+    if registry().with(lines).with(filter).try_init().is_err() {
         tracing::debug!("logging was already started");
     }
+}
+
+/// Returns the log filter that the environment variable sets; `None` if it is not set, or cannot be parsed.
+fn filter() -> Option<Targets> {
+    let text = std::env::var(FILTER_VARIABLE).ok().filter(|text| !text.trim().is_empty())?;
+    let filter = text.parse();
+    if filter.is_err() {
+        let found = escaped(&text);
+        eprintln!("hookhold: {FILTER_VARIABLE}: expected levels such as debug or hookhold=debug, found {found}; using the default");
+    }
+    filter.ok()
 }
 
 /// Function that prints one log line.
@@ -75,8 +92,8 @@ pub fn escaped(outside: &str) -> String {
 /// Maximum length of a text from outside hookhold in a log line, in characters before escaping.
 pub const OUTSIDE_TEXT_LIMIT: usize = 120;
 
-/// Default log filter of [`start_without_deliveries`].
-const WITHOUT_DELIVERIES: &str = "warn,hookhold::server::outcome_log=off";
+/// Module that logs rejected deliveries.
+const REJECTED_DELIVERIES: &str = "hookhold::server::outcome_log";
 const FILTER_VARIABLE: &str = "HOOKHOLD_LOG";
 
 #[cfg(test)]
