@@ -366,8 +366,12 @@ fn the_cursor_says_what_is_known_while_kafka_is_away() {
     fs::write(&file, text.replace("provider = \"github\"", "topic = \"elsewhere\"\nprovider = \"github\"")).unwrap();
     let report = shown(&harness, &["5", "--timeout", "1s"]);
     assert!(value(&report, "kafka").contains("; no source forwards to this topic any more; "), "{report}");
-    // Without the secrets, Kafka's password may be missing.
+    // The secrets of the sources are not needed, but Kafka's are.
     fs::remove_file(harness.dir.path().join("secret")).unwrap();
+    let report = shown(&harness, &["2", "--timeout", "1s"]);
+    assert!(value(&report, "kafka").contains("expected an answer from Kafka within 1s"), "{report}");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("[kafka]\n", "[kafka]\nsasl.password = \"file:absent\"\n")).unwrap();
     let report = shown(&harness, &["2"]);
     assert!(value(&report, "kafka").contains("Kafka was not asked, because the configuration cannot be read: "), "{report}");
 }
