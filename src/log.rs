@@ -57,7 +57,9 @@ fn filter() -> Option<Targets> {
     let filter = text.parse();
     if filter.is_err() {
         let found = escaped(&text);
-        eprintln!("hookhold: {FILTER_VARIABLE}: expected levels such as debug or hookhold=debug, found {found}; using the default");
+        eprintln!(
+            "hookhold: {FILTER_VARIABLE}: expected levels such as debug or hookhold=debug, found {found}; using the default"
+        );
     }
     filter.ok()
 }
