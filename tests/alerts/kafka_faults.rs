@@ -57,5 +57,7 @@ pub fn parked_events(home: &Home, kafka: &Kafka, prometheus: &Prometheus) {
     kafka.create_topic("letters", 1, &[]);
     prometheus.wait_until_clears("HookholdDeadLettersBlocked", &letters);
     prometheus.wait_until_clears("HookholdParkedEvents", &instance);
+    // An increase needs two scrapes of the counter, which appears with the first copy.
+    prometheus.wait_until_found("increase(hookhold_dead_letters_total[10m])");
     stop(process);
 }
