@@ -64,7 +64,6 @@ fn every_alert_fires_and_clears_and_every_panel_has_data() {
             scope.spawn(|| journal_faults::process(process, prometheus)),
             scope.spawn(|| source_faults::certificate_and_reload(tls, &pair, prometheus)),
             scope.spawn(|| source_faults::sources(sources, prometheus)),
-            scope.spawn(|| source_faults::silent_source(sources, prometheus)),
         ];
         Sender::new(healthy, "healthy").forge(1);
         let results = faults.map(thread::ScopedJoinHandle::join);

@@ -23,7 +23,7 @@ pub const PROOFS: &[(&str, Proof)] = &[
     ("HookholdReloadFailed", Real),
     ("HookholdClockJumped", Real),
     ("HookholdAnswers503", Real),
-    ("HookholdSourceSilent", Real),
+    ("HookholdSourceSilent", Synthetic("compares with the last 7 days and with the same hour of days before")),
     ("HookholdSourceRejectsAll", Real),
     ("HookholdRejectionShareHigh", Real),
     ("HookholdEndpointNearSwitchOff", Real),

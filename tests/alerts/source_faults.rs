@@ -7,7 +7,7 @@ use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use crate::fixture::stop;
 use crate::gateways::{SECRET, Sender, config};
 use crate::https::Pair;
-use crate::process::{Home, wait_until};
+use crate::process::Home;
 use crate::prometheus::Prometheus;
 
 /// Creates the gateway of [`sources`] and [`silent_source`].
@@ -86,16 +86,5 @@ pub fn sources(home: &Home, prometheus: &Prometheus) {
     prometheus.wait_until_clears("HookholdDuplicatesDiffer", &source("differs"));
     prometheus.wait_until_clears("HookholdBodiesUnread", &source("unread"));
     prometheus.wait_until_clears("HookholdRejectionShareHigh", &source("share"));
-    let silent = "HookholdSourceSilent";
-    wait_until("the other fault of this gateway has ended", || prometheus.proved().contains(&silent));
     stop(process);
-}
-
-/// The sender of a source stops.
-pub fn silent_source(home: &Home, prometheus: &Prometheus) {
-    prometheus.wait_until_found("hookhold_success_rate{source=\"silent\"}");
-    let mut sender = Sender::new(home, "silent");
-    sender.send(300);
-    prometheus.wait_until_fires("HookholdSourceSilent", &[("source", "silent")]);
-    prometheus.wait_until_clears_while("HookholdSourceSilent", &[("source", "silent")], || sender.send(1));
 }
