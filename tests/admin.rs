@@ -43,17 +43,10 @@ impl AdminQueries for Gateway {
 
     fn status(&self) -> StatusReport {
         StatusReport {
-            process: None,
-            lost_events: 0,
-            losses: Vec::new(),
             problems: vec![StatusProblem::from_message("journal", "the disk is full; free some disk space")],
             journal: StatusJournal { dir: "/var/lib/hookhold".into(), events: 1, bytes: 2, max_bytes: 3, next_seq: 4 },
             kafka: "off".into(),
-            topics: Vec::new(),
-            sources: Vec::new(),
-            parked_events: 0,
-            parked_bytes: 0,
-            has_stored_rejections: false,
+            ..StatusReport::default()
         }
     }
 

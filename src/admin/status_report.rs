@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// State of a gateway and its journal, for the operator.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StatusReport {
     /// The running process; `None` if no process has the journal open.
     pub process: Option<StatusProcess>,
@@ -70,7 +70,7 @@ pub struct StatusProblem {
 }
 
 /// Sizes of the journal.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StatusJournal {
     /// Directory.
     pub dir: String,

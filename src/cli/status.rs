@@ -5,6 +5,7 @@ mod screen;
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crossterm::queue;
 use crossterm::terminal::{Clear, ClearType};
 use hookhold::admin::{StatusJournal, StatusProblem, StatusReport, StatusTopic};
 use hookhold::config::{JournalConfig, KafkaConfig};
-use hookhold::journal::disk::Disk;
+use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{JournalStat, ParkedEvents, ReadOnlyJournal, TopicStat};
 use hookhold::service::has_rejections;
 
@@ -98,9 +99,7 @@ fn report(context: &Context, url: Option<String>) -> Result<StatusReport, Box<dy
         if let Some(disk) = journal_disk(&config).ok().filter(|disk| !disk.is_locked().unwrap_or(true)) {
             let stat = ReadOnlyJournal::open(disk.clone())?.stat()?;
             let topics = KafkaConfig::load_topics(&context.file()?).ok().flatten();
-            let has_stored_rejections = has_rejections(disk.clone());
-            let report = stopped(&config, &stat, &ParkedEvents::new(disk), topics.is_some())?;
-            return Ok(StatusReport { has_stored_rejections, ..report });
+            return stopped(&config, &stat, disk, topics.is_some());
         }
     }
     let process = RunningProcess::find(context, url)?;
@@ -111,10 +110,10 @@ fn report(context: &Context, url: Option<String>) -> Result<StatusReport, Box<dy
 fn stopped(
     config: &JournalConfig,
     stat: &JournalStat,
-    parked: &ParkedEvents,
+    disk: Arc<LocalDisk>,
     has_kafka: bool,
 ) -> Result<StatusReport, Box<dyn Error>> {
-    let files = parked.list()?;
+    let files = ParkedEvents::new(disk.clone()).list()?;
     let not_running = StatusProblem {
         what: "hookhold".to_owned(),
         seconds: None,
@@ -123,9 +122,7 @@ fn stopped(
     };
     let topics = stat.topics.iter().filter(|topic| topic.cursor.is_some());
     Ok(StatusReport {
-        process: None,
         lost_events: stat.lost,
-        losses: Vec::new(),
         problems: [not_running].into_iter().chain(StatusProblem::of_parked(files.len() as u64)).collect(),
         journal: StatusJournal {
             dir: std::path::absolute(&config.dir)?.display().to_string(),
@@ -136,10 +133,10 @@ fn stopped(
         },
         kafka: if has_kafka { "unknown" } else { "off" }.to_owned(),
         topics: topics.map(stopped_topic).collect(),
-        sources: Vec::new(),
         parked_events: files.len() as u64,
         parked_bytes: files.iter().map(|file| file.bytes).sum(),
-        has_stored_rejections: false,
+        has_stored_rejections: has_rejections(disk),
+        ..StatusReport::default()
     })
 }
 

@@ -121,19 +121,12 @@ impl AdminQueries for HeldPages {
             why: WAITS.to_owned(),
             remedy: String::new(),
         };
-        let journal = StatusJournal { dir: self.facts.journal_dir.clone(), events: 0, bytes: 0, max_bytes: 0, next_seq: 0 };
         StatusReport {
             process: Some(process),
-            lost_events: 0,
-            losses: Vec::new(),
             problems: vec![problem],
-            journal,
+            journal: StatusJournal { dir: self.facts.journal_dir.clone(), ..StatusJournal::default() },
             kafka: "connecting".to_owned(),
-            topics: Vec::new(),
-            sources: Vec::new(),
-            parked_events: 0,
-            parked_bytes: 0,
-            has_stored_rejections: false,
+            ..StatusReport::default()
         }
     }
 
