@@ -23,6 +23,7 @@ mod faults;
 mod gateways;
 mod journal_faults;
 mod kafka_faults;
+#[path = "../common/preload.rs"]
 mod preload;
 mod prometheus;
 mod rules;
