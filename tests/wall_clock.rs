@@ -11,17 +11,18 @@ mod kafka;
 mod load;
 #[path = "common/ports.rs"]
 mod ports;
+#[path = "common/preload.rs"]
+mod preload;
 #[path = "common/process.rs"]
 mod process;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::source::Source;
+use preload::{preload, set_offset};
 use process::{Home, Line, Process, wait_until};
 
 #[test]
@@ -38,7 +39,7 @@ fn a_year_ahead_for_a_moment_deletes_nothing_and_rejects_nothing_for_good() {
     let (events, segments) = (stored(&home), ordinals(&home));
     assert_eq!(events, 200);
 
-    set_offset(&home, YEAR_MS);
+    set_offset(&home, YEAR_MS / 1000);
     assert_eq!(deliver(&home, &source, "evt_genuine", 0), 503, "hookhold cannot tell whose clock is wrong");
     assert_eq!(outcome(&process, "clock_jumped"), 1);
     // The background work deletes expired segments and keys before it seals the next segment.
@@ -61,7 +62,7 @@ fn a_year_ahead_for_a_moment_deletes_nothing_and_rejects_nothing_for_good() {
 
     // A restart in the past: the ages of events and keys do not change.
     drop(process);
-    set_offset(&home, -24 * hour);
+    set_offset(&home, -24 * hour / 1000);
     let process = home.start();
     assert_eq!(process.metric("hookhold_clock_jumps_total"), Some(1.0));
     assert_eq!(deliver(&home, &source, "evt_genuine", -24 * hour), 200);
@@ -105,27 +106,6 @@ fn names(home: &Home, ending: &str) -> Vec<String> {
     names.filter(|name| name.ends_with(ending)).collect()
 }
 
-/// Compiles the library, and makes the processes of `home` load it.
-fn preload(home: &mut Home) {
-    let dir = home.journal().with_file_name("");
-    let (code, library) = (dir.join("offset.c"), dir.join("offset.so"));
-    fs::write(&code, LIBRARY).expect("target/ can be written to");
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &code]).arg("-ldl").status();
-    assert!(compiled.expect("cc can be run (Debian: gcc)").success());
-    let text = |path: &Path| path.to_str().expect("the path is text").to_owned();
-    home.set("LD_PRELOAD", &text(&library));
-    home.set("CLOCK_OFFSET_FILE", &text(&dir.join("offset")));
-    set_offset(home, 0);
-}
-
-/// Sets the difference between the wall clock of hookhold and the clock of the machine.
-fn set_offset(home: &Home, millis: i64) {
-    // A rename, so that the process never reads half of a number.
-    home.put("offset.new", format!("{}", millis / 1000).as_bytes());
-    let file = home.journal().with_file_name("offset");
-    fs::rename(file.with_file_name("offset.new"), file).expect("target/ can be written to");
-}
-
 const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1000;
 const CONFIG: &str = r#"
 server.drain_delay = "0s"
@@ -136,27 +116,4 @@ journal.retain = "1h"
 provider = "stripe"
 secrets = ["file:secret"]
 topic = "webhooks.stripe"
-"#;
-/// Replaces the function with which the Rust standard library reads the wall clock.
-const LIBRARY: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
-
-int clock_gettime(clockid_t clock, struct timespec *now) {
-    int (*real)(clockid_t, struct timespec *) = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
-    int result = real(clock, now);
-    if (result == 0 && clock == CLOCK_REALTIME) {
-        char text[32] = {0};
-        int file = open(getenv("CLOCK_OFFSET_FILE"), O_RDONLY | O_CLOEXEC);
-        if (file >= 0 && read(file, text, sizeof text - 1) > 0)
-            now->tv_sec += atoll(text);
-        if (file >= 0)
-            close(file);
-    }
-    return result;
-}
 "#;

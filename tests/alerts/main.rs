@@ -13,6 +13,8 @@ mod kafka;
 mod load;
 #[path = "../common/ports.rs"]
 mod ports;
+#[path = "../common/preload.rs"]
+mod preload;
 #[path = "../common/process.rs"]
 mod process;
 #[path = "../common/sdk.rs"]
@@ -23,8 +25,6 @@ mod faults;
 mod gateways;
 mod journal_faults;
 mod kafka_faults;
-#[path = "../common/preload.rs"]
-mod preload;
 mod prometheus;
 mod rules;
 mod source_faults;

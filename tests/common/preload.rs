@@ -1,6 +1,8 @@
 //! A small library that the gateway preloads. It adds an offset to the wall clock of the process, and makes the forwarder hang while
 //! a file exists.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::fs;
 use std::process::Command;
 
