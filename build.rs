@@ -1,5 +1,6 @@
 //! Lists the recipes in `config/providers/` for `src/source/providers.rs`, so that a new recipe file needs no change in Rust.
-//! Passes the commit, the target and the enabled features of the build to `src/build_info.rs`. Turns on the planted bugs of `src/journal/planted.rs` if the environment variable `HOOKHOLD_PLANTS` exists.
+//! Passes the commit, the target and the enabled features of the build to `src/build_info.rs`. Turns on the planted bugs of
+//! `src/journal/planted.rs` if the environment variable `HOOKHOLD_PLANTS` exists.
 
 use std::fmt::Write as _;
 use std::path::Path;

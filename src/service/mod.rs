@@ -39,8 +39,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, spawn_blocking};
 
-use crate::admin::{self, AdminAccess};
+use crate::admin::{self, AdminAccess, StatusProcess};
 use crate::answer::AnswerWatcher;
+use crate::build_info;
 use crate::certificate::CertificateError;
 use crate::clock::{Clock, UnixMillis};
 use crate::config::Config;
@@ -107,6 +108,17 @@ impl ProcessFacts {
             config_file: text(&config.path),
             journal_dir: text(&config.journal.dir),
             patience: config.server.limits.request_deadline,
+        }
+    }
+
+    /// Returns the description of this process for `/api/status`.
+    fn process(&self, now: UnixMillis, draining: bool) -> StatusProcess {
+        StatusProcess {
+            version: build_info::VERSION.to_owned(),
+            config: self.config_file.clone(),
+            started_at: self.started.rfc3339(),
+            seconds: now.since(self.started) / 1000,
+            draining,
         }
     }
 }

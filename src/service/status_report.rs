@@ -3,7 +3,7 @@
 use prometheus::core::Collector;
 
 use super::{Service, forwarding, has_rejections};
-use crate::admin::{StatusJournal, StatusLoss, StatusProblem, StatusProcess, StatusReport, StatusSource, StatusTopic};
+use crate::admin::{StatusJournal, StatusLoss, StatusProblem, StatusReport, StatusSource, StatusTopic};
 use crate::clock::UnixMillis;
 use crate::forward::{self, Blocked, ConnectionFailure, ConnectionSnapshot, TopicSnapshot};
 use crate::outcome::Outcome;
@@ -15,7 +15,7 @@ pub(super) fn report(service: &Service) -> StatusReport {
     let forwarding = service.forwarding();
     let count = |gauge: i64| gauge.unsigned_abs();
     StatusReport {
-        process: Some(process(service)),
+        process: Some(service.0.facts.process(service.0.clock.now(), service.0.shutdown.begun())),
         lost_events: service.journal().lost_events(),
         losses: losses(service),
         problems: problems(service, forwarding.as_ref()),
@@ -32,17 +32,6 @@ pub(super) fn report(service: &Service) -> StatusReport {
         parked_events: count(metrics.parked_events.get()),
         parked_bytes: count(metrics.parked_bytes.get()),
         has_stored_rejections: has_rejections(service.0.disk.clone()),
-    }
-}
-
-fn process(service: &Service) -> StatusProcess {
-    let facts = &service.0.facts;
-    StatusProcess {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        config: facts.config_file.clone(),
-        started_at: facts.started.rfc3339(),
-        seconds: service.0.clock.now().since(facts.started) / 1000,
-        draining: service.0.shutdown.begun(),
     }
 }
 

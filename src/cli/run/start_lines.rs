@@ -1,6 +1,7 @@
 //! Log lines with which `hookhold run` tells what it runs: version, configuration, sources with their URLs, and the journal. The
 //! listeners and the Kafka client log their own lines.
 
+use hookhold::build_info;
 use hookhold::config::Config;
 use hookhold::service::Service;
 use hookhold::units::bytes_about;
@@ -11,7 +12,7 @@ use super::super::volume;
 /// Logs the version, the configuration file, each source, the admin address and the Kafka servers.
 pub(super) fn log_config(config: &Config) {
     let file = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %file.display(), "hookhold starts");
+    tracing::info!(version = build_info::VERSION, config = %file.display(), "hookhold starts");
     for source in &config.sources {
         let topics: Vec<&str> = source.topics.all().into_iter().map(|topic| &**topic).collect();
         let (name, recipe, topics) = (&*source.name, source.provider.as_deref().unwrap_or("inline"), topics.join(", "));

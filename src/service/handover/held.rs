@@ -14,8 +14,7 @@ use tokio::time::Instant;
 use super::super::preparation::Preparation;
 use super::super::{Listeners, ProcessFacts};
 use crate::admin::{
-    self, AdminQueries, ComponentHealth, HealthState, Readiness, ReleaseError, StatusJournal, StatusProblem, StatusProcess,
-    StatusReport,
+    self, AdminQueries, ComponentHealth, HealthState, Readiness, ReleaseError, StatusJournal, StatusProblem, StatusReport,
 };
 use crate::clock::Clock;
 use crate::config::Config;
@@ -108,13 +107,6 @@ impl AdminQueries for HeldPages {
     }
 
     fn status(&self) -> StatusReport {
-        let process = StatusProcess {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            config: self.facts.config_file.clone(),
-            started_at: self.facts.started.rfc3339(),
-            seconds: self.clock.now().since(self.facts.started) / 1000,
-            draining: self.shutdown.begun(),
-        };
         let problem = StatusProblem {
             what: "journal".to_owned(),
             seconds: Some(self.since.elapsed().as_secs()),
@@ -122,7 +114,7 @@ impl AdminQueries for HeldPages {
             remedy: String::new(),
         };
         StatusReport {
-            process: Some(process),
+            process: Some(self.facts.process(self.clock.now(), self.shutdown.begun())),
             problems: vec![problem],
             journal: StatusJournal { dir: self.facts.journal_dir.clone(), ..StatusJournal::default() },
             kafka: "connecting".to_owned(),

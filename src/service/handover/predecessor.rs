@@ -16,6 +16,7 @@ use super::super::Service;
 use super::channel::HandoverChannel;
 use super::message::{DeliverySocket, HandoverMessage};
 use super::{ANSWER_TIMEOUT, PREPARATION_TIMEOUT, PROTOCOL, SOCKET, WaitingSuccessor};
+use crate::build_info;
 use crate::server::HandoverStep;
 
 /// Receiver of whether the admin listener accepts connections.
@@ -150,7 +151,7 @@ impl Predecessor {
             }
             _ => return Err(io::Error::from(ErrorKind::InvalidData).into()),
         };
-        let offer = HandoverMessage::Offer { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() };
+        let offer = HandoverMessage::Offer { pid: std::process::id(), version: build_info::VERSION.to_owned() };
         let deliveries = self.deliveries.upgrade().ok_or(HandoverFailure::Stopping)?;
         channel.send(&offer, &[deliveries.as_fd(), self.admin.as_fd()]).await?;
         drop(deliveries);

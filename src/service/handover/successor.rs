@@ -9,6 +9,7 @@ use super::super::{OpenSockets, fits};
 use super::channel::HandoverChannel;
 use super::message::{DeliverySocket, HandoverMessage};
 use super::{ANSWER_TIMEOUT, PREPARATION_TIMEOUT, PROTOCOL, SOCKET};
+use crate::build_info;
 use crate::config::Config;
 use crate::journal::check_format;
 use crate::journal::disk::Disk;
@@ -52,7 +53,7 @@ impl HandoverOffer {
         let Some(stream) = disk.connect_socket(SOCKET)? else { return Ok(None) };
         check_format(disk).map_err(HandoverError::Format)?;
         let mut channel = HandoverChannel::new(stream)?;
-        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let version = build_info::VERSION.to_owned();
         // If the running process has already closed the connection, it may have said why.
         let _ = channel.send(&HandoverMessage::Hello { protocol: PROTOCOL, pid: std::process::id(), version }, &[]).await;
         match channel.receive(ANSWER_TIMEOUT).await? {
